@@ -1,0 +1,54 @@
+# Every target sets up what it needs by itself: Python 3.11 or newer and make are enough.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: help demo up test check format bench lock proto clean
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "Penstock needs Python 3.11 or newer; say which: make PYTHON=/path/to/python"; exit 1; }
+	@echo "Setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(READY)
+
+demo: $(READY) ## Start everything, send real events, find, ask and replay them (ONCE=1: then stop)
+	@$(BIN)/penstock demo $(if $(ONCE),--once)
+
+up: $(READY) ## Start everything and leave it running
+	@$(BIN)/penstock up
+
+test: check ## Check, then run every test, the trip from door to replay included
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+check: $(READY) ## Lint, type-check, check the directions of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## Put the code into shape
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(READY) ## Measure against limits taken in the same run; writes benchmarks/results
+	@$(BIN)/python -m benchmarks
+
+lock: $(READY) ## Renew requirements.lock from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --upgrade \
+	  --group dev --all-extras --no-annotate --no-header --no-emit-index-url \
+	  --no-emit-find-links pyproject.toml --output-file requirements.lock
+
+proto: $(READY) ## Generate the gRPC modules from their .proto files
+	@$(BIN)/python -m ingest_api.proto.generate
+
+clean: ## Remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

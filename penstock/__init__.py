@@ -1,0 +1,1 @@
+"""Penstock: see, keep, search and replay what goes over your message buses."""

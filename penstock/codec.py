@@ -1,0 +1,235 @@
+"""Events to the bytes of a log record, and those bytes to Arrow.
+
+A *block* is the events of one append, stored column by column: what all events of the block share
+is written once, and the payloads stand in one piece beside the offsets that Arrow wants, so that
+reading a block of a thousand events costs little more than reading one.
+
+Layout, little endian::
+
+    u8   version (1)
+    u32  count of events
+    u32  size of the envelope
+    ...  envelope: MessagePack array of columns, each one value for all events or a list
+    i32  x (count + 1) offsets into the payloads, the first is 0
+    ...  payloads
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, repeat
+from typing import TypeVar
+
+import msgspec
+import pyarrow as pa
+
+from penstock.envelope import CollectionId, Event, Mark, Micros, Span
+from penstock.errors import LogDamaged
+
+VERSION = 1
+
+HEADERS = pa.list_(pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())]))
+TIME = pa.timestamp("us", tz="UTC")
+
+ENVELOPE = pa.schema(
+    [
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("received_at", TIME, nullable=False),
+        pa.field("event_time", TIME),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("content_type", pa.string()),
+        pa.field("key", pa.binary()),
+        pa.field("headers", HEADERS),
+        pa.field("metadata", pa.map_(pa.string(), pa.string())),
+        pa.field("payload", pa.binary(), nullable=False),
+        pa.field("log_id", pa.string(), nullable=False),
+        pa.field("log_partition", pa.int32(), nullable=False),
+        pa.field("log_offset", pa.int64(), nullable=False),
+    ]
+)
+"""The columns every event has, from the log to the lake (design: an event's row)."""
+
+WISH = pa.field("quarantine_wish", pa.bool_(), nullable=False)
+LOG_SCHEMA = ENVELOPE.append(WISH)
+"""What reading a log answers: the envelope, and whether the sender asked for quarantine."""
+
+_T = TypeVar("_T")
+_HEAD = struct.Struct("<BII")
+_Pairs = tuple[tuple[str, bytes], ...]
+
+
+class _Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The columns of a block beside the payloads; a scalar stands for every event."""
+
+    ids: list[str]
+    received_at: Micros | list[Micros]
+    source: str | list[str]
+    content_type: str | list[str | None] | None = None
+    event_time: list[Micros | None] | None = None
+    key: list[bytes | None] | None = None
+    headers: list[_Pairs | None] | None = None
+    metadata: dict[str, str] | list[dict[str, str] | None] | None = None
+    quarantine: list[bool] | None = None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Envelope)
+
+
+def encode(events: Sequence[Event]) -> bytes:
+    """Answer the block of these events (at least one), in their order."""
+    received = [e.received_at for e in events]
+    sources = [e.source for e in events]
+    types = [e.content_type for e in events]
+    times = [e.event_time for e in events]
+    keys = [e.key for e in events]
+    headers: list[_Pairs | None] = [e.headers for e in events]
+    metadata: list[dict[str, str] | None] = [e.metadata for e in events]
+    wishes = [e.quarantine for e in events]
+    payloads = [e.payload for e in events]
+    count = len(events)
+
+    envelope = _encoder.encode(
+        _Envelope(
+            ids=[e.id for e in events],
+            received_at=_folded(received),
+            source=_folded(sources),
+            content_type=_folded(types),
+            event_time=times if times.count(None) != count else None,
+            key=keys if keys.count(None) != count else None,
+            headers=headers if any(headers) else None,
+            metadata=_folded(metadata) if any(metadata) else None,
+            quarantine=wishes if True in wishes else None,
+        )
+    )
+    offsets = array("i", accumulate(map(len, payloads), initial=0))
+    if sys.byteorder == "big":
+        offsets.byteswap()
+    return b"".join(
+        [_HEAD.pack(VERSION, count, len(envelope)), envelope, offsets.tobytes(), *payloads]
+    )
+
+
+def _folded(column: list[_T]) -> _T | list[_T]:
+    """Answer the one value that all events share, else the column."""
+    return column[0] if column.count(column[0]) == len(column) else column
+
+
+class Gathering:
+    """Blocks, or parts of them, on their way to one Arrow batch of `LOG_SCHEMA`."""
+
+    def __init__(self) -> None:
+        self._ids: list[str] = []
+        self._received_at: list[Micros] = []
+        self._event_time: list[Micros | None] = []
+        self._source: list[str] = []
+        self._content_type: list[str | None] = []
+        self._key: list[bytes | None] = []
+        self._headers: list[_Pairs | None] = []
+        self._metadata: list[dict[str, str] | None] = []
+        self._quarantine: list[bool] = []
+        self._offsets: list[int] = []
+        self._payloads: list[pa.Array] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, block: bytes | memoryview, first_offset: int, start: int, stop: int) -> None:
+        """Take the events `start` to `stop` (exclusive) of the block.
+
+        `first_offset` is the log offset of the block's first event. Raises `LogDamaged` for a
+        block that no version of Penstock wrote.
+        """
+        view = memoryview(block)
+        version, count, size = _HEAD.unpack_from(view)
+        if version != VERSION:
+            raise LogDamaged(
+                f"a record has format version {version}, this release reads {VERSION}; "
+                "it was written by a newer one"
+            )
+        body = _HEAD.size + size
+        envelope = _decoder.decode(view[_HEAD.size : body])
+        part = slice(start, stop)
+        length = stop - start
+
+        self._ids += envelope.ids[part]
+        self._received_at += _spread(envelope.received_at, part, length)
+        self._event_time += _column(envelope.event_time, part, length)
+        self._source += _spread(envelope.source, part, length)
+        self._content_type += _spread(envelope.content_type, part, length)
+        self._key += _column(envelope.key, part, length)
+        self._headers += _column(envelope.headers, part, length)
+        self._metadata += _spread(envelope.metadata, part, length)
+        self._quarantine += _spread(envelope.quarantine or False, part, length)
+        self._offsets += range(first_offset + start, first_offset + stop)
+
+        data = body + 4 * (count + 1)
+        payloads = pa.Array.from_buffers(
+            pa.binary(), count, [None, pa.py_buffer(view[body:data]), pa.py_buffer(view[data:])]
+        )
+        self._payloads.append(payloads.slice(start, length))
+
+    def batch(self, log_id: str, partition: int) -> pa.RecordBatch:
+        """Answer what was added, in order."""
+        count = len(self)
+        return pa.RecordBatch.from_arrays(
+            [
+                pa.array(self._ids, pa.string()),
+                pa.array(self._received_at, pa.int64()).cast(TIME),
+                pa.array(self._event_time, pa.int64()).cast(TIME),
+                pa.array(self._source, pa.string()),
+                pa.array(self._content_type, pa.string()),
+                pa.array(self._key, pa.binary()),
+                _headers_array(self._headers),
+                _metadata_array(self._metadata),
+                pa.concat_arrays(self._payloads) if self._payloads else pa.array([], pa.binary()),
+                pa.repeat(pa.scalar(log_id, pa.string()), count),
+                pa.repeat(pa.scalar(partition, pa.int32()), count),
+                pa.array(self._offsets, pa.int64()),
+                pa.array(self._quarantine, pa.bool_()),
+            ],
+            schema=LOG_SCHEMA,
+        )
+
+
+def _spread(value: _T | list[_T], part: slice, length: int) -> Iterable[_T]:
+    return value[part] if isinstance(value, list) else repeat(value, length)
+
+
+def _column(values: list[_T] | None, part: slice, length: int) -> Iterable[_T | None]:
+    return values[part] if values else repeat(None, length)
+
+
+def _headers_array(rows: list[_Pairs | None]) -> pa.Array:
+    """Build list<struct<key, value>> from flat columns; empty and absent headers are both null."""
+    if not any(rows):
+        return pa.nulls(len(rows), HEADERS)
+    flat = [pair for row in rows if row for pair in row]
+    offsets: list[int | None] = []
+    end = 0
+    for row in rows:
+        offsets.append(end if row else None)
+        end += len(row) if row else 0
+    offsets.append(end)
+    pairs = pa.StructArray.from_arrays(
+        [pa.array([k for k, _ in flat], pa.string()), pa.array([v for _, v in flat], pa.binary())],
+        fields=list(HEADERS.value_type),
+    )
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pairs, type=HEADERS)
+
+
+def _metadata_array(rows: list[dict[str, str] | None]) -> pa.Array:
+    """Build map<string, string>; empty and absent metadata are both null."""
+    kind = pa.map_(pa.string(), pa.string())
+    if not any(rows):
+        return pa.nulls(len(rows), kind)
+    return pa.array([list(row.items()) if row else None for row in rows], kind)
+
+
+def span_of(batch: pa.RecordBatch, collection: CollectionId, mark: Mark) -> Span:
+    """Answer the span of a batch that was read up to `mark`."""
+    first = batch.column("log_offset")[0].as_py() if batch.num_rows else mark.next
+    return Span(collection, mark.partition, first, mark.next)

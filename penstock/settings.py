@@ -1,0 +1,148 @@
+"""Every knob, its default, and a sentence on what it is for.
+
+Settings come from the environment (``PENSTOCK_…``) and from ``<home>/penstock.toml``; the
+environment wins. A name that is not listed here is refused: a misspelt one must not be ignored.
+A process reads its settings once and passes values on.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penstock.errors import BadSetting
+
+PREFIX = "PENSTOCK_"
+
+# Read elsewhere on purpose: fault injection in tests, and what the CLI needs before any settings.
+_NOT_SETTINGS = {"PENSTOCK_FAULT", "PENSTOCK_HOME", "PENSTOCK_TOKEN", "PENSTOCK_API"}
+
+
+class Settings(BaseModel):
+    """The settings of every process of one home."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    home: Path = Field(description="Where embedded stores, secrets and logs are kept.")
+
+    log_url: str = Field("", description="The log. Empty: embedded, in `<home>/log`.")
+    warehouse_url: str = Field("", description="Iceberg files. Empty: in `<home>/lake`.")
+    catalog_url: str = Field("", description="Iceberg catalog. Empty: SQLite, `<home>/catalog.db`.")
+    metadata_url: str = Field(
+        "", description="Teams, collections, tokens, replays. Empty: SQLite, `<home>/metadata.db`."
+    )
+    cache_url: str = Field(
+        "", description="What doors know of tokens and collections. Empty: `<home>/cache`."
+    )
+
+    host: str = Field("127.0.0.1", description="The address every server binds to.")
+    http_port: int = Field(8080, ge=1, le=65535, description="The door's HTTP port.")
+    grpc_port: int = Field(9000, ge=1, le=65535, description="The door's gRPC port.")
+    platform_port: int = Field(8000, ge=1, le=65535, description="API, search and dashboard.")
+    dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster's own pages.")
+
+    max_event_bytes: int = Field(1 << 20, ge=1, description="The largest event; over it: 413.")
+    max_body_bytes: int = Field(
+        16 << 20, ge=1, description="The largest HTTP body, also decompressed."
+    )
+    max_ratio: int = Field(
+        200, ge=2, description="Most a body may grow by decompression, as a factor."
+    )
+    max_waiting_bytes: int = Field(
+        64 << 20, ge=1, description="Accepted but not yet durable bytes in a door; over it: 503."
+    )
+    events_per_second: int = Field(
+        0, ge=0, description="Events a token may send per second, 0 for no limit; over it: 429."
+    )
+
+    landing_patience_seconds: float = Field(
+        2.0, gt=0, description="How long an event of a busy collection may wait to land."
+    )
+    landing_batch_bytes: int = Field(
+        64 << 20, ge=1 << 16, description="Payload bytes that one commit takes at most."
+    )
+    max_columns: int = Field(1000, ge=1, description="Discovered columns of one collection.")
+    snapshots_kept: int = Field(50, ge=2, description="Iceberg snapshots that upkeep leaves.")
+    compact_below_bytes: int = Field(
+        32 << 20, ge=1, description="Upkeep merges data files smaller than this."
+    )
+
+    sql_seconds: float = Field(60.0, gt=0, description="The longest a SQL statement may take.")
+    sql_rows: int = Field(10_000, ge=1, description="The most rows a SQL answer holds.")
+    sql_memory: str = Field("2GB", description="Memory that one SQL statement may use.")
+
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="Networks that replays may reach although they are not public (CIDR)."
+    )
+    allow_ports: tuple[int, ...] = Field(
+        (), description="Ports that replays may reach beside 80, 443 and 8000 to 9999."
+    )
+    replay_confirm_above: int = Field(
+        1_000_000, ge=1, description="Events above which a replay has to be confirmed by its count."
+    )
+
+    @property
+    def log(self) -> str:
+        """The log's URL."""
+        return self.log_url or f"embedded://{self.home / 'log'}"
+
+    @property
+    def warehouse(self) -> str:
+        """The warehouse's URL."""
+        return self.warehouse_url or f"file://{self.home / 'lake'}"
+
+    @property
+    def catalog(self) -> str:
+        """The catalog's URL."""
+        return self.catalog_url or f"sqlite:///{self.home / 'catalog.db'}"
+
+    @property
+    def metadata(self) -> str:
+        """The metadata database's URL."""
+        return self.metadata_url or f"sqlite:///{self.home / 'metadata.db'}"
+
+    @property
+    def cache(self) -> str:
+        """The URL of the doors' cache."""
+        return self.cache_url or f"embedded://{self.home / 'cache'}"
+
+
+def load_settings(home: Path, environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+    """Read the settings of a home; `given` (command-line flags) win over everything.
+
+    Raises `BadSetting` with every problem in one message.
+    """
+    values: dict[str, Any] = {}
+    file = home / "penstock.toml"
+    if file.exists():
+        try:
+            values.update(tomllib.loads(file.read_text()))
+        except tomllib.TOMLDecodeError as error:
+            raise BadSetting(f"{file}: {error}") from error
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name not in _NOT_SETTINGS:
+            field = name.removeprefix(PREFIX).lower()
+            values[field] = value.split(",") if field.startswith("allow_") and value else value
+    values.update({name: value for name, value in given.items() if value is not None})
+    values["home"] = home.expanduser().absolute()
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise BadSetting(_all_problems(error)) from error
+
+
+def _all_problems(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: there is no such setting (environment: {PREFIX}{name.upper()})")
+        else:
+            lines.append(f"{name}: {problem['msg']}")
+    return "\n".join(lines)
