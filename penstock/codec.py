@@ -19,9 +19,10 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, repeat
-from typing import TypeVar
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Generic, TypeVar, cast
 
 import msgspec
 import pyarrow as pa
@@ -55,6 +56,9 @@ ENVELOPE = pa.schema(
 WISH = pa.field("quarantine_wish", pa.bool_(), nullable=False)
 LOG_SCHEMA = ENVELOPE.append(WISH)
 """What reading a log answers: the envelope, and whether the sender asked for quarantine."""
+
+# Most reads of a quiet log answer this; making it takes as long as reading a hundred events.
+_NO_ROWS = pa.RecordBatch.from_pylist([], LOG_SCHEMA)
 
 _T = TypeVar("_T")
 _HEAD = struct.Struct("<BII")
@@ -118,32 +122,138 @@ def _folded(column: list[_T]) -> _T | list[_T]:
     return column[0] if column.count(column[0]) == len(column) else column
 
 
+class _Column(Generic[_T]):
+    """Values of one column; while all are the same, only that one and their count are kept."""
+
+    __slots__ = ("_count", "_same", "_values")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._same: _T | None = None
+        self._values: list[_T] | None = None
+
+    def add(self, column: _T | list[_T], part: slice, length: int) -> None:
+        """Take `length` values: that part of a list, or the one value as often."""
+        if self._values is None:
+            if not isinstance(column, list) and (self._count == 0 or column == self._same):
+                self._same = column
+                self._count += length
+                return
+            # A cast, not a check: `None` is a value like any other in columns that allow it.
+            self._values = [cast("_T", self._same)] * self._count
+        self._values += column[part] if isinstance(column, list) else [column] * length
+        self._count += length
+
+    def values(self) -> list[_T]:
+        """Answer every value, in order."""
+        if self._values is None:
+            return [cast("_T", self._same)] * self._count
+        return self._values
+
+    def array(self, kind: pa.DataType) -> pa.Array:
+        """Answer the column as Arrow."""
+        if self._values is None:
+            return pa.repeat(pa.scalar(self._same, kind), self._count)
+        return pa.array(self._values, kind)
+
+
 class Gathering:
     """Blocks, or parts of them, on their way to one Arrow batch of `LOG_SCHEMA`."""
 
     def __init__(self) -> None:
+        self.payload_bytes = 0
         self._ids: list[str] = []
-        self._received_at: list[Micros] = []
-        self._event_time: list[Micros | None] = []
-        self._source: list[str] = []
-        self._content_type: list[str | None] = []
-        self._key: list[bytes | None] = []
-        self._headers: list[_Pairs | None] = []
-        self._metadata: list[dict[str, str] | None] = []
-        self._quarantine: list[bool] = []
-        self._offsets: list[int] = []
+        self._received_at: _Column[Micros] = _Column()
+        self._event_time: _Column[Micros | None] = _Column()
+        self._source: _Column[str] = _Column()
+        self._content_type: _Column[str | None] = _Column()
+        self._key: _Column[bytes | None] = _Column()
+        self._headers: _Column[_Pairs | None] = _Column()
+        self._metadata: _Column[dict[str, str] | None] = _Column()
+        self._quarantine: _Column[bool] = _Column()
+        self._offsets: list[range] = []
         self._payloads: list[pa.Array] = []
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def add(self, block: bytes | memoryview, first_offset: int, start: int, stop: int) -> None:
-        """Take the events `start` to `stop` (exclusive) of the block.
+    def add(
+        self,
+        block: bytes | memoryview,
+        first_offset: int,
+        start: int,
+        stop: int,
+        *,
+        max_bytes: int = sys.maxsize,
+    ) -> int:
+        """Take the events `start` to `stop` (exclusive) of the block; answer where it stopped.
 
-        `first_offset` is the log offset of the block's first event. Raises `LogDamaged` for a
-        block that no version of Penstock wrote.
+        It stops early after the first event that brings the payloads taken by this call to
+        `max_bytes`. `first_offset` is the log offset of the block's first event. Raises
+        `LogDamaged` for a block that this release cannot read.
         """
         view = memoryview(block)
+        count, envelope, body = _opened(view)
+        data = body + 4 * (count + 1)
+        ends = view[body:data].cast("i")
+        if data + ends[count] != len(view) or not 0 <= start < stop <= count:
+            raise LogDamaged("a record does not hold the events it should")
+        stop = bisect_left(ends, ends[start] + max_bytes, start + 1, stop)
+        part = slice(start, stop)
+        length = stop - start
+
+        self._ids += envelope.ids[part]
+        self._received_at.add(envelope.received_at, part, length)
+        self._event_time.add(envelope.event_time, part, length)
+        self._source.add(envelope.source, part, length)
+        self._content_type.add(envelope.content_type, part, length)
+        self._key.add(envelope.key, part, length)
+        self._headers.add(envelope.headers, part, length)
+        self._metadata.add(envelope.metadata, part, length)
+        self._quarantine.add(envelope.quarantine or False, part, length)
+        self._place(first_offset + start, first_offset + stop)
+
+        payloads = pa.Array.from_buffers(
+            pa.binary(), count, [None, pa.py_buffer(view[body:data]), pa.py_buffer(view[data:])]
+        )
+        self._payloads.append(payloads.slice(start, length))
+        self.payload_bytes += ends[stop] - ends[start]
+        return stop
+
+    def _place(self, start: int, stop: int) -> None:
+        if self._offsets and self._offsets[-1].stop == start:
+            self._offsets[-1] = range(self._offsets[-1].start, stop)
+        else:
+            self._offsets.append(range(start, stop))
+
+    def batch(self, log_id: str, partition: int) -> pa.RecordBatch:
+        """Answer what was added, in order."""
+        count = len(self)
+        if count == 0:
+            return _NO_ROWS
+        return pa.RecordBatch.from_arrays(
+            [
+                pa.array(self._ids, pa.string()),
+                self._received_at.array(pa.int64()).cast(TIME),
+                self._event_time.array(pa.int64()).cast(TIME),
+                self._source.array(pa.string()),
+                self._content_type.array(pa.string()),
+                self._key.array(pa.binary()),
+                _headers_array(self._headers.values()),
+                _metadata_array(self._metadata.values()),
+                pa.concat_arrays(self._payloads),
+                pa.repeat(pa.scalar(log_id, pa.string()), count),
+                pa.repeat(pa.scalar(partition, pa.int32()), count),
+                pa.concat_arrays([pa.arange(r.start, r.stop) for r in self._offsets]),
+                self._quarantine.array(pa.bool_()),
+            ],
+            schema=LOG_SCHEMA,
+        )
+
+
+def _opened(view: memoryview) -> tuple[int, _Envelope, int]:
+    """Answer a block's count, its envelope, and where that ends."""
+    try:
         version, count, size = _HEAD.unpack_from(view)
         if version != VERSION:
             raise LogDamaged(
@@ -152,55 +262,11 @@ class Gathering:
             )
         body = _HEAD.size + size
         envelope = _decoder.decode(view[_HEAD.size : body])
-        part = slice(start, stop)
-        length = stop - start
-
-        self._ids += envelope.ids[part]
-        self._received_at += _spread(envelope.received_at, part, length)
-        self._event_time += _column(envelope.event_time, part, length)
-        self._source += _spread(envelope.source, part, length)
-        self._content_type += _spread(envelope.content_type, part, length)
-        self._key += _column(envelope.key, part, length)
-        self._headers += _column(envelope.headers, part, length)
-        self._metadata += _spread(envelope.metadata, part, length)
-        self._quarantine += _spread(envelope.quarantine or False, part, length)
-        self._offsets += range(first_offset + start, first_offset + stop)
-
-        data = body + 4 * (count + 1)
-        payloads = pa.Array.from_buffers(
-            pa.binary(), count, [None, pa.py_buffer(view[body:data]), pa.py_buffer(view[data:])]
-        )
-        self._payloads.append(payloads.slice(start, length))
-
-    def batch(self, log_id: str, partition: int) -> pa.RecordBatch:
-        """Answer what was added, in order."""
-        count = len(self)
-        return pa.RecordBatch.from_arrays(
-            [
-                pa.array(self._ids, pa.string()),
-                pa.array(self._received_at, pa.int64()).cast(TIME),
-                pa.array(self._event_time, pa.int64()).cast(TIME),
-                pa.array(self._source, pa.string()),
-                pa.array(self._content_type, pa.string()),
-                pa.array(self._key, pa.binary()),
-                _headers_array(self._headers),
-                _metadata_array(self._metadata),
-                pa.concat_arrays(self._payloads) if self._payloads else pa.array([], pa.binary()),
-                pa.repeat(pa.scalar(log_id, pa.string()), count),
-                pa.repeat(pa.scalar(partition, pa.int32()), count),
-                pa.array(self._offsets, pa.int64()),
-                pa.array(self._quarantine, pa.bool_()),
-            ],
-            schema=LOG_SCHEMA,
-        )
-
-
-def _spread(value: _T | list[_T], part: slice, length: int) -> Iterable[_T]:
-    return value[part] if isinstance(value, list) else repeat(value, length)
-
-
-def _column(values: list[_T] | None, part: slice, length: int) -> Iterable[_T | None]:
-    return values[part] if values else repeat(None, length)
+    except (struct.error, msgspec.DecodeError) as error:
+        raise LogDamaged("a record cannot be decoded") from error
+    if body + 4 * (count + 1) > len(view) or len(envelope.ids) != count or count == 0:
+        raise LogDamaged("a record does not hold the events it should")
+    return count, envelope, body
 
 
 def _headers_array(rows: list[_Pairs | None]) -> pa.Array:

@@ -53,7 +53,7 @@ def ticking(start: Micros = NOON, step: Micros = 1_000) -> Callable[[], Micros]:
 
 
 def numbered(prefix: str = "id") -> Callable[[int], Sequence[str]]:
-    """Answer a source of ids ``id-1``, ``id-2`` …"""
+    """Answer a source of ids ``id-1``, ``id-2`` and so on."""
     last = 0
 
     def ids(count: int) -> Sequence[str]:

@@ -56,11 +56,14 @@ class Buffer(Protocol):
 
     @property
     def log_id(self) -> str:
-        """The identity of the log: the same as long as no record was lost or replaced by design."""
+        """The identity of the log: the same as long as no record was lost or replaced by design.
+
+        Raises `LogUnavailable` while no writer has made the log yet.
+        """
         ...
 
     def collections(self) -> Sequence[CollectionId]:
-        """Answer every collection that has a record on the log, sorted."""
+        """Answer every collection that has, or once had, a record on the log, sorted."""
         ...
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
@@ -75,15 +78,17 @@ class Buffer(Protocol):
 
         Stops after the first record that brings the payloads to `max_bytes` or more; answers no
         row only where nothing durable lies between. Raises `LogChanged` if the log is not the one
-        the mark came from or the record before the mark is another one, `LogTruncated` if records
-        from the mark on are gone, `LogDamaged` if they cannot be decoded.
+        the mark came from, ends before the mark or holds another record before it, `LogTruncated`
+        if records from the mark on are gone, `LogDamaged` if they cannot be decoded.
+        A mark without a fingerprint says nothing of the record before it, and that is not checked.
         """
         ...
 
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
         """Say that every store has absorbed what lies before these marks.
 
-        The log may forget those records, but not before 15 minutes have passed.
+        The log may forget those records, but not before 15 minutes have passed. What was said
+        last holds, also if it is less than before. Raises like `read`.
         """
         ...
 
@@ -113,13 +118,16 @@ def open_buffer(url: str) -> Buffer:
             raise BadSetting(f"log_url starts with {other!r}; use embedded:///folder")
 
 
-def open_appender(url: str) -> Appender:
-    """Open the writing side of the log at `url`; one process may hold it at a time."""
+def open_appender(url: str, *, max_waiting_bytes: int = 64 << 20) -> Appender:
+    """Open the writing side of the log at `url`; one process may hold it at a time.
+
+    Appends that would make more than `max_waiting_bytes` wait for the disk fail as `Overloaded`.
+    """
     parts = urlsplit(url)
     match parts.scheme:
         case "embedded":
             from penstock.buffer.embedded import EmbeddedAppender
 
-            return EmbeddedAppender(parts.path)
+            return EmbeddedAppender(parts.path, max_waiting_bytes=max_waiting_bytes)
         case other:
             raise BadSetting(f"log_url starts with {other!r}; use embedded:///folder")

@@ -1,0 +1,513 @@
+"""What every log promises, whatever keeps it: `penstock.buffer.Appender` and `Buffer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from builders import FLIGHTS, NOON, event
+
+from penstock.buffer import Appender, Buffer, Portion, start_of
+from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
+from penstock.buffer.memory import MemoryLog
+from penstock.codec import LOG_SCHEMA
+from penstock.envelope import CollectionId, Event, Extent, Mark, Micros, Position
+from penstock.errors import LogChanged, LogTruncated, LogUnavailable
+
+ORDERS = CollectionId("shop", "orders")
+MINUTES: Micros = 60_000_000
+
+
+class Trims(Protocol):
+    def trim(self, now: Micros) -> int: ...
+
+
+@dataclass
+class Log:
+    """A log under test, with what the tests need beside the two promises."""
+
+    appender: Appender
+    buffer: Buffer
+    trims: Trims
+
+    def append(self, *payloads: str, to: CollectionId = FLIGHTS) -> list[Position | Exception]:
+        events = [event(payload) for payload in payloads]
+        return list(self.appender.append(to, events).result(timeout=20))
+
+    def start(self) -> Mark:
+        return start_of(self.buffer.log_id, 0)
+
+    def read(
+        self,
+        mark: Mark | None = None,
+        *,
+        of: CollectionId = FLIGHTS,
+        end: int = 1 << 60,
+        max_bytes: int = 1 << 30,
+    ) -> Portion:
+        return self.buffer.read(of, mark or self.start(), end=end, max_bytes=max_bytes)
+
+
+def memory(_folder: Path) -> Log:
+    log = MemoryLog()
+    return Log(log, log, log)
+
+
+def embedded(folder: Path) -> Log:
+    appender = EmbeddedAppender(folder / "log")
+    return Log(appender, EmbeddedBuffer(folder / "log"), appender)
+
+
+def embedded_in_small_segments(folder: Path) -> Log:
+    """Each group has a segment of its own: what holds within one has to hold across them."""
+    appender = EmbeddedAppender(folder / "log", segment_bytes=1)
+    return Log(appender, EmbeddedBuffer(folder / "log"), appender)
+
+
+@pytest.fixture(params=[memory, embedded, embedded_in_small_segments])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    make: Callable[[Path], Log] = request.param
+    log = make(tmp_path)
+    yield log
+    log.appender.close()
+    log.buffer.close()
+
+
+def payloads(portion: Portion) -> list[str]:
+    return [payload.decode() for payload in portion.rows.column("payload").to_pylist()]
+
+
+def offsets(portion: Portion) -> list[int]:
+    return portion.rows.column("log_offset").to_pylist()
+
+
+# What was appended
+
+
+def test_positions_count_through_a_collection(log: Log) -> None:
+    """A position is the proof of an event: one that is given twice hides an event."""
+    assert log.append("a", "b") == [Position(0, 0), Position(0, 1)]
+    assert log.append("c") == [Position(0, 2)]
+
+
+def test_events_are_read_in_the_order_they_were_appended(log: Log) -> None:
+    """Replay promises log order."""
+    sent = [f"{call}.{number}" for call in range(5) for number in range(3)]
+    for call in range(5):
+        log.append(*sent[call * 3 : call * 3 + 3])
+
+    portion = log.read()
+
+    assert payloads(portion) == sent
+    assert offsets(portion) == list(range(15))
+
+
+def test_calls_that_wait_together_keep_their_order(log: Log) -> None:
+    """Calls of one group share frames; each still gets its own positions."""
+    calls = [
+        log.appender.append(to, [event(f"{number}a"), event(f"{number}b")])
+        for number in range(40)
+        for to in (FLIGHTS, ORDERS)
+    ]
+    for future in calls:
+        future.result(timeout=20)
+
+    for place, of in enumerate((FLIGHTS, ORDERS)):
+        assert payloads(log.read(of=of)) == [f"{n}{x}" for n in range(40) for x in "ab"]
+        answers = [future.result() for future in calls[place::2]]
+        assert answers == [[Position(0, 2 * n), Position(0, 2 * n + 1)] for n in range(40)]
+
+
+def test_an_acknowledged_event_is_readable_at_once(log: Log) -> None:
+    """A search must find what was acknowledged a moment ago."""
+    for number in range(50):
+        log.append(str(number))
+        assert log.buffer.extents(FLIGHTS) == {0: Extent(0, number + 1)}
+
+
+EVERYTHING = event(
+    b"\x00\xff{not json",
+    id="an id",
+    received_at=NOON + 1,
+    content_type="application/octet-stream",
+    key=b"\x00key",
+    headers=(("a", b"1"), ("A", b"\xff"), ("a", b"1"), ("", b"")),
+    metadata={"topic": "t", "": "empty key", "ü": "ü"},
+    event_time=-1,
+    source="kafka",
+    quarantine=True,
+)
+NOTHING = event(b"", id="", content_type=None, key=None)
+EMPTY_KEY = event(b"x", key=b"")
+
+
+def as_row(given: Event, log_id: str, offset: int) -> dict[str, object]:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    time = None if given.event_time is None else epoch + timedelta(microseconds=given.event_time)
+    return {
+        "event_id": given.id,
+        "received_at": epoch + timedelta(microseconds=given.received_at),
+        "event_time": time,
+        "source": given.source,
+        "content_type": given.content_type,
+        "key": given.key,
+        "headers": [{"key": k, "value": v} for k, v in given.headers] or None,
+        "metadata": list(given.metadata.items()) or None,
+        "payload": given.payload,
+        "log_id": log_id,
+        "log_partition": 0,
+        "log_offset": offset,
+        "quarantine_wish": given.quarantine,
+    }
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param([EVERYTHING], id="every field"),
+        pytest.param([NOTHING], id="no field"),
+        pytest.param([EVERYTHING, NOTHING, EMPTY_KEY, EVERYTHING], id="mixed"),
+        pytest.param([event(b"{}" * (512 << 10), id="large")], id="1 MiB"),
+    ],
+)
+def test_an_event_comes_back_as_it_was(log: Log, events: Sequence[Event]) -> None:
+    """Byte identity: payload, key, headers with order and duplicates, and all the rest."""
+    log.appender.append(FLIGHTS, events).result(timeout=20)
+
+    rows = log.read().rows
+
+    assert rows.schema == LOG_SCHEMA
+    rows.validate(full=True)
+    assert rows.to_pylist() == [
+        as_row(given, log.buffer.log_id, offset) for offset, given in enumerate(events)
+    ]
+
+
+def test_different_calls_may_have_different_fields(log: Log) -> None:
+    """Columns that one block folds to a single value are lists in the next."""
+    events = [NOTHING, EVERYTHING, event("a"), EMPTY_KEY, event("b", source="grpc")]
+    for each in events:
+        log.appender.append(FLIGHTS, [each]).result(timeout=20)
+
+    assert log.read().rows.to_pylist() == [
+        as_row(given, log.buffer.log_id, offset) for offset, given in enumerate(events)
+    ]
+
+
+def test_an_empty_call_is_refused(log: Log) -> None:
+    """There is no position to answer."""
+    with pytest.raises(ValueError, match="at least one"):
+        log.appender.append(FLIGHTS, [])
+
+
+def test_an_event_that_cannot_be_stored_fails_alone(log: Log) -> None:
+    """One caller's bad event must not cost the others theirs, nor stop the log."""
+    good = [log.appender.append(FLIGHTS, [event("a")])]
+    bad = log.appender.append(FLIGHTS, [event("b", id="\ud800")])
+    good.append(log.appender.append(FLIGHTS, [event("c")]))
+
+    assert isinstance(bad.exception(timeout=20), UnicodeEncodeError)
+    assert [future.result(timeout=20) for future in good] == [[Position(0, 0)], [Position(0, 1)]]
+    assert payloads(log.read()) == ["a", "c"]
+
+
+def test_after_close_nothing_is_appended(log: Log) -> None:
+    """A door that is closing must not acknowledge."""
+    log.append("a")
+    log.appender.close()
+
+    future = log.appender.append(FLIGHTS, [event("b")])
+
+    assert isinstance(future.exception(timeout=20), LogUnavailable)
+    assert payloads(log.read()) == ["a"]
+
+
+# Collections and extents
+
+
+def test_a_log_without_records_has_no_collections(log: Log) -> None:
+    """The first process to start may be a reader."""
+    assert list(log.buffer.collections()) == []
+    assert log.buffer.extents(FLIGHTS) == {0: Extent(0, 0)}
+    assert log.buffer.released(FLIGHTS) == {0: 0}
+    assert log.read().rows.num_rows == 0
+    assert log.read().mark == log.start()
+
+
+def test_collections_are_apart(log: Log) -> None:
+    """Teams must not see each other's events."""
+    names = [CollectionId(f"team{number % 3}", f"c{number}") for number in range(60)]
+    for round_ in range(3):
+        futures = [log.appender.append(name, [event(f"{name} {round_}")]) for name in names]
+        for future in futures:
+            assert future.result(timeout=20) == [Position(0, round_)]
+
+    assert list(log.buffer.collections()) == sorted(names)
+    for name in names:
+        assert log.buffer.extents(name) == {0: Extent(0, 3)}
+        assert payloads(log.read(of=name)) == [f"{name} {round_}" for round_ in range(3)]
+
+
+# Reading in portions
+
+
+def test_a_read_stops_before_its_end(log: Log) -> None:
+    """A span is `[mark, end)`: a search reads up to the end it froze."""
+    log.append("a", "b", "c", "d", "e")
+
+    portion = log.read(end=3)
+
+    assert payloads(portion) == ["a", "b", "c"]
+    assert portion.mark.next == 3
+    assert log.read(portion.mark, end=3).rows.num_rows == 0
+    assert log.read(portion.mark, end=1).mark == portion.mark
+
+
+def test_a_read_goes_on_in_the_midst_of_a_frame(log: Log) -> None:
+    """Marks need not fall between two calls of append."""
+    log.append("a", "b", "c", "d", "e")
+    log.append("f", "g")
+
+    got, mark = [], log.start()
+    for end in (2, 3, 6, 7):
+        portion = log.read(mark, end=end)
+        got.append(payloads(portion))
+        mark = portion.mark
+
+    assert got == [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "expected"),
+    [
+        (1, [["aaaa"], ["bb"], ["", "cc"], ["dddd"], ["", "e"]]),
+        (4, [["aaaa"], ["bb", "", "cc"], ["dddd"], ["", "e"]]),
+        (5, [["aaaa", "bb"], ["", "cc", "dddd"], ["", "e"]]),
+        (6, [["aaaa", "bb"], ["", "cc", "dddd"], ["", "e"]]),
+        (100, [["aaaa", "bb", "", "cc", "dddd", "", "e"]]),
+    ],
+)
+def test_a_read_stops_after_the_record_that_fills_it(
+    log: Log, max_bytes: int, expected: list[list[str]]
+) -> None:
+    """Landing bounds its memory by bytes, and must always get on by at least one record."""
+    log.append("aaaa", "bb", "")
+    log.append("cc")
+    log.append("dddd", "", "e")
+
+    got, mark = [], log.start()
+    while mark.next < 7:
+        portion = log.read(mark, max_bytes=max_bytes)
+        got.append(payloads(portion))
+        mark = portion.mark
+
+    assert got == expected
+
+
+def test_portions_meet_and_cover(log: Log) -> None:
+    """Whatever the sizes, each record is in exactly one portion."""
+    for number in range(30):
+        log.append(*(f"{number}-{n}" + "x" * (n * 37 % 300) for n in range(number % 7 + 1)))
+    end = log.buffer.extents(FLIGHTS)[0].end
+
+    for max_bytes in (1, 100, 1_000, 10_000):
+        got, mark = [], log.start()
+        while mark.next < end:
+            portion = log.read(mark, max_bytes=max_bytes)
+            got += offsets(portion)
+            assert mark.next < portion.mark.next == got[-1] + 1
+            mark = portion.mark
+        assert got == list(range(end))
+
+
+# Marks
+
+
+def test_marks_of_the_same_place_are_equal(log: Log) -> None:
+    """A mark is compared with the one another reader stored."""
+    log.append("a", "b", "c")
+
+    in_one = log.read(end=2).mark
+    in_two = log.read(log.read(end=1).mark, end=2).mark
+
+    assert in_one == in_two
+    assert in_one.fingerprint
+
+
+def test_a_mark_of_another_log_is_refused(log: Log) -> None:
+    """With the log's folder lost, offsets are given out again: 100 events were skipped so."""
+    log.append("a", "b")
+    mark = log.read(end=1).mark
+
+    with pytest.raises(LogChanged):
+        log.read(Mark("11111111-1111-1111-1111-111111111111", 0, mark.next, mark.fingerprint))
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_a_mark_after_another_record_is_refused(log: Log, at: int) -> None:
+    """The same log id and the same offsets, but other records: a restored backup."""
+    log.append("a", "b", "c")
+    log.append("d")
+    log.append("e")
+    mark = log.read(end=at).mark
+    assert log.read(mark).mark.next == 5
+
+    with pytest.raises(LogChanged):
+        log.read(Mark(mark.log_id, 0, mark.next, "1-00000000"))
+    with pytest.raises(LogChanged):
+        log.buffer.release(FLIGHTS, [Mark(mark.log_id, 0, mark.next, "1-00000000")])
+
+
+def test_a_mark_ahead_of_the_log_is_refused(log: Log) -> None:
+    """A log that lost its end would skip what it gets next."""
+    log.append("a")
+    mark = log.read().mark
+
+    with pytest.raises(LogChanged):
+        log.read(Mark(mark.log_id, 0, 2, mark.fingerprint))
+
+
+def test_there_is_one_partition(log: Log) -> None:
+    """A mark of partition 1 belongs to some other log."""
+    log.append("a")
+
+    with pytest.raises(LogChanged):
+        log.read(start_of(log.buffer.log_id, 1))
+
+
+def test_a_mark_without_a_fingerprint_starts_anywhere(log: Log) -> None:
+    """`tail` begins at the end, without having absorbed what is before."""
+    log.append("a", "b", "c")
+
+    assert payloads(log.read(Mark(log.buffer.log_id, 0, 2, ""))) == ["c"]
+
+
+# Letting go
+
+
+def test_released_offsets_are_kept_for_each_collection(log: Log) -> None:
+    """Search and retention ask how far every store is."""
+    log.append("a", "b")
+    log.append("c", to=ORDERS)
+
+    log.buffer.release(FLIGHTS, [log.read(end=1).mark])
+
+    assert log.buffer.released(FLIGHTS) == {0: 1}
+    assert log.buffer.released(ORDERS) == {0: 0}
+
+
+def test_releasing_less_takes_back(log: Log) -> None:
+    """A table that was rolled back needs its records again."""
+    log.append("a", "b")
+    log.buffer.release(FLIGHTS, [log.read().mark])
+
+    log.buffer.release(FLIGHTS, [log.read(end=1).mark])
+
+    assert log.buffer.released(FLIGHTS) == {0: 1}
+
+
+def test_nothing_goes_before_it_was_released(log: Log) -> None:
+    """A collection that nobody lands keeps its records."""
+    for payload in "abc":
+        log.append(payload)
+
+    assert log.trims.trim(0) == 0
+    assert log.trims.trim(10_000 * MINUTES) == 0
+    assert payloads(log.read()) == ["a", "b", "c"]
+
+
+class TestInSmallPieces:
+    """The embedded log lets whole segments go, so these need a segment for each call."""
+
+    @pytest.fixture(params=[memory, embedded_in_small_segments])
+    def log(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+        make: Callable[[Path], Log] = request.param
+        log = make(tmp_path)
+        yield log
+        log.appender.close()
+        log.buffer.close()
+
+    def test_what_was_released_goes_after_15_minutes(self, log: Log) -> None:
+        """A search that began a moment ago still reads what was just landed."""
+        for payload in ("ab", "c", "d"):
+            log.append(*payload)
+        mark = log.read(end=3).mark
+        log.buffer.release(FLIGHTS, [mark])
+
+        assert log.trims.trim(0) == 0
+        assert log.trims.trim(15 * MINUTES - 1) == 0
+        assert log.buffer.extents(FLIGHTS) == {0: Extent(0, 4)}
+        assert log.trims.trim(15 * MINUTES) == 2
+
+        assert log.buffer.extents(FLIGHTS) == {0: Extent(3, 4)}
+        assert payloads(log.read(mark)) == ["d"]
+        assert log.append("e") == [Position(0, 4)]
+
+    def test_a_mark_before_the_oldest_record_is_refused(self, log: Log) -> None:
+        """Records that were never absorbed are gone: stop, do not skip."""
+        for payload in ("ab", "c", "d"):
+            log.append(*payload)
+        first, second = log.read(end=1).mark, log.read(end=3).mark
+        log.buffer.release(FLIGHTS, [second])
+        log.trims.trim(0)
+        log.trims.trim(15 * MINUTES)
+
+        for mark in (log.start(), first):
+            with pytest.raises(LogTruncated):
+                log.read(mark)
+        with pytest.raises(LogChanged):
+            log.read(Mark(second.log_id, 0, 3, "1-00000000"))
+
+    def test_only_what_is_released_whole_goes(self, log: Log) -> None:
+        """The records of a call that is half absorbed are still needed."""
+        for payload in ("a", "bc", "d"):
+            log.append(*payload)
+        log.buffer.release(FLIGHTS, [log.read(end=2).mark])
+        log.trims.trim(0)
+
+        assert log.trims.trim(15 * MINUTES) == 1
+        assert log.buffer.extents(FLIGHTS) == {0: Extent(1, 4)}
+
+    def test_taking_a_release_back_starts_the_time_anew(self, log: Log) -> None:
+        """What a rolled back table needs again must not go because it was free once."""
+        for payload in "abc":
+            log.append(payload)
+        log.buffer.release(FLIGHTS, [log.read(end=2).mark])
+        log.trims.trim(0)
+        log.buffer.release(FLIGHTS, [log.start()])
+        log.trims.trim(10 * MINUTES)
+        log.buffer.release(FLIGHTS, [log.read(end=2).mark])
+
+        assert log.trims.trim(20 * MINUTES) == 0
+        assert log.trims.trim(35 * MINUTES) == 2
+
+    def test_a_collection_that_nobody_lands_holds_up_no_other(self, log: Log) -> None:
+        """One deleted collection with a last event would otherwise fill the disk."""
+        log.append("x", to=ORDERS)
+        for payload in "abcd":
+            log.append(payload)
+        log.append("y", to=ORDERS)
+        log.append("e")
+        mark = log.read(end=3).mark
+        log.buffer.release(FLIGHTS, [mark])
+        log.trims.trim(0)
+
+        assert log.trims.trim(15 * MINUTES) == 3
+        assert log.trims.trim(16 * MINUTES) == 0
+
+        assert log.buffer.extents(FLIGHTS) == {0: Extent(3, 5)}
+        assert payloads(log.read(mark)) == ["d", "e"]
+        with pytest.raises(LogTruncated):
+            log.read(log.start())
+        assert log.buffer.extents(ORDERS) == {0: Extent(0, 2)}
+        assert payloads(log.read(of=ORDERS)) == ["x", "y"]
+
+        log.buffer.release(ORDERS, [log.read(of=ORDERS, end=1).mark])
+        log.trims.trim(20 * MINUTES)
+        assert log.trims.trim(35 * MINUTES) >= 1
+        assert log.buffer.extents(ORDERS) == {0: Extent(1, 2)}
+        assert payloads(log.read(mark)) == ["d", "e"]
