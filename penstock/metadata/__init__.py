@@ -1,0 +1,1 @@
+"""Collections, tokens, destinations, replays and leases: what Penstock knows about itself."""

@@ -1,0 +1,102 @@
+"""What a home has from its first start: an admin token, and Penstock's own collections."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from penstock.envelope import DEFAULT_TEAM, SYSTEM_TEAM, CollectionId, Micros
+from penstock.errors import AlreadyExists, NotFound
+from penstock.metadata import tokens
+from penstock.metadata.records import CollectionRecord, Scope
+from penstock.metadata.store import Store
+from penstock.metadata.tokens import Chance
+
+ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
+LEDGER_TOKEN = "ledger.token"  # noqa: S105 - a file's name
+
+REPLAY_ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
+
+
+def ensure_admin_token(store: Store, home: Path, *, now: Micros, chance: Chance) -> str:
+    """Answer the token in ``<home>/admin.token``, made first if there is none that still works.
+
+    It is an admin of the default team. Only this user may read the file.
+    """
+    return _ensure_token(
+        store,
+        home / ADMIN_TOKEN,
+        team=DEFAULT_TEAM,
+        name="admin of this home",
+        scopes=("admin",),
+        collection=None,
+        now=now,
+        chance=chance,
+    )
+
+
+def ensure_ledger_token(store: Store, home: Path, *, now: Micros, chance: Chance) -> str:
+    """Answer the token in ``<home>/ledger.token``, with which replays send their ledger to a door.
+
+    It can do nothing else. Only this user may read the file.
+    """
+    return _ensure_token(
+        store,
+        home / LEDGER_TOKEN,
+        team=REPLAY_ATTEMPTS.team,
+        name="ledger of replays",
+        scopes=("ingest",),
+        collection=REPLAY_ATTEMPTS.name,
+        now=now,
+        chance=chance,
+    )
+
+
+def ensure_system_collections(store: Store, *, now: Micros) -> None:
+    """Make the collections that Penstock keeps about itself, where they are missing."""
+    try:
+        store.collection(REPLAY_ATTEMPTS)
+    except NotFound:
+        record = CollectionRecord(
+            id=REPLAY_ATTEMPTS, created_at=now, notes="every try to deliver an event"
+        )
+        try:
+            store.create_collection(record)
+        except AlreadyExists:
+            return  # another process of this home was faster
+
+
+def _ensure_token(
+    store: Store,
+    file: Path,
+    *,
+    team: str,
+    name: str,
+    scopes: tuple[Scope, ...],
+    collection: str | None,
+    now: Micros,
+    chance: Chance,
+) -> str:
+    if file.exists():
+        text = file.read_text().strip()
+        known = store.token_by_digest(tokens.digest(text))
+        if known is not None and known.alive(now):
+            return text
+
+    text, record = tokens.issue(
+        chance, team=team, name=name, scopes=scopes, collection=collection, created_at=now
+    )
+    store.add_token(record)
+    _write_private(file, text + "\n")
+    return text
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = file.with_name(f"{file.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with os.fdopen(os.open(fresh, flags, 0o600), "w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.replace(file)

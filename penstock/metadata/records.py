@@ -1,0 +1,128 @@
+"""What the metadata store keeps, one shape a noun.
+
+Times are `Micros`. Who may see a record is decided by its team, which a caller gets from a token
+only.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from penstock.envelope import CollectionId, Micros
+
+Scope = Literal["ingest", "read", "replay", "admin"]
+"""What a token may do; `admin` implies the others, nothing else implies anything."""
+
+State = Literal["requested", "planning", "running", "paused", "finished", "failed", "cancelled"]
+Wish = Literal["pause", "resume", "cancel"]
+Contract = Literal["evolve", "freeze"]
+
+
+class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A named group of events, and what its owner decided about it."""
+
+    id: CollectionId
+    created_at: Micros
+    paused: bool = False
+    contract: Contract = "evolve"
+    notes: str = ""
+
+
+class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A token without its text: `digest` recognises it (SHA-256, hex), `hint` names it to people.
+
+    `collection` binds an ingest token to one collection of the team; null is every one of them.
+    """
+
+    id: str
+    team: str
+    name: str
+    scopes: tuple[Scope, ...]
+    collection: str | None = None
+    digest: str
+    hint: str
+    created_at: Micros
+    expires_at: Micros | None = None
+    revoked_at: Micros | None = None
+
+    def may(self, scope: Scope) -> bool:
+        """Say whether the token's scopes cover this one."""
+        return scope in self.scopes or "admin" in self.scopes
+
+    def alive(self, now: Micros) -> bool:
+        """Say whether the token is neither revoked nor out of date."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """A named place that replays go to. `headers` may hold credentials: only names are shown."""
+
+    team: str
+    name: str
+    kind: Literal["http"] = "http"
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    created_at: Micros
+
+
+class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One replay: what was asked, what was planned, how far it is, and who is sending now.
+
+    Who sends holds a lease: `epoch` counts the holders, `lease_until` is when this one lapses.
+    `wish` is what a person asked and the holder has not answered yet.
+    """
+
+    id: str
+    team: str
+    collection: str
+    query: str
+    since: Micros | None = None
+    until: Micros | None = None
+    destination: str
+    options: dict[str, object] = {}
+    state: State = "requested"
+    plan: dict[str, object] | None = None
+    progress: dict[str, object] = {}
+    wish: Wish | None = None
+    error: str | None = None
+    epoch: int = 0
+    lease_until: Micros | None = None
+    created_at: Micros
+    started_at: Micros | None = None
+    finished_at: Micros | None = None
+    run_id: str | None = None
+
+    def held(self, now: Micros) -> bool:
+        """Say whether somebody's lease is alive."""
+        return self.lease_until is not None and now < self.lease_until
+
+
+class SchemaVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a collection's columns; versions count from 1."""
+
+    collection: CollectionId
+    version: int
+    at: Micros
+    changes: tuple[dict[str, object], ...]
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who does a thing that only one should do at a time; alive while now < `until`."""
+
+    name: str
+    holder: str
+    epoch: int
+    until: Micros
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What a door needs: every collection, and every token that is not revoked.
+
+    `version` grows with each change of either.
+    """
+
+    version: int
+    collections: tuple[CollectionRecord, ...]
+    tokens: tuple[TokenRecord, ...]

@@ -1,0 +1,537 @@
+"""The metadata store: what Penstock knows about itself, in one SQL database.
+
+Every method is one short transaction. A store may be shared by threads, and any number of
+processes may have one open on the same database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy.exc import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    TimeoutError,  # noqa: A004 - the pool's
+)
+
+from penstock.envelope import CollectionId, Micros
+from penstock.errors import AlreadyExists, EngineUnavailable, NotFound, WrongState
+from penstock.metadata import database, states
+from penstock.metadata.records import (
+    CollectionRecord,
+    Destination,
+    Known,
+    Lease,
+    ReplayRecord,
+    SchemaVersion,
+    State,
+    TokenRecord,
+    Wish,
+)
+from penstock.metadata.tables import (
+    collections,
+    destinations,
+    leases,
+    replays,
+    revision,
+    schema_versions,
+    tokens,
+)
+
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+class Store:
+    """Collections, tokens, destinations, replays, column histories and leases.
+
+    A method that changes something has changed all of it durably when it returns, and nothing
+    when it raises. Every method raises `EngineUnavailable` while the database does not answer.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def ping(self) -> None:
+        """Return if the database answers."""
+        self.version()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._engine.dispose()
+
+    def version(self) -> int:
+        """Answer the version that `known` would have now; much cheaper than asking for it."""
+        with self._reading() as connection:
+            version: int = connection.execute(select(revision.c.version)).scalar_one()
+            return version
+
+    def known(self) -> Known:
+        """Answer what a door needs, all from one moment."""
+        with self._reading() as connection:
+            version = connection.execute(select(revision.c.version)).scalar_one()
+            named = connection.execute(
+                select(collections).order_by(collections.c.team, collections.c.name)
+            )
+            valid = connection.execute(
+                select(tokens).where(tokens.c.revoked_at.is_(None)).order_by(tokens.c.id)
+            )
+            return Known(
+                version=version,
+                collections=tuple(_collection(row) for row in named.mappings()),
+                tokens=tuple(_record(TokenRecord, row) for row in valid.mappings()),
+            )
+
+    # Collections
+
+    def create_collection(self, record: CollectionRecord, token: TokenRecord | None = None) -> None:
+        """Add the collection, and the token with it; raise `AlreadyExists` if the name is taken."""
+        row = {
+            "team": record.id.team,
+            "name": record.id.name,
+            "created_at": record.created_at,
+            "paused": record.paused,
+            "contract": record.contract,
+            "notes": record.notes,
+        }
+        with self._writing() as connection, _unique("collection", str(record.id)):
+            _next_revision(connection)
+            connection.execute(insert(collections).values(row))
+            if token is not None:
+                connection.execute(insert(tokens).values(_row(token)))
+
+    def collection(self, id: CollectionId) -> CollectionRecord:  # noqa: A002 - the field's name
+        """Answer the collection; raise `NotFound`."""
+        with self._reading() as connection:
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+        if found is None:
+            raise NotFound("collection", str(id))
+        return _collection(found)
+
+    def collections(self, team: str | None = None) -> list[CollectionRecord]:
+        """Answer the collections of a team, or of all, by name."""
+        query = select(collections).order_by(collections.c.team, collections.c.name)
+        if team is not None:
+            query = query.where(collections.c.team == team)
+        with self._reading() as connection:
+            return [_collection(row) for row in connection.execute(query).mappings()]
+
+    def set_paused(self, id: CollectionId, paused: bool) -> CollectionRecord:  # noqa: A002
+        """Pause or resume the collection and answer it as it is now; raise `NotFound`."""
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(update(collections).where(_is(id)).values(paused=paused))
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if found is None:
+                raise NotFound("collection", str(id))
+            return _collection(found)
+
+    # Tokens
+
+    def add_token(self, record: TokenRecord) -> None:
+        """Add the token; raise `AlreadyExists` if its id or digest is known."""
+        with self._writing() as connection, _unique("token", record.id):
+            _next_revision(connection)
+            connection.execute(insert(tokens).values(_row(record)))
+
+    def tokens(self, team: str) -> list[TokenRecord]:
+        """Answer the team's tokens, revoked ones included, oldest first."""
+        query = (
+            select(tokens).where(tokens.c.team == team).order_by(tokens.c.created_at, tokens.c.id)
+        )
+        with self._reading() as connection:
+            return [_record(TokenRecord, row) for row in connection.execute(query).mappings()]
+
+    def revoke_token(self, team: str, id: str, at: Micros) -> TokenRecord:  # noqa: A002
+        """Make the token worthless from now on and answer it; raise `NotFound`.
+
+        A token that is revoked already keeps its first time.
+        """
+        mine = (tokens.c.team == team) & (tokens.c.id == id)
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(
+                update(tokens).where(mine & tokens.c.revoked_at.is_(None)).values(revoked_at=at)
+            )
+            found = connection.execute(select(tokens).where(mine)).mappings().first()
+            if found is None:
+                raise NotFound("token", id)
+            return _record(TokenRecord, found)
+
+    def token_by_digest(self, digest: str) -> TokenRecord | None:
+        """Answer the token with this digest, revoked or not."""
+        with self._reading() as connection:
+            found = connection.execute(select(tokens).where(tokens.c.digest == digest))
+            row = found.mappings().first()
+        return None if row is None else _record(TokenRecord, row)
+
+    # Destinations
+
+    def add_destination(self, record: Destination) -> None:
+        """Add the destination; raise `AlreadyExists` if the team has that name."""
+        with self._writing() as connection, _unique("destination", record.name):
+            connection.execute(insert(destinations).values(_row(record)))
+
+    def destination(self, team: str, name: str) -> Destination:
+        """Answer the destination; raise `NotFound`."""
+        mine = (destinations.c.team == team) & (destinations.c.name == name)
+        with self._reading() as connection:
+            found = connection.execute(select(destinations).where(mine)).mappings().first()
+        if found is None:
+            raise NotFound("destination", name)
+        return _record(Destination, found)
+
+    def destinations(self, team: str) -> list[Destination]:
+        """Answer the team's destinations by name."""
+        query = (
+            select(destinations).where(destinations.c.team == team).order_by(destinations.c.name)
+        )
+        with self._reading() as connection:
+            return [_record(Destination, row) for row in connection.execute(query).mappings()]
+
+    def delete_destination(self, team: str, name: str) -> None:
+        """Forget the destination. Raise `NotFound`, or `WrongState` while a replay needs it."""
+        mine = (destinations.c.team == team) & (destinations.c.name == name)
+        needed = (
+            select(replays.c.id)
+            .where(replays.c.team == team, replays.c.destination == name)
+            .where(replays.c.state.not_in(states.ENDS))
+            .limit(1)
+        )
+        with self._writing() as connection:
+            replay = connection.execute(needed).scalar()
+            if replay is not None:
+                raise WrongState(f"replay {replay} still sends to {name!r}; cancel it first")
+            if connection.execute(delete(destinations).where(mine)).rowcount == 0:
+                raise NotFound("destination", name)
+
+    # Replays
+
+    def create_replay(self, record: ReplayRecord) -> None:
+        """Add the replay; raise `AlreadyExists` if its id is taken."""
+        with self._writing() as connection, _unique("replay", record.id):
+            connection.execute(insert(replays).values(_row(record)))
+
+    def replay(self, team: str, id: str) -> ReplayRecord:  # noqa: A002
+        """Answer the replay; raise `NotFound`."""
+        with self._reading() as connection:
+            return _replay_of(connection, team, id)
+
+    def replays(self, team: str, *, limit: int = 1_000) -> list[ReplayRecord]:
+        """Answer the team's newest replays, newest first."""
+        query = (
+            select(replays)
+            .where(replays.c.team == team)
+            .order_by(replays.c.created_at.desc(), replays.c.id.desc())
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            return [_record(ReplayRecord, row) for row in connection.execute(query).mappings()]
+
+    def open_replays(self) -> list[ReplayRecord]:
+        """Answer the replays of all teams that have not come to an end, oldest first."""
+        query = (
+            select(replays)
+            .where(replays.c.state.not_in(states.ENDS))
+            .order_by(replays.c.created_at, replays.c.id)
+        )
+        with self._reading() as connection:
+            return [_record(ReplayRecord, row) for row in connection.execute(query).mappings()]
+
+    def wish(self, team: str, id: str, wish: Wish, now: Micros) -> ReplayRecord:  # noqa: A002
+        """Ask a replay to pause, resume or cancel, and answer it as it is now.
+
+        A live holder is left the wish and grants it at its next checkpoint. Where nobody holds
+        the replay the state changes at once, under a new epoch, so that a holder believed dead
+        cannot take it back. Raises `NotFound`, or `WrongState` where `next_state` says so.
+        """
+        with self._writing() as connection:
+            replay = _replay_of(connection, team, id, for_update=True)
+            state = states.next_state(
+                replay.state, wish, planned=replay.plan is not None, pending=replay.wish
+            )
+            if replay.held(now):
+                # Also a wish for what is already so: the holder may just be granting another one.
+                return _change(connection, replay, wish=wish)
+            return _change(
+                connection,
+                replay,
+                state=state,
+                wish=None,
+                epoch=replay.epoch + 1,
+                lease_until=None,
+                error=replay.error if state == replay.state else None,
+                finished_at=now if state in states.ENDS else None,
+            )
+
+    def claim_replay(
+        self,
+        id: str,  # noqa: A002
+        holder: str,
+        now: Micros,
+        ttl: Micros,
+        *,
+        run_id: str | None = None,
+    ) -> ReplayRecord | None:
+        """Become the one who sends, under a new epoch, until `now + ttl`.
+
+        Answers None while another holder's lease is alive. Raises `NotFound`, and `WrongState`
+        for a replay that came to an end or is paused and shall stay so.
+        """
+        with self._writing() as connection:
+            replay = _replay_of(connection, None, id, for_update=True)
+            if replay.held(now):
+                return None
+            if not states.wants_a_run(replay, now):
+                raise WrongState(f"the replay is {replay.state}; there is nothing to run")
+            state = replay.state
+            if replay.wish == "resume":
+                state = states.next_state(state, "resume", planned=replay.plan is not None)
+            return _change(
+                connection,
+                replay,
+                state=state,
+                wish=None if replay.wish == "resume" else replay.wish,
+                holder=holder,
+                epoch=replay.epoch + 1,
+                lease_until=now + ttl,
+                run_id=run_id or replay.run_id,
+            )
+
+    def checkpoint_replay(
+        self,
+        id: str,  # noqa: A002
+        epoch: int,
+        *,
+        progress: Mapping[str, object],
+        plan: Mapping[str, object] | None = None,
+        state: State | None = None,
+        error: str | None = None,
+        now: Micros,
+        ttl: Micros,
+    ) -> ReplayRecord:
+        """Record how far the replay is, keep the lease until `now + ttl`, and answer the replay.
+
+        The answer carries the wish that is still to be granted. None leaves plan and state as they
+        were, an error stays until the state changes, and an end gives the lease up. Raises
+        `WrongState` when the epoch is no longer ours or the state cannot follow the one before:
+        nothing is recorded and the caller has to stop sending.
+        """
+        with self._writing() as connection:
+            replay = _replay_of(connection, None, id, for_update=True)
+            if replay.epoch != epoch or replay.lease_until is None:
+                raise WrongState(f"replay {id} is no longer held under epoch {epoch}")
+            to = states.moved(replay.state, state or replay.state)
+            ended = to in states.ENDS
+            return _change(
+                connection,
+                replay,
+                progress=dict(progress),
+                plan=replay.plan if plan is None else dict(plan),
+                state=to,
+                error=error or (replay.error if to == replay.state else None),
+                wish=states.remaining(replay.wish, to),
+                lease_until=None if ended else now + ttl,
+                started_at=replay.started_at or (now if to == "running" else None),
+                finished_at=now if ended else None,
+            )
+
+    def release_replay(self, id: str, epoch: int) -> None:  # noqa: A002
+        """Give the lease up, so that the next run need not wait for its end.
+
+        Does nothing where the epoch is no longer ours.
+        """
+        mine = (replays.c.id == id) & (replays.c.epoch == epoch)
+        with self._writing() as connection:
+            connection.execute(update(replays).where(mine).values(lease_until=None))
+
+    def set_replay_run(self, id: str, run_id: str) -> None:  # noqa: A002
+        """Note which Dagster run was started for the replay; raise `NotFound`."""
+        with self._writing() as connection:
+            replay = _replay_of(connection, None, id, for_update=True)
+            _change(connection, replay, run_id=run_id)
+
+    # Column histories
+
+    def add_schema_version(
+        self,
+        collection: CollectionId,
+        at: Micros,
+        changes: Sequence[Mapping[str, object]],
+    ) -> int:
+        """Add the changes as the collection's next version and answer it; raise `NotFound`."""
+        highest = select(func.max(schema_versions.c.version)).where(
+            schema_versions.c.team == collection.team, schema_versions.c.name == collection.name
+        )
+        with self._writing() as connection:
+            owner = select(collections.c.name).where(_is(collection)).with_for_update()
+            if connection.execute(owner).first() is None:
+                raise NotFound("collection", str(collection))
+            version = (connection.execute(highest).scalar() or 0) + 1
+            connection.execute(
+                insert(schema_versions).values(
+                    team=collection.team,
+                    name=collection.name,
+                    version=version,
+                    at=at,
+                    changes=[dict(change) for change in changes],
+                )
+            )
+            return version
+
+    def schema_versions(self, collection: CollectionId) -> list[SchemaVersion]:
+        """Answer the collection's changes of columns, first to last."""
+        query = (
+            select(schema_versions)
+            .where(
+                schema_versions.c.team == collection.team,
+                schema_versions.c.name == collection.name,
+            )
+            .order_by(schema_versions.c.version)
+        )
+        with self._reading() as connection:
+            return [
+                SchemaVersion(
+                    collection=collection,
+                    version=row.version,
+                    at=row.at,
+                    changes=tuple(row.changes),
+                )
+                for row in connection.execute(query)
+            ]
+
+    # Leases
+
+    def take_lease(self, name: str, holder: str, now: Micros, ttl: Micros) -> int | None:
+        """Take the lease until `now + ttl` and answer its new epoch; None while it is alive."""
+        with self._writing() as connection:
+            query = select(leases).where(leases.c.name == name).with_for_update()
+            held = connection.execute(query).first()
+            if held is not None and now < held.until:
+                return None
+            epoch: int = 1 if held is None else held.epoch + 1
+            values = {"holder": holder, "epoch": epoch, "until": now + ttl}
+            if held is None:
+                try:
+                    connection.execute(insert(leases).values(name=name, **values))
+                except IntegrityError:  # two took a lease that never was, at once: one has it
+                    return None
+            else:
+                connection.execute(update(leases).where(leases.c.name == name).values(values))
+            return epoch
+
+    def keep_lease(self, name: str, epoch: int, now: Micros, ttl: Micros) -> bool:
+        """Hold the lease until `now + ttl`; False when it has lapsed, was dropped or taken."""
+        mine = (leases.c.name == name) & (leases.c.epoch == epoch) & (leases.c.until > now)
+        with self._writing() as connection:
+            kept = connection.execute(update(leases).where(mine).values(until=now + ttl))
+            return kept.rowcount == 1
+
+    def drop_lease(self, name: str, epoch: int) -> None:
+        """Give the lease up; does nothing where the epoch is no longer ours."""
+        mine = (leases.c.name == name) & (leases.c.epoch == epoch)
+        with self._writing() as connection:
+            connection.execute(update(leases).where(mine).values(until=0))
+
+    def lease(self, name: str) -> Lease | None:
+        """Answer who holds the lease, or held it last; None when nobody ever did."""
+        with self._reading() as connection:
+            query = select(leases).where(leases.c.name == name)
+            found = connection.execute(query).mappings().first()
+        return None if found is None else _record(Lease, found)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with _answering(), database.reading(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with _answering(), database.writing(self._engine) as connection:
+            yield connection
+
+
+def open_store(url: str) -> Store:
+    """Open the store at `url` (``sqlite:///file``), made or brought up to date first.
+
+    Raises `BadSetting` for any other kind of URL, `EngineUnavailable` if it cannot be opened.
+    """
+    with _answering():
+        return Store(database.open_engine(url))
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise  # a statement of ours is wrong, the database is well
+    except (DatabaseError, InterfaceError) as error:
+        # `orig` is the driver's own sentence: the outer one repeats statement and values.
+        raise EngineUnavailable(f"the metadata database does not answer: {error.orig}") from error
+    except TimeoutError as error:
+        raise EngineUnavailable("the metadata database has no connection left") from error
+
+
+@contextmanager
+def _unique(what: str, name: str) -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise AlreadyExists(what, name) from error
+
+
+def _next_revision(connection: Connection) -> None:
+    connection.execute(update(revision).values(version=revision.c.version + 1))
+
+
+def _is(id: CollectionId) -> Any:  # noqa: A002
+    return (collections.c.team == id.team) & (collections.c.name == id.name)
+
+
+def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
+    return CollectionRecord(
+        id=CollectionId(row["team"], row["name"]),
+        created_at=row["created_at"],
+        paused=row["paused"],
+        contract=row["contract"],
+        notes=row["notes"],
+    )
+
+
+def _row(record: msgspec.Struct) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
+
+
+def _record(kind: type[_R], row: Mapping[Any, Any]) -> _R:
+    known = {name: row[name] for name in kind.__struct_fields__}
+    return msgspec.convert(known, kind)
+
+
+def _replay_of(
+    connection: Connection,
+    team: str | None,
+    id: str,  # noqa: A002
+    *,
+    for_update: bool = False,
+) -> ReplayRecord:
+    query = select(replays).where(replays.c.id == id)
+    if team is not None:
+        query = query.where(replays.c.team == team)
+    if for_update:
+        query = query.with_for_update()
+    found = connection.execute(query).mappings().first()
+    if found is None:
+        raise NotFound("replay", id)
+    return _record(ReplayRecord, found)
+
+
+def _change(connection: Connection, replay: ReplayRecord, **values: object) -> ReplayRecord:
+    connection.execute(update(replays).where(replays.c.id == replay.id).values(values))
+    return _replay_of(connection, None, replay.id)

@@ -1,0 +1,124 @@
+"""The tables as SQLAlchemy sees them. What a database has is made by `migrations/` alone."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+)
+
+# Named, so that a later migration can name what it changes, on every database.
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# One row. Each change of collections or tokens moves `version` first, and so waits for the change
+# before it: versions grow in the order in which changes become visible.
+revision = Table(
+    "revision",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("paused", Boolean(create_constraint=False), nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("notes", Text, nullable=False),
+    PrimaryKeyConstraint("team", "name"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("collection", Text),
+    Column("digest", Text, nullable=False, unique=True),
+    Column("hint", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Index(None, "team"),
+)
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("team", "name"),
+)
+
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("team", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("since", BigInteger),
+    Column("until", BigInteger),
+    Column("destination", Text, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("plan", JSON(none_as_null=True)),
+    Column("progress", JSON, nullable=False),
+    Column("wish", Text),
+    Column("error", Text),
+    Column("holder", Text),
+    Column("epoch", BigInteger, nullable=False),
+    Column("lease_until", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("run_id", Text),
+    Index(None, "team", "created_at"),
+    Index(None, "state"),
+)
+
+schema_versions = Table(
+    "schema_versions",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("changes", JSON, nullable=False),
+    PrimaryKeyConstraint("team", "name", "version"),
+    ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)

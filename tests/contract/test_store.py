@@ -1,0 +1,556 @@
+"""What every metadata store promises. A new kind joins by one line in `URLS`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, NOON
+from metadata_builders import collection, destination, replay, token
+
+from penstock.envelope import CollectionId
+from penstock.errors import AlreadyExists, NotFound, WrongState
+from penstock.metadata.records import Lease, ReplayRecord, SchemaVersion
+from penstock.metadata.store import Store, open_store
+
+URLS: dict[str, Callable[[Path], str]] = {
+    "sqlite": lambda folder: f"sqlite:///{folder / 'home' / 'metadata.db'}",
+}
+
+SECOND = 1_000_000
+OTHERS = CollectionId("rivals", "flights")
+
+
+@pytest.fixture(params=URLS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return URLS[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = open_store(url)
+    yield opened
+    assert opened._engine.pool.checkedout() == 0, "a connection was not given back"
+    opened.close()
+
+
+def at_once(count: int, work: Callable[[int], object]) -> list[object]:
+    """Answer what `work` answered in so many threads that begin together."""
+    together = threading.Barrier(count)
+
+    def begin(number: int) -> object:
+        together.wait(10)
+        return work(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(begin, range(count)))
+
+
+class TestCollections:
+    def test_a_collection_is_answered_as_it_was_made(self, store: Store) -> None:
+        made = collection()
+        store.create_collection(made)
+
+        assert store.collection(FLIGHTS) == made
+        with pytest.raises(NotFound, match=r"main\.trains"):
+            store.collection(CollectionId("main", "trains"))
+
+    def test_a_name_is_taken_once_in_a_team(self, store: Store) -> None:
+        store.create_collection(collection())
+        store.create_collection(collection(OTHERS))
+
+        with pytest.raises(AlreadyExists):
+            store.create_collection(collection())
+        assert [c.id for c in store.collections()] == [FLIGHTS, OTHERS]
+        assert [c.id for c in store.collections("rivals")] == [OTHERS]
+
+    def test_a_refused_collection_leaves_no_token(self, store: Store) -> None:
+        """A token nobody was shown would be one that nobody revokes."""
+        store.create_collection(collection())
+        before = store.known()
+
+        with pytest.raises(AlreadyExists):
+            store.create_collection(collection(), token(1))
+
+        assert store.known() == before
+        assert store.tokens("main") == []
+
+    def test_pausing_holds_until_it_is_undone(self, store: Store) -> None:
+        store.create_collection(collection())
+
+        assert store.set_paused(FLIGHTS, True).paused
+        assert store.collection(FLIGHTS).paused
+        assert not store.set_paused(FLIGHTS, False).paused
+        assert not store.collection(FLIGHTS).paused
+        with pytest.raises(NotFound):
+            store.set_paused(OTHERS, True)
+
+
+class TestTokens:
+    def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:
+        record = token(1, scopes=("read", "replay"), collection=None, expires_at=NOON + SECOND)
+        store.add_token(record)
+
+        assert store.token_by_digest(record.digest) == record
+        assert store.token_by_digest(token(2).digest) is None
+
+    def test_a_revoked_token_stays_revoked_since_the_first_time(self, store: Store) -> None:
+        store.add_token(token(1))
+
+        assert store.revoke_token("main", "t1", NOON).revoked_at == NOON
+        assert store.revoke_token("main", "t1", NOON + 5).revoked_at == NOON
+        found = store.token_by_digest(token(1).digest)
+        assert found is not None
+        assert not found.alive(NOON)
+
+    def test_another_team_cannot_revoke_a_token(self, store: Store) -> None:
+        store.add_token(token(1))
+
+        with pytest.raises(NotFound):
+            store.revoke_token("rivals", "t1", NOON)
+        assert [t.revoked_at for t in store.tokens("main")] == [None]
+        assert store.tokens("rivals") == []
+
+    def test_a_digest_is_known_once(self, store: Store) -> None:
+        store.add_token(token(1))
+
+        with pytest.raises(AlreadyExists):
+            store.add_token(token(1))
+
+
+class TestKnown:
+    def test_a_door_is_told_every_collection_and_every_token_that_works(self, store: Store) -> None:
+        store.create_collection(collection(), token(1, collection="flights"))
+        store.create_collection(collection(OTHERS))
+        store.add_token(token(2))
+        store.revoke_token("main", "t2", NOON)
+
+        known = store.known()
+
+        assert known.collections == (collection(), collection(OTHERS))
+        assert known.tokens == (token(1, collection="flights"),)
+
+    def test_its_version_grows_with_each_change_that_a_door_has_to_learn(
+        self, store: Store
+    ) -> None:
+        """Two different things to know under one version: a door would keep the older one."""
+        changes: list[Callable[[], object]] = [
+            lambda: store.create_collection(collection()),
+            lambda: store.set_paused(FLIGHTS, True),
+            lambda: store.add_token(token(1)),
+            lambda: store.revoke_token("main", "t1", NOON),
+        ]
+        versions = [store.version()]
+        for change in changes:
+            change()
+            versions.append(store.version())
+            assert store.known().version == versions[-1]
+
+        assert versions == sorted(set(versions))
+
+    def test_a_change_that_failed_is_no_change(self, store: Store) -> None:
+        before = store.version()
+        with pytest.raises(NotFound):
+            store.set_paused(FLIGHTS, True)
+        with pytest.raises(NotFound):
+            store.revoke_token("main", "t1", NOON)
+
+        assert store.version() == before
+
+
+class TestDestinations:
+    def test_a_destination_belongs_to_one_team(self, store: Store) -> None:
+        store.add_destination(destination())
+
+        assert store.destination("main", "billing") == destination()
+        assert store.destinations("rivals") == []
+        with pytest.raises(NotFound):
+            store.destination("rivals", "billing")
+        with pytest.raises(NotFound):
+            store.delete_destination("rivals", "billing")
+        with pytest.raises(AlreadyExists):
+            store.add_destination(destination())
+
+    def test_a_destination_stays_while_a_replay_needs_it(self, store: Store) -> None:
+        """A running replay could not be resumed without it."""
+        store.add_destination(destination())
+        store.create_replay(replay())
+
+        with pytest.raises(WrongState, match="r1"):
+            store.delete_destination("main", "billing")
+        store.wish("main", "r1", "cancel", NOON)
+        store.delete_destination("main", "billing")
+
+        assert store.destinations("main") == []
+
+
+def claimed(store: Store, *, now: int = NOON) -> ReplayRecord:
+    record = store.claim_replay("r1", "run", now, 10 * SECOND)
+    assert record is not None
+    return record
+
+
+class TestReplays:
+    @pytest.fixture(autouse=True)
+    def one_replay(self, store: Store) -> None:
+        store.create_replay(replay(plan={"count": 5}))
+
+    def test_a_replay_belongs_to_one_team(self, store: Store) -> None:
+        assert store.replay("main", "r1") == replay(plan={"count": 5})
+        assert store.replays("rivals") == []
+        with pytest.raises(NotFound):
+            store.replay("rivals", "r1")
+        with pytest.raises(NotFound):
+            store.wish("rivals", "r1", "cancel", NOON)
+        with pytest.raises(AlreadyExists):
+            store.create_replay(replay())
+
+    def test_replays_are_listed_newest_first_and_open_ones_oldest_first(self, store: Store) -> None:
+        store.create_replay(replay("r2", created_at=NOON + 1))
+        store.create_replay(replay("r3", created_at=NOON + 2, state="failed"))
+
+        assert [r.id for r in store.replays("main")] == ["r3", "r2", "r1"]
+        assert [r.id for r in store.replays("main", limit=2)] == ["r3", "r2"]
+        assert [r.id for r in store.open_replays()] == ["r1", "r2"]
+
+    def test_only_one_holds_a_replay_at_a_time(self, store: Store) -> None:
+        """Two senders would deliver everything twice."""
+        first = claimed(store)
+
+        assert store.claim_replay("r1", "other", NOON + SECOND, SECOND) is None
+        later = claimed(store, now=NOON + 10 * SECOND)
+        assert (first.epoch, later.epoch) == (1, 2)
+
+    def test_of_many_claims_at_once_one_wins(self, store: Store) -> None:
+        answers = at_once(8, lambda n: store.claim_replay("r1", f"run {n}", NOON, SECOND))
+
+        assert [a.epoch for a in answers if isinstance(a, ReplayRecord)] == [1]
+        assert answers.count(None) == 7
+
+    def test_a_checkpoint_is_answered_with_the_whole_replay(self, store: Store) -> None:
+        mine = claimed(store)
+        answer = store.checkpoint_replay(
+            "r1",
+            mine.epoch,
+            progress={"sent": 3},
+            plan={"count": 7},
+            state="running",
+            now=NOON + SECOND,
+            ttl=10 * SECOND,
+        )
+
+        assert answer == store.replay("main", "r1")
+        assert (answer.state, answer.progress, answer.plan) == (
+            "running",
+            {"sent": 3},
+            {"count": 7},
+        )
+        assert (answer.started_at, answer.lease_until) == (NOON + SECOND, NOON + 11 * SECOND)
+
+    def test_a_holder_of_an_older_epoch_writes_nothing(self, store: Store) -> None:
+        """A zombie's checkpoint would move its successor's back, and events be sent again."""
+        zombie = claimed(store)
+        successor = claimed(store, now=NOON + 10 * SECOND)
+        before = store.checkpoint_replay(
+            "r1", successor.epoch, progress={"sent": 9}, now=NOON + 10 * SECOND, ttl=SECOND
+        )
+
+        with pytest.raises(WrongState, match="epoch 1"):
+            store.checkpoint_replay(
+                "r1", zombie.epoch, progress={"sent": 4}, now=NOON + 10 * SECOND, ttl=SECOND
+            )
+        store.release_replay("r1", zombie.epoch)
+
+        assert store.replay("main", "r1") == before
+
+    def test_a_holder_who_let_go_cannot_write_any_more(self, store: Store) -> None:
+        mine = claimed(store)
+        store.release_replay("r1", mine.epoch)
+
+        with pytest.raises(WrongState):
+            store.checkpoint_replay("r1", mine.epoch, progress={}, now=NOON, ttl=SECOND)
+        assert claimed(store).epoch == mine.epoch + 1
+
+    def test_a_live_holder_hears_the_wish_and_grants_it(self, store: Store) -> None:
+        mine = claimed(store)
+        store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="running", now=NOON, ttl=SECOND
+        )
+
+        asked = store.wish("main", "r1", "pause", NOON)
+        heard = store.checkpoint_replay("r1", mine.epoch, progress={}, now=NOON, ttl=SECOND)
+        granted = store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="paused", now=NOON, ttl=SECOND
+        )
+
+        assert [(r.state, r.wish) for r in (asked, heard, granted)] == [
+            ("running", "pause"),
+            ("running", "pause"),
+            ("paused", None),
+        ]
+
+    def test_a_resume_reaches_a_holder_that_is_just_pausing(self, store: Store) -> None:
+        """The holder read "pause" before it was taken back; it must not stay paused for ever."""
+        mine = claimed(store)
+        store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="running", now=NOON, ttl=SECOND
+        )
+        store.wish("main", "r1", "pause", NOON)
+        store.wish("main", "r1", "resume", NOON)
+
+        late = store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="paused", now=NOON, ttl=SECOND
+        )
+
+        assert (late.state, late.wish) == ("paused", "resume")
+
+    def test_a_wish_is_granted_at_once_where_nobody_holds_the_replay(self, store: Store) -> None:
+        assert store.wish("main", "r1", "pause", NOON).state == "paused"
+        assert store.wish("main", "r1", "resume", NOON).state == "running"
+        cancelled = store.wish("main", "r1", "cancel", NOON + 1)
+        assert (cancelled.state, cancelled.finished_at) == ("cancelled", NOON + 1)
+
+    def test_who_is_believed_dead_cannot_undo_what_was_granted_meanwhile(
+        self, store: Store
+    ) -> None:
+        """A paused replay that goes on sending is the worst answer to a pause."""
+        zombie = claimed(store)
+        store.wish("main", "r1", "pause", NOON + 10 * SECOND)
+
+        with pytest.raises(WrongState):
+            store.checkpoint_replay(
+                "r1", zombie.epoch, progress={}, state="running", now=NOON, ttl=SECOND
+            )
+        assert store.replay("main", "r1").state == "paused"
+
+    def test_a_replay_that_shall_not_run_cannot_be_claimed(self, store: Store) -> None:
+        store.wish("main", "r1", "pause", NOON)
+        with pytest.raises(WrongState, match="paused"):
+            store.claim_replay("r1", "run", NOON, SECOND)
+
+        store.wish("main", "r1", "cancel", NOON)
+        with pytest.raises(WrongState, match="cancelled"):
+            store.claim_replay("r1", "run", NOON, SECOND)
+        with pytest.raises(NotFound):
+            store.claim_replay("r9", "run", NOON, SECOND)
+
+    def test_whoever_claims_a_replay_grants_the_resume_its_last_holder_left(
+        self, store: Store
+    ) -> None:
+        mine = claimed(store)
+        store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="paused", now=NOON, ttl=10 * SECOND
+        )
+        store.wish("main", "r1", "resume", NOON)
+
+        successor = claimed(store, now=NOON + 10 * SECOND)
+
+        assert (successor.state, successor.wish) == ("running", None)
+
+    def test_an_end_gives_the_lease_up_and_stays(self, store: Store) -> None:
+        mine = claimed(store)
+        ended = store.checkpoint_replay(
+            "r1", mine.epoch, progress={}, state="finished", now=NOON + 1, ttl=SECOND
+        )
+
+        assert (ended.state, ended.lease_until, ended.finished_at) == ("finished", None, NOON + 1)
+        with pytest.raises(WrongState):
+            store.checkpoint_replay("r1", mine.epoch, progress={}, now=NOON, ttl=SECOND)
+        with pytest.raises(WrongState, match="finished"):
+            store.wish("main", "r1", "cancel", NOON)
+
+    def test_an_error_goes_with_the_state_it_belongs_to(self, store: Store) -> None:
+        mine = claimed(store)
+
+        def checkpoint(**values: object) -> str | None:
+            return store.checkpoint_replay(
+                "r1", mine.epoch, progress={}, now=NOON, ttl=SECOND, **values
+            ).error
+
+        assert checkpoint(state="running") is None
+        assert checkpoint(state="paused", error="the destination is down") is not None
+        assert checkpoint() == "the destination is down"
+        assert checkpoint(state="running") is None
+
+    def test_the_run_is_noted(self, store: Store) -> None:
+        store.set_replay_run("r1", "run-1")
+        assert store.replay("main", "r1").run_id == "run-1"
+        again = store.claim_replay("r1", "me", NOON, SECOND, run_id="run-2")
+        assert again is not None
+        assert again.run_id == "run-2"
+        with pytest.raises(NotFound):
+            store.set_replay_run("r9", "run-1")
+
+
+class TestColumnHistories:
+    def test_versions_count_from_one_in_each_collection(self, store: Store) -> None:
+        trains = CollectionId("main", "trains")
+        store.create_collection(collection())
+        store.create_collection(collection(trains))
+        added = {"path": "carrier", "what": "added", "type": "string", "event_id": "e1"}
+
+        assert store.add_schema_version(FLIGHTS, NOON, [added]) == 1
+        assert store.add_schema_version(FLIGHTS, NOON + 1, []) == 2
+        assert store.add_schema_version(trains, NOON, []) == 1
+        assert store.schema_versions(FLIGHTS) == [
+            SchemaVersion(collection=FLIGHTS, version=1, at=NOON, changes=(added,)),
+            SchemaVersion(collection=FLIGHTS, version=2, at=NOON + 1, changes=()),
+        ]
+        with pytest.raises(NotFound):
+            store.add_schema_version(OTHERS, NOON, [])
+
+    def test_versions_given_at_once_have_no_gap(self, store: Store) -> None:
+        store.create_collection(collection())
+
+        given = at_once(6, lambda n: store.add_schema_version(FLIGHTS, NOON + n, []))
+
+        assert sorted(given, key=str) == [1, 2, 3, 4, 5, 6]
+
+
+class TestLeases:
+    def test_a_lease_has_one_holder_until_it_lapses(self, store: Store) -> None:
+        assert store.lease("lane 0") is None
+        assert store.take_lease("lane 0", "one", NOON, 10) == 1
+        assert store.take_lease("lane 0", "other", NOON + 9, 10) is None
+        assert store.take_lease("lane 1", "other", NOON + 9, 10) == 1
+        assert store.take_lease("lane 0", "other", NOON + 10, 10) == 2
+        assert store.lease("lane 0") == Lease(
+            name="lane 0", holder="other", epoch=2, until=NOON + 20
+        )
+
+    def test_of_many_who_take_a_new_lease_at_once_one_has_it(self, store: Store) -> None:
+        answers = at_once(8, lambda n: store.take_lease("lane 0", f"run {n}", NOON, SECOND))
+
+        assert sorted(answers, key=str) == [1, *[None] * 7]
+
+    def test_a_lease_is_kept_only_while_it_is_ours(self, store: Store) -> None:
+        assert store.take_lease("lane 0", "one", NOON, 10) == 1
+
+        assert store.keep_lease("lane 0", 1, NOON + 5, 10)
+        assert not store.keep_lease("lane 0", 1, NOON + 15, 10)
+        assert store.take_lease("lane 0", "other", NOON + 15, 10) == 2
+        assert not store.keep_lease("lane 0", 1, NOON + 16, 10)
+        store.drop_lease("lane 0", 1)
+        assert store.keep_lease("lane 0", 2, NOON + 17, 10)
+
+    def test_a_dropped_lease_is_free_at_once_and_its_epoch_is_not_given_again(
+        self, store: Store
+    ) -> None:
+        store.take_lease("lane 0", "one", NOON, 10)
+        store.drop_lease("lane 0", 1)
+
+        assert not store.keep_lease("lane 0", 1, NOON, 10)
+        assert store.take_lease("lane 0", "other", NOON + 1, 10) == 2
+
+
+WORKER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from alembic import command
+from metadata_builders import token
+from penstock.metadata.store import open_store
+
+def opened(url):
+    store = open_store(url)
+    version = store.version()
+    store.close()
+    return version
+
+def add_tokens(url, first):
+    store = open_store(url)
+    for number in range(int(first), int(first) + 25):
+        store.add_token(token(number))
+    store.close()
+    return "done"
+
+print("ready", flush=True)
+for line in sys.stdin:
+    name, *arguments = line.split()
+    print(globals()[name](*arguments), flush=True)
+"""
+
+
+class Workers:
+    """Processes that do what they are told, all at once."""
+
+    def __init__(self, count: int) -> None:
+        self._programs = [
+            subprocess.Popen(
+                [sys.executable, "-W", "error", "-c", WORKER, str(Path(__file__).parents[1])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(count)
+        ]
+        assert self._answers() == ["ready"] * count
+
+    def do(self, *commands: str) -> list[str]:
+        """Give each process one command; answer what each said when it was done."""
+        for program, line in zip(self._programs, commands, strict=True):
+            assert program.stdin is not None
+            program.stdin.write(line + "\n")
+        for program in self._programs:
+            assert program.stdin is not None
+            program.stdin.flush()
+        return self._answers()
+
+    def _answers(self) -> list[str]:
+        answers = []
+        for program in self._programs:
+            assert program.stdout is not None
+            answers.append(program.stdout.readline().strip())
+        return answers
+
+    def end(self) -> None:
+        for program in self._programs:
+            program.communicate()
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    started = Workers(2)
+    yield started
+    started.end()
+
+
+class TestProcesses:
+    def test_processes_that_open_an_empty_home_at_once_all_succeed(
+        self, url: str, workers: Workers
+    ) -> None:
+        """Door, platform and Dagster start together; none may find half a database."""
+        for number in range(6):
+            fresh = url.replace("metadata.db", f"metadata-{number}.db")
+            assert workers.do(*[f"opened {fresh}"] * 2) == ["0", "0"]
+
+    def test_writers_in_several_processes_and_threads_lose_nothing(
+        self, store: Store, url: str, workers: Workers
+    ) -> None:
+        """A writer that gives up where another is writing would lose a token or a checkpoint."""
+        store.create_collection(collection())
+        stop = threading.Event()
+        pauses = []
+
+        def pause() -> None:
+            while not stop.is_set():
+                store.set_paused(FLIGHTS, True)
+                pauses.append(1)
+
+        thread = threading.Thread(target=pause)
+        thread.start()
+        try:
+            answers = workers.do(f"add_tokens {url} 100", f"add_tokens {url} 200")
+        finally:
+            stop.set()
+            thread.join()
+
+        assert answers == ["done", "done"]
+        assert {t.id for t in store.tokens("main")} == {
+            f"t{number}" for first in (100, 200) for number in range(first, first + 25)
+        }
+        assert store.version() == 1 + 50 + len(pauses)

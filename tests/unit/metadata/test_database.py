@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import fcntl
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from metadata_builders import collection
+from sqlalchemy import text
+
+from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata.database import NEWEST, open_engine, reading, writing
+from penstock.metadata.store import open_store
+from penstock.metadata.tables import metadata
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'metadata.db'}"
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(tmp_path: Path) -> None:
+    """A column that only `tables` knows would fail at the first customer, not here."""
+    engine = open_engine(url(tmp_path))
+    with reading(engine) as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+def test_the_newest_migration_is_the_one_that_opening_looks_for() -> None:
+    """Else a new step would never run where Alembic is not asked."""
+    config = Config()
+    config.set_main_option("script_location", "penstock.metadata:migrations")
+
+    assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
+
+
+def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
+    engine = open_engine(url(tmp_path))
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+
+    with pytest.raises(BadSetting, match="newer release"):
+        open_store(url(tmp_path))
+
+
+def test_one_process_at_a_time_prepares_a_database(tmp_path: Path) -> None:
+    """Two that switch a new file to WAL together fail now and then."""
+    with (tmp_path / "metadata.db.lock").open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opening = pool.submit(open_store, url(tmp_path))
+        with pytest.raises(TimeoutError):
+            opening.result(0.3)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        opening.result(20).close()
+
+
+def test_what_is_read_is_from_one_moment(tmp_path: Path) -> None:
+    """A door told of a token but not of its collection would refuse good events."""
+    store = open_store(url(tmp_path))
+    with reading(store._engine) as connection:
+        before = connection.execute(text("SELECT version FROM revision")).scalar()
+        store.create_collection(collection())
+        after = connection.execute(text("SELECT version FROM revision")).scalar()
+    store.close()
+
+    assert before == after == 0
+
+
+def test_only_this_user_may_read_the_database(tmp_path: Path) -> None:
+    """Destinations have credentials in their headers."""
+    store = open_store(url(tmp_path))
+    store.version()
+    modes = {
+        file.name: stat.filemode(file.stat().st_mode)
+        for file in tmp_path.iterdir()
+        if file.name != "metadata.db.lock"
+    }
+    store.close()
+
+    assert set(modes.values()) == {"-rw-------"}
+    assert "metadata.db" in modes
+
+
+def test_what_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "metadata.db").write_bytes(b"this is no database" * 100)
+
+    with pytest.raises(EngineUnavailable, match="does not answer"):
+        open_store(url(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "bad", ["postgresql://db/penstock", "nonsense", "sqlite://", "sqlite:///:memory:"]
+)
+def test_other_urls_are_refused(bad: str) -> None:
+    with pytest.raises(BadSetting, match="sqlite:///file"):
+        open_store(bad)
+
+
+def test_an_undone_migration_leaves_nothing(tmp_path: Path) -> None:
+    """A step that fails half way must not leave tables that the next try stumbles over."""
+    engine = open_engine(url(tmp_path))
+
+    def half_a_step() -> None:
+        with writing(engine) as connection:
+            connection.execute(text("CREATE TABLE half (a INTEGER)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_a_step()
+    with reading(engine) as connection:
+        names = connection.execute(text("SELECT name FROM sqlite_master")).scalars().all()
+    engine.dispose()
+
+    assert "half" not in names
