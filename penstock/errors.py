@@ -7,6 +7,8 @@
     │   ├── NotFound          no such collection, destination, replay, token …
     │   ├── AlreadyExists
     │   ├── TooLarge
+    │   ├── TooMany           events in one batch
+    │   ├── TooSlow           a request that did not arrive in time
     │   ├── Malformed         what frames the events (NDJSON, CloudEvents, gzip …) is broken
     │   ├── UnknownEncoding   a body in a coding that is not undone here
     │   ├── Loop              an event that came back to the collection it was replayed from
@@ -87,6 +89,20 @@ class TooLarge(Rejected):
         self.what = what
         self.size = size
         self.limit = limit
+
+
+class TooMany(Rejected):
+    """A batch holds more events than one request may bring."""
+
+    def __init__(self, what: str, count: int, limit: int) -> None:
+        super().__init__(f"the {what} has {count:,} events or more, the limit is {limit:,}")
+        self.what = what
+        self.count = count
+        self.limit = limit
+
+
+class TooSlow(Rejected):
+    """The request did not arrive in the time it was given."""
 
 
 class Malformed(Rejected):

@@ -1,0 +1,1 @@
+"""The door: one event in, acknowledged when it is on the log."""

@@ -1,0 +1,167 @@
+"""What the door's HTTP server does about connections, beyond what uvicorn does.
+
+- Over `limit_concurrency` connections a new one is told 503 with `Retry-After` and closed.
+- The head of a request has `head_seconds` to arrive whole, from the first of its bytes (for the
+  first request, from the opening of the connection), and may have `MAX_HEAD_BYTES`.
+- The body has `body_seconds` from there; who is slower gets 408.
+- After an answer that did not wait for the whole body, what is still coming is thrown away for
+  `linger_seconds`: closing at once would make the client lose the answer.
+- An idle connection is closed by uvicorn, after `timeout_keep_alive`.
+- Bytes that are no HTTP are answered with a problem document like everything else.
+- A request that asks to upgrade the connection is served without. The parser throws its body away
+  (and Java's own client asks for h2c with its first POST: an empty event would be stored), so it is
+  parsed again without that header.
+
+Timers are set only for what did not arrive in one piece: most requests need none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ingest_api.answers import Answer, problem_answer, refusal
+from penstock.errors import Malformed, Overloaded, TooSlow
+from penstock.problem import Problem
+
+MAX_HEAD_BYTES = 64 << 10
+_HEAD_TOO_LARGE = problem_answer(
+    Problem(
+        431,
+        "Request header fields too large",
+        f"the headers have more than {MAX_HEAD_BYTES:,} bytes",
+        None,
+        {},
+    )
+)
+
+
+class DoorProtocol(HttpToolsProtocol):
+    """One connection to the door."""
+
+    head_seconds = 10.0
+    body_seconds = 30.0
+    linger_seconds = 10.0
+
+    _deadline: asyncio.TimerHandle | None = None
+    _in_head = True
+    _in_body = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request, or refuse the connection."""
+        super().connection_made(transport)
+        most, self.limit_concurrency = self.limit_concurrency, None
+        if most is not None and len(self.connections) > most:
+            self._refuse(refusal(Overloaded("too many connections are open")))
+        else:
+            self._after(self.head_seconds, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the deadline."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; look at the size and the time of a head that is not whole yet."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self._feed(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(_HEAD_TOO_LARGE)
+            elif self._deadline is None:
+                self._after(self.head_seconds, self.transport.close)
+        elif self._in_body and self._deadline is None:
+            self._after(self.body_seconds, self._refuse_slow_body)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":
+                self.send_400_response("")
+            else:
+                self._feed_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+
+    def _feed_without_upgrade(self, rest: bytes) -> None:
+        """Parse the head again without the header that the parser stopped at, then the rest."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn sets it: requests after one that closes the connection are not an error.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"\r\n".join([*lines, b"", rest]))
+
+    def on_message_begin(self) -> None:
+        """Note that a head is coming."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Note that the head is whole."""
+        if self.parser.should_upgrade():
+            return
+        self._in_head = False
+        self._in_body = True
+        self._head_bytes = 0
+        self._disarm()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the body is whole."""
+        if self.parser.should_upgrade():
+            return
+        self._in_body = False
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Give the rest of a body that nobody wants a little time to pass."""
+        super().on_response_complete()
+        if self._in_body and self.cycle.response_complete:
+            self._after(self.linger_seconds, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are no HTTP; uvicorn's own text is plain."""
+        del msg
+        self._refuse(refusal(Malformed("this is no HTTP request that can be read")))
+
+    def _refuse_slow_body(self) -> None:
+        # The application waits for the body, so nothing has been answered.
+        seconds = f"{self.body_seconds:g}"
+        self._refuse(refusal(TooSlow(f"the body did not arrive within {seconds} seconds")))
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        self._disarm()
+        self._deadline = self.loop.call_later(seconds, act)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _refuse(self, answer: Answer) -> None:
+        """Answer outside any request, then close."""
+        self._disarm()
+        headers = (
+            *answer.headers,
+            (b"content-length", b"%d" % len(answer.body)),
+            (b"connection", b"close"),
+        )
+        status = HTTPStatus(answer.status)
+        lines = [b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode())]
+        lines += [name + b": " + value for name, value in headers]
+        self.transport.write(b"\r\n".join([*lines, b"", answer.body]))
+        self.transport.close()

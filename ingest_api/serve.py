@@ -1,0 +1,185 @@
+"""The door process: HTTP and gRPC in front of one log."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+import uvloop
+
+from ingest_api.accept import Door
+from ingest_api.app import App, create_app
+from ingest_api.auth import Keyring
+from ingest_api.connections import DoorProtocol
+from ingest_api.http import HttpDoor
+from ingest_api.ids import Uuid7
+from ingest_api.limits import Limits
+from penstock.buffer import Appender, open_appender
+from penstock.cache import Cache, open_cache
+from penstock.envelope import Micros
+from penstock.errors import BadSetting, EngineUnavailable
+from penstock.settings import Settings
+
+log = structlog.get_logger()
+
+CACHE_SECONDS = 0.5
+"""How often the cache is looked at: a revoked token stops working that much later at most."""
+
+# The log's thread needs the interpreter for moments only, but it needs it at once: with Python's
+# 5 ms a busy event loop makes every group of appends wait that long after its fdatasync.
+_SWITCH_SECONDS = 0.0005
+
+# Files that are not connections over HTTP: the log, gRPC, Python's own.
+_OTHER_FILES = 256
+_MOST_CONNECTIONS = 8_192
+_BACKLOG = 2_048
+_KEEP_ALIVE_SECONDS = 75
+_GRACE_SECONDS = 10
+
+
+def serve(settings: Settings) -> None:
+    """Take events over HTTP and gRPC until SIGTERM or SIGINT; then finish what was begun.
+
+    Raises `BadSetting` and the errors of the log if it cannot start.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    from ingest_api.grpc_server import start_grpc
+
+    cache = open_cache(settings.cache)
+    keyring = Keyring()
+    refresh(keyring, cache)
+    appender = open_appender(settings.log, max_waiting_bytes=settings.max_waiting_bytes)
+    try:
+        door = create_door(settings, appender, keyring)
+        http = HttpDoor(door, max_held_bytes=settings.max_waiting_bytes)
+        checks = {"log": door.check_log, "cache": lambda: _check(cache)}
+        server = create_server(create_app(http, checks, door.metrics))
+        listening = listen(settings.host, settings.http_port)
+        grpc = await start_grpc(door, settings.host, settings.grpc_port)
+        watching = asyncio.create_task(watch(keyring, cache))
+        # What exists now lives as long as the process: nothing the collector has to walk.
+        gc.freeze()
+        log.info("door open", http=settings.http_port, grpc=settings.grpc_port)
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            watching.cancel()
+            await grpc.stop(_GRACE_SECONDS)
+    finally:
+        appender.close()
+        log.info("door closed")
+
+
+def create_door(settings: Settings, appender: Appender, keyring: Keyring) -> Door:
+    """Answer the door of these settings, with the machine's clock and chance."""
+    limits = Limits(
+        max_event_bytes=settings.max_event_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        max_ratio=settings.max_ratio,
+        events_per_second=settings.events_per_second,
+    )
+    # Ids have to be unique, not secret; the system's own chance costs a switch of threads.
+    chance = random.Random(secrets.randbits(128))  # noqa: S311
+    new_ids = Uuid7(machine_clock, chance.getrandbits)
+    return Door(appender, keyring, limits, clock=machine_clock, new_ids=new_ids)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the address for HTTP; raise `BadSetting` if that cannot be done."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise BadSetting(f"HTTP cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+def create_server(app: App, *, protocol: type[DoorProtocol] = DoorProtocol) -> Server:
+    """Answer a server for the application; ``serve(sockets=…)`` runs it in the running loop."""
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http=protocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="warning",
+        # It would write query strings, and people put tokens there.
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=_connections(),
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    return Server(config)
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM and SIGINT as uvicorn does, but lets the process finish its own work after.
+
+    Uvicorn raises the signal again once it is done, and the process would die of it before the
+    log is closed.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ask the server to exit when a signal comes."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+async def watch(keyring: Keyring, cache: Cache) -> None:
+    """Keep the keyring at what the cache holds, for ever."""
+    while True:
+        await asyncio.sleep(CACHE_SECONDS)
+        refresh(keyring, cache)
+
+
+def refresh(keyring: Keyring, cache: Cache) -> None:
+    """Look at the cache once; while it says nothing, the door goes on with what it knows."""
+    try:
+        known = cache.read()
+    except EngineUnavailable as error:
+        log.warning("cache does not answer", reason=str(error))
+        return
+    if known is not None and known.version != keyring.version:
+        keyring.replace(known)
+        log.info("tokens and collections read", version=known.version)
+
+
+def machine_clock() -> Micros:
+    """Answer the machine's time."""
+    return time.time_ns() // 1_000
+
+
+def _check(cache: Cache) -> None:
+    if cache.read() is None:
+        raise EngineUnavailable("nothing was ever published to the cache")
+
+
+def _connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(_OTHER_FILES, min(_MOST_CONNECTIONS, files - _OTHER_FILES))

@@ -1,0 +1,55 @@
+"""From the log's thread back to the event loop, once for many calls.
+
+The log makes the appends of many requests durable together and finishes their futures one after
+the other. Waking the loop for each of them is what `asyncio.wrap_future` does; here the first one
+wakes it, and it finds the others finished too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Completions:
+    """Finished futures on their way to the tasks of one event loop that wait for them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._finished: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
+        self._woken = False
+
+    def of(self, future: Future[T]) -> asyncio.Future[T]:
+        """Answer what can be awaited in the loop: it ends as `future` does."""
+        waiter: asyncio.Future[T] = self._loop.create_future()
+        if future.done():
+            _pass_on(future, waiter)
+        else:
+            future.add_done_callback(lambda finished: self._finish(waiter, finished))
+        return waiter
+
+    def _finish(self, waiter: asyncio.Future[T], future: Future[T]) -> None:
+        """Note a finished future; in whatever thread finished it."""
+        self._finished.append((waiter, future))
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        # First the flag: whoever appends after it wakes the loop again, perhaps for nothing.
+        self._woken = False
+        while self._finished:
+            waiter, future = self._finished.popleft()
+            if not waiter.done():
+                _pass_on(future, waiter)
+
+
+def _pass_on(future: Future[T], waiter: asyncio.Future[T]) -> None:
+    try:
+        waiter.set_result(future.result())
+    except Exception as error:  # noqa: BLE001 - it goes to whoever waits
+        waiter.set_exception(error)
