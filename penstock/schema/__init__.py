@@ -1,0 +1,1 @@
+"""What the payloads of a collection look like, and their columns. Pure."""

@@ -1,0 +1,334 @@
+"""From a batch of the log to the rows of the lake, and to quarantine.
+
+Nearly every event passes a check in C and goes to the columns as it was sent. The others are read
+one by one in Python, and dropped at once: kept by the thousand, Python objects cost ten times as
+much, for the garbage collector walks through them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+from msgspec import Raw
+
+from penstock.codec import ENVELOPE
+from penstock.schema.check import NO_BLANKS, Place, failing, top_of
+from penstock.schema.columns import MisfitColumn, parse
+from penstock.schema.discover import Added, Discovery, Seen, blanks, extends, widen
+from penstock.schema.fit import Misfits, fit_object
+from penstock.schema.gate import Refused, declares_json, read, value_of
+from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
+from penstock.schema.shape import EMPTY, Struct, count_columns
+
+log = structlog.get_logger()
+
+_Rows = TypeVar("_Rows", pa.Array, pa.RecordBatch)
+
+REASON_KEY = "penstock_reason"
+"""The metadata in which a door says why it wants an event in quarantine."""
+
+_NOTES = 20_000
+_FIRST_BLOCK, _BLOCK = 256, 8_192
+_ROOM_LEAST, _ROOM_RATIO = 4_096, 16
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a collection's contract says about new fields, and the bounds."""
+
+    contract: Literal["evolve", "freeze"] = "evolve"
+    format: Literal["json"] = "json"
+    max_columns: int = 1000
+    """Leaf columns; fields beyond are misfits."""
+    max_column_depth: int = 32
+    """Levels of a column; leaves below are misfits."""
+    max_depth: int = 128
+    """Levels of a document; over it: quarantine."""
+    max_keys: int = 10_000
+    """Different keys of one object; over it: quarantine."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A leaf column that the shape got, and the event that showed it first."""
+
+    path: str
+    what: Literal["added"]
+    type: str
+    event_id: str
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a batch: every event is in exactly one of the tables, in the log's order."""
+
+    rows: pa.Table
+    quarantined: pa.Table
+    shape: Struct
+    changes: tuple[Change, ...]
+
+
+def convert(batch: pa.RecordBatch, shape: Struct, rules: Rules) -> Converted:
+    """Turn a batch of `codec.LOG_SCHEMA` into rows and quarantined events.
+
+    `data` and `misfits` of a row hold every leaf of its payload, if that is JSON. The shape of
+    the answer is the given one or a wider one.
+    """
+    sorting = _Sorting(batch, rules)
+    findings = _examine(sorting, shape, guessing=True)
+    if not findings.guessed_well:
+        findings = _examine(sorting, shape, guessing=False)
+    wider, added = _widened(shape, findings.seen, rules)
+    blank = blanks(wider, findings.seen)
+    lenient = findings.lenient or blank != NO_BLANKS
+
+    # Documents were let pass by guesses at the wider shape, and with fields that were blank then.
+    suspects = findings.doubtful if wider == shape else sorting.documents()
+    top = top_of(wider, blank)
+    sorting.split(sorting.failing(suspects, top) if lenient or wider != shape else suspects, top)
+
+    ids = batch.column("event_id")
+    return Converted(
+        rows=sorting.rows(wider, strict=not lenient),
+        quarantined=sorting.quarantined(),
+        shape=wider,
+        changes=tuple(Change(a.path, "added", a.kind, ids[a.row].as_py()) for a in added),
+    )
+
+
+class _Findings(NamedTuple):
+    """What examining a batch has taught."""
+
+    seen: Seen
+    doubtful: list[int]
+    """Rows with objects that may have something beside their columns."""
+    lenient: bool
+    """Whether objects with blank fields were let pass."""
+    guessed_well: bool
+    """Whether every guess at a type came true, so that `seen` need not have counted all values."""
+
+
+def _examine(sorting: _Sorting, shape: Struct, *, guessing: bool) -> _Findings:
+    """Find the objects that do not fit entirely, and what they hold beside the columns.
+
+    Having looked at some, one can guess at the wider shape, and objects that fit the guess are
+    let pass. They hold nothing new, but have no say in what type a field is to get either. That
+    is right as long as the guess stays: what they did not say is that it is right.
+    """
+    rules = sorting.rules
+    discovery = Discovery(
+        top_of(shape),
+        most=max(_NOTES, 4 * rules.max_columns),
+        counting=rules.contract == "evolve" and count_columns(shape) < rules.max_columns,
+    )
+    doubtful: list[int] = []
+    expected, blank = shape, NO_BLANKS
+    lenient, guessed_well = False, True
+    for start, block in sorting.blocks():
+        lenient = lenient or blank != NO_BLANKS
+        positions = failing(block, top_of(expected, blank))
+        for position in positions:
+            document = sorting.object_of(start + position, block[position])
+            if document is not None:
+                doubtful.append(start + position)
+                discovery.look(document, start + position)
+        if positions and guessing:
+            wider, _ = _widened(shape, discovery.seen, rules)
+            guessed_well = guessed_well and extends(wider, expected)
+            expected = wider
+        if positions:
+            blank = blanks(expected, discovery.seen)
+    return _Findings(discovery.seen, doubtful, lenient, guessed_well)
+
+
+def _widened(shape: Struct, seen: Seen, rules: Rules) -> tuple[Struct, Sequence[Added]]:
+    if rules.contract == "freeze":
+        return shape, ()
+    return widen(shape, seen, max_columns=rules.max_columns, max_depth=rules.max_column_depth)
+
+
+class _Verdict(NamedTuple):
+    """Why an event goes to quarantine."""
+
+    stage: Literal["wish", "gate"]
+    reason: str
+    detail: str | None = None
+
+
+class _Sorting:
+    """What becomes of the events of a batch. They are known by their row in it.
+
+    An event of which nothing is noted here goes to the columns with the payload it came with.
+    """
+
+    def __init__(self, batch: pa.RecordBatch, rules: Rules) -> None:
+        self.rules = rules
+        self._batch = batch
+        self._payloads = batch.column("payload")
+        self._content_types = batch.column("content_type")
+        self._verdicts = _wishes(batch)
+        self._bare: set[int] = set()
+        """Rows that have no columns: their payload is no JSON, or no object."""
+        self._fitting: dict[int, bytes] = {}
+        """What the columns can hold of a payload, where that is not all of it."""
+        self._misfits = MisfitColumn()
+
+    def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Answer the payloads of all rows, the first row of each block with it.
+
+        The first block is small, so that what it teaches helps with the others.
+        """
+        start, size = 0, _FIRST_BLOCK
+        while start < len(self._payloads):
+            yield start, self._payloads.slice(start, size).to_pylist()
+            start, size = start + size, min(2 * size, _BLOCK)
+
+    def documents(self) -> list[int]:
+        """Answer the rows that are JSON objects, as far as is known."""
+        rows = range(len(self._payloads))
+        return [row for row in rows if row not in self._verdicts and row not in self._bare]
+
+    def failing(self, rows: Sequence[int], top: Place) -> list[int]:
+        """Answer those of the rows that do not fit entirely."""
+        return [rows[position] for position in failing(self._payloads_of(rows), top)]
+
+    def object_of(self, row: int, payload: bytes) -> Raw | None:
+        """Answer the text of the payload if it is an object, else note what becomes of it."""
+        if row in self._verdicts:
+            return None
+        try:
+            text = self._read(payload)
+            if text[:1] == b"{":
+                return Raw(text)
+            self._bare.add(row)
+            misfits = Misfits(_room(payload))
+            misfits.add(value_of(text), None)
+            self._misfits.put(row, misfits.leaves)
+        except Refused as refused:
+            self._refuse(row, refused)
+        return None
+
+    def split(self, rows: Sequence[int], top: Place) -> None:
+        """Part these objects into what the columns can hold and misfits."""
+        for row, payload in zip(rows, self._payloads_of(rows), strict=True):
+            misfits = Misfits(_room(payload))
+            try:
+                self._fitting[row] = _encode(fit_object(Raw(payload.strip()), top, misfits))
+            except Refused as refused:
+                self._refuse(row, refused)
+            else:
+                self._misfits.put(row, misfits.leaves)
+
+    def rows(self, shape: Struct, *, strict: bool) -> pa.Table:
+        """Answer the rows of all events that do not go to quarantine."""
+        kept: Sequence[int] = range(len(self._payloads))
+        if self._verdicts:
+            kept = [row for row in kept if row not in self._verdicts]
+        data = [] if shape == EMPTY else [self._data(kept, shape, strict=strict)]
+        misfits = self._misfits.column(len(self._payloads))
+        return pa.Table.from_arrays(
+            [
+                *self._kept(self._batch.select(ENVELOPE.names), kept).columns,
+                *data,
+                pa.nulls(len(kept), pa.string()),
+                self._kept(misfits, kept),
+            ],
+            schema=rows_schema(shape),
+        )
+
+    def quarantined(self) -> pa.Table:
+        """Answer the events that go to quarantine."""
+        rows = sorted(self._verdicts)
+        verdicts = [self._verdicts[row] for row in rows]
+        return pa.Table.from_arrays(
+            [
+                *self._batch.select(ENVELOPE.names).take(pa.array(rows, pa.int64())).columns,
+                pa.array([verdict.stage for verdict in verdicts], pa.string()),
+                pa.array([verdict.reason for verdict in verdicts], pa.string()),
+                pa.array([verdict.detail for verdict in verdicts], pa.string()),
+                pa.repeat(pa.scalar(1, pa.int32()), len(rows)),
+            ],
+            schema=QUARANTINE_SCHEMA,
+        )
+
+    def _data(self, kept: Sequence[int], shape: Struct, *, strict: bool) -> pa.ChunkedArray:
+        texts = dict.fromkeys(self._bare, b"{}") | self._fitting
+        payloads = self._kept(_replaced(self._payloads, texts), kept)
+        data, refused = parse(payloads, shape, strict=strict)
+        for position in refused:
+            self._give_up(kept[position])
+        if self._bare:
+            data = _null_where(data, [row in self._bare for row in kept])
+        return data
+
+    def _kept(self, values: _Rows, kept: Sequence[int]) -> _Rows:
+        return values.take(pa.array(kept, pa.int64())) if self._verdicts else values
+
+    def _give_up(self, row: int) -> None:
+        """Keep every leaf beside the columns: a row must not stop the others, nor be lost."""
+        event_id = self._batch.column("event_id")[row].as_py()
+        log.error("columns refused a document that fits them", event_id=event_id)
+        payload = self._payloads[row].as_py()
+        misfits = Misfits(sys.maxsize)
+        misfits.add(value_of(payload), None)
+        self._misfits.put(row, misfits.leaves)
+
+    def _read(self, payload: bytes) -> bytes:
+        return read(payload, max_depth=self.rules.max_depth, max_keys=self.rules.max_keys)
+
+    def _refuse(self, row: int, refused: Refused) -> None:
+        """Send to quarantine what was declared as JSON; anything else is opaque bytes."""
+        if declares_json(self._content_types[row].as_py()):
+            self._verdicts[row] = _Verdict("gate", refused.reason, refused.detail)
+        else:
+            self._bare.add(row)
+
+    def _payloads_of(self, rows: Sequence[int]) -> Iterator[bytes]:
+        for start in range(0, len(rows), _BLOCK):
+            yield from self._payloads.take(pa.array(rows[start : start + _BLOCK])).to_pylist()
+
+
+def _room(payload: bytes) -> int:
+    """Answer how many characters the misfits of a document may take.
+
+    A path is repeated for each leaf: 1 MB that is half a key and half a list would make 100 GB.
+    """
+    return _ROOM_LEAST + _ROOM_RATIO * len(payload)
+
+
+def _wishes(batch: pa.RecordBatch) -> dict[int, _Verdict]:
+    verdicts = {}
+    for row in pc.indices_nonzero(batch.column("quarantine_wish")).to_pylist():
+        metadata = dict(batch.column("metadata")[row].as_py() or ())
+        verdicts[row] = _Verdict("wish", metadata.get(REASON_KEY, "sender"))
+    return verdicts
+
+
+def _replaced(payloads: pa.Array, texts: Mapping[int, bytes]) -> pa.Array:
+    """Answer the payloads with these in place of those at their rows."""
+    if not texts:
+        return payloads
+    mask = pa.array([row in texts for row in range(len(payloads))])
+    return pc.replace_with_mask(
+        payloads, mask, pa.array([texts[row] for row in sorted(texts)], pa.binary())
+    )
+
+
+def _null_where(structs: pa.ChunkedArray, mask: Sequence[bool]) -> pa.ChunkedArray:
+    """Answer the structs with null at the rows where the mask is true."""
+    chunks, start = [], 0
+    for chunk in structs.chunks:
+        stop = start + len(chunk)
+        nulls = pa.array(mask[start:stop])
+        fields = list(chunk.type)
+        chunks.append(pa.StructArray.from_arrays(chunk.flatten(), fields=fields, mask=nulls))
+        start = stop
+    return pa.chunked_array(chunks, structs.type)
