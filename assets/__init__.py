@@ -1,0 +1,1 @@
+"""What Dagster keeps up to date; free of Dagster itself."""

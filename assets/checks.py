@@ -1,0 +1,194 @@
+"""What can be proven about a collection at any time: the decisions, and what they look at.
+
+Conservation is the promise itself: below the table's mark every log position is one row or one
+quarantined event, and above it there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse import Lake, TableView
+from lakehouse.catalog import main_table, quarantine_table
+from lakehouse.tables import read_view
+from penstock.buffer import Buffer, start_of
+from penstock.envelope import CollectionId, Mark, Micros
+from penstock.errors import Stopped
+
+_SECOND: Micros = 1_000_000
+
+Run = tuple[int, int]
+"""Positions from the first to the second, which is exclusive."""
+
+# More than enough to go looking; a message is no list.
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a check passed, a sentence for people, and the numbers behind it."""
+
+    passed: bool
+    sentence: str
+    facts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """How often the positions of a log partition from 0 until a mark are in the tables."""
+
+    rows: int
+    doubled: int
+    missing: tuple[Run, ...]
+    beyond: int
+
+
+def runs_of(offsets: pa.Array) -> list[Run]:
+    """Answer the offsets as runs; one that is there twice begins a run of its own."""
+    if not len(offsets):
+        return []
+    ordered = pc.array_take(offsets, pc.array_sort_indices(offsets))
+    steps = pc.subtract(ordered[1:], ordered[:-1])
+    breaks = [i + 1 for i in pc.indices_nonzero(pc.not_equal(steps, 1)).to_pylist()]
+    bounds = [0, *breaks, len(ordered)]
+    return [
+        (ordered[first].as_py(), ordered[after - 1].as_py() + 1)
+        for first, after in pairwise(bounds)
+    ]
+
+
+def account(runs: Iterable[Run], upto: int) -> Account:
+    """Compare the runs with every position from 0 until `upto`."""
+    rows = doubled = beyond = 0
+    missing: list[Run] = []
+    reached = 0
+    for start, end in sorted(runs):
+        rows += end - start
+        beyond += max(0, end - max(start, upto))
+        if start > reached and reached < upto:
+            missing.append((reached, min(start, upto)))
+        doubled += max(0, min(reached, end) - start)
+        reached = max(reached, end)
+    if reached < upto:
+        missing.append((reached, upto))
+    return Account(rows, doubled, tuple(missing), beyond)
+
+
+def conserved(accounts: Mapping[int, Account]) -> Verdict:
+    """Say whether every position is there once, from the accounts of all partitions."""
+    rows = sum(a.rows for a in accounts.values())
+    doubled = sum(a.doubled for a in accounts.values())
+    beyond = sum(a.beyond for a in accounts.values())
+    gaps = [(p, run) for p, a in sorted(accounts.items()) for run in a.missing]
+    missing = sum(end - start for _, (start, end) in gaps)
+    facts = {"rows": rows, "doubled": doubled, "missing": missing, "beyond": beyond}
+    if not doubled and not missing and not beyond:
+        return Verdict(True, f"{rows:,} events landed, each once", facts)
+    named = ", ".join(f"[{p}]:{start}-{end}" for p, (start, end) in gaps[:_NAMED])
+    return Verdict(
+        False,
+        f"{missing:,} events are missing{f' ({named})' if named else ''}, {doubled:,} are there "
+        f"twice, {beyond:,} are there although no mark says so",
+        facts,
+    )
+
+
+def fresh(oldest: Micros | None, now: Micros, *, limit: Micros) -> Verdict:
+    """Say whether the oldest event that has not landed is younger than the limit."""
+    if oldest is None:
+        return Verdict(True, "everything has landed", {"seconds": 0})
+    seconds = max(0, now - oldest) // _SECOND
+    sentence = f"the oldest event that has not landed waits for {seconds:,} seconds"
+    return Verdict(now - oldest <= limit, sentence, {"seconds": seconds})
+
+
+def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Verdict:
+    """Compare the positions in both tables with the marks, which are read with them."""
+    runs: dict[int, list[Run]] = {}
+    # Main first: what quarantine gets after that lies behind these marks or below them with
+    # the row it belongs to, and the former is left out.
+    view, batches = _positions(lake, collection, quarantine=False)
+    if view is None:
+        return Verdict(True, "nothing has landed yet", {"rows": 0})
+    marks = {mark.partition: mark.next for mark in view.marks if mark.log_id == log_id}
+    _collect(runs, batches, log_id)
+    _, batches = _positions(lake, collection, quarantine=True)
+    _collect(runs, batches, log_id, below=marks)
+    partitions = marks.keys() | runs.keys()
+    return conserved({p: account(runs.get(p, ()), marks.get(p, 0)) for p in partitions})
+
+
+def check_freshness(
+    buffer: Buffer, lake: Lake, collection: CollectionId, now: Micros, *, limit: Micros
+) -> Verdict:
+    """Look at the first event of each partition that has not landed."""
+    view = lake.view(collection)
+    waiting = []
+    for partition, extent in buffer.extents(collection).items():
+        mark = _mark(view, buffer.log_id, partition)
+        if mark.next < extent.end:
+            portion = buffer.read(collection, mark, end=extent.end, max_bytes=1)
+            received = portion.rows["received_at"].cast(pa.int64())
+            waiting += received[:1].to_pylist()
+    return fresh(min(waiting, default=None), now, limit=limit)
+
+
+def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict:
+    """Ask the log whether it still is the one, and holds the records, that have landed."""
+    view = lake.view(collection)
+    if view is None:
+        return Verdict(True, "nothing has landed yet")
+    if view.rolled_back:
+        return Verdict(False, "the table was rolled back, its marks promise too much")
+    extents = buffer.extents(collection)
+    for mark in view.marks:
+        if mark.log_id != buffer.log_id:
+            continue
+        extent = extents.get(mark.partition)
+        if extent is None or mark.next > extent.end:
+            return Verdict(False, f"the log ends before the mark {mark} in {mark.partition}")
+        try:
+            buffer.read(collection, mark, end=mark.next, max_bytes=1)
+        except Stopped as error:
+            return Verdict(False, str(error))
+    logs = {mark.log_id for mark in view.marks}
+    if logs and buffer.log_id not in logs:
+        return Verdict(False, f"the table was landed from another log, {', '.join(sorted(logs))}")
+    return Verdict(True, "the log holds what the marks say")
+
+
+def _mark(view: TableView | None, log_id: str, partition: int) -> Mark:
+    return view.mark(log_id, partition) if view else start_of(log_id, partition)
+
+
+def _positions(
+    lake: Lake, collection: CollectionId, *, quarantine: bool
+) -> tuple[TableView | None, Iterator[pa.RecordBatch]]:
+    """Answer what one load of a table says, and the log positions of its rows."""
+    table = lake.table(quarantine_table(collection) if quarantine else main_table(collection))
+    if table is None:
+        return None, iter(())
+    scan = table.scan(selected_fields=("log_id", "log_partition", "log_offset"))
+    return read_view(collection, table), iter(scan.to_arrow_batch_reader())
+
+
+def _collect(
+    runs: dict[int, list[Run]],
+    batches: Iterator[pa.RecordBatch],
+    log_id: str,
+    below: Mapping[int, int] | None = None,
+) -> None:
+    """Add the positions of this log to the runs of their partitions."""
+    for batch in batches:
+        mine = batch.filter(pc.equal(batch["log_id"], log_id))
+        for partition in pc.unique(mine["log_partition"]).to_pylist():
+            of_it = mine.filter(pc.equal(mine["log_partition"], partition))
+            offsets = of_it["log_offset"]
+            if below is not None:
+                offsets = offsets.filter(pc.less(offsets, below.get(partition, 0)))
+            runs.setdefault(partition, []).extend(runs_of(offsets))

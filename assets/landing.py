@@ -1,0 +1,490 @@
+"""Landing: from the log to the lake, batch by batch.
+
+Nothing here knows Dagster. A run calls `drain`, `penstock land --once` calls it with no patience,
+and both may be killed at any point: the table's marks say where the next one goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+
+from lakehouse import Lake, TableView
+from lakehouse.commit import Batch, Committed, land, opaque
+from penstock.buffer import Buffer
+from penstock.codec import ENVELOPE, LOG_SCHEMA
+from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros, Span
+from penstock.errors import (
+    EngineUnavailable,
+    LogChanged,
+    NotFound,
+    Stopped,
+    TableChanged,
+    Unavailable,
+)
+from penstock.faults import fault
+from penstock.schema.convert import Change, Converted, Rules, convert
+from penstock.schema.shape import Struct, count_columns
+
+log = structlog.get_logger()
+
+_SECOND: Micros = 1_000_000
+
+# A partition with little share of a batch would make a commit for nothing.
+_LEAST_SHARE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one commit takes, and how long events may wait for it."""
+
+    batch_bytes: int = 64 << 20
+    """Payload bytes of one commit."""
+    patience: Micros = 2 * _SECOND
+    """How long an event waits while few collections are busy."""
+    most_patience: Micros = 60 * _SECOND
+    """How long it waits at most, however many are."""
+    plenty: int = 20_000
+    """Waiting events that are landed without any patience."""
+    share: float = 0.25
+    """The part of a core that small commits may take."""
+    shortest_back_off: Micros = _SECOND
+    longest_back_off: Micros = 60 * _SECOND
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landed:
+    """One batch that is in the lake."""
+
+    collection: CollectionId
+    spans: tuple[Span, ...]
+    rows: int
+    quarantined: int
+    bytes: int
+    """Payload bytes."""
+    file_bytes: int
+    """What they take in the lake, typed columns included."""
+    columns: int
+    changes: tuple[Change, ...]
+    snapshot_id: int | None
+    seconds: float
+    lag: Micros
+    """How old the oldest event of the batch was when it had landed."""
+    waiting: int
+    """Events that were behind the batch when it was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A collection that could not land; it is tried again at `again_at`."""
+
+    collection: CollectionId
+    error: Exception
+    again_at: Micros
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an operator has to look before anything goes on."""
+        return isinstance(self.error, Stopped)
+
+
+class History(Protocol):
+    """Where changes of a collection's columns are kept for people to read."""
+
+    def add_schema_version(
+        self, collection: CollectionId, at: Micros, changes: Sequence[Mapping[str, object]]
+    ) -> int:
+        """Add the changes as the next version; raise `NotFound` for an unknown collection."""
+        ...
+
+
+def due(waiting: int, oldest: Micros, *, plenty: int, patience: Micros) -> bool:
+    """Land when there is plenty to land, or when something has waited long enough."""
+    return waiting >= plenty or (waiting > 0 and oldest >= patience)
+
+
+def patience_among(active: int, commit: Micros, limits: Limits) -> Micros:
+    """Answer how long events wait while `active` collections have some, a commit taking `commit`.
+
+    One commit each per `patience` takes no more than the limits' share of a core: hundreds of
+    small collections make their events wait rather than the machine.
+    """
+    fair = round(active * commit / limits.share)
+    return min(max(limits.patience, fair), max(limits.most_patience, limits.patience))
+
+
+def back_off(failures: int, limits: Limits) -> Micros:
+    """Answer how long a collection rests after it failed this many times in a row."""
+    return min(limits.longest_back_off, limits.shortest_back_off << min(max(failures - 1, 0), 20))
+
+
+def begin(view: TableView, log_id: str, extents: Mapping[int, Extent]) -> list[Mark]:
+    """Answer where each partition of the log goes on.
+
+    Raises `LogChanged` if the table was filled from another log, or knows more of this one than
+    there is, and `TableChanged` if the table was rolled back.
+    """
+    if view.rolled_back:
+        raise TableChanged(
+            f"the table of {view.collection} was rolled back: its marks say that events landed "
+            "which it no longer has"
+        )
+    logs = {mark.log_id for mark in view.marks}
+    if logs and log_id not in logs:
+        raise LogChanged(
+            f"{view.collection} was landed from the log {', '.join(sorted(logs))}, this is {log_id}"
+        )
+    starts = [view.mark(log_id, partition) for partition in sorted(extents)]
+    for mark in starts:
+        end = extents[mark.partition].end
+        if mark.next > end:
+            raise LogChanged(
+                f"the log of {view.collection} ends at {end} in partition {mark.partition}, "
+                f"but {mark.next} events of it have landed"
+            )
+    return starts
+
+
+def as_misfits(
+    quarantined: pa.Table, schema: pa.Schema, *, shape: Struct, rules: Rules
+) -> pa.Table:
+    """Turn events that would go to quarantine into rows of `schema`: nothing gets a new column.
+
+    For the repetition of a batch that was begun under another contract, see `lakehouse.commit`.
+    """
+    count = quarantined.num_rows
+    no_wish = pa.repeat(pa.scalar(value=False), count)
+    columns = [*quarantined.select(ENVELOPE.names).columns, no_wish]
+    again = _one_batch(pa.Table.from_arrays(columns, schema=LOG_SCHEMA))
+    converted = convert(again, shape, replace(rules, contract="freeze"))
+    return pa.concat_tables([converted.rows, opaque(converted.quarantined, schema)])
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a collection.
+
+    `starts` are all its partitions, `marks` the ends in those that have something.
+    """
+
+    starts: list[Mark]
+    marks: tuple[Mark, ...]
+    batches: list[pa.RecordBatch]
+    waiting: int
+
+    @cached_property
+    def rows(self) -> pa.RecordBatch:
+        """The events of all partitions."""
+        return self.batches[0] if len(self.batches) == 1 else pa.concat_batches(self.batches)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a drain knows of one collection."""
+
+    landed: dict[int, int] = field(default_factory=dict)
+    since: Micros | None = None
+    failures: int = 0
+    not_before: Micros = 0
+
+
+class Landing:
+    """Lands the collections of one log. One thread uses it; other processes may land beside it."""
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        lake: Lake,
+        history: History | None = None,
+        *,
+        rules: Callable[[CollectionId], Rules],
+        clock: Clock,
+        limits: Limits | None = None,
+        chance: Callable[[int], bytes] = os.urandom,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Take what landing needs.
+
+        `rules` answers a collection's contract, asked before each batch. `chance(n)` answers n
+        random bytes, for names that nobody else gives. `wait` sleeps for so many seconds.
+        """
+        self._buffer = buffer
+        self._lake = lake
+        self._history = history
+        self._rules = rules
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._chance = chance
+        self._wait = wait
+        self._untold: deque[tuple[CollectionId, Micros, tuple[Change, ...]]] = deque(maxlen=1_000)
+        self._uuids: dict[CollectionId, str] = {}
+
+    def land_once(self, collection: CollectionId) -> Landed | None:
+        """Land one batch of the collection; None if nothing waits.
+
+        Raises `Stopped` if going on could skip or double events, `Unavailable` if trying again
+        later can help. Whatever is raised, nothing is lost or doubled by trying again.
+        """
+        started = self._clock()
+        view = self._lake.view(collection)
+        read: _Read | None = None
+        for _ in self._lake.patience.attempts():
+            if view is None:
+                if not any(extent.end for extent in self._buffer.extents(collection).values()):
+                    return None
+                view = self._lake.create(collection)
+            self._refuse_another_table(view)
+            extents = self._buffer.extents(collection)
+            starts = begin(view, self._buffer.log_id, extents)
+            if read is None or read.starts != starts:
+                read = self._read(collection, starts, extents)
+                fault("span_read")
+            if not read.marks:
+                return None
+            rules = self._rules(collection)
+            converted = convert(read.rows, view.shape, rules)
+            outcome = land(self._lake, self._batch(view, read, converted, rules), clock=self._clock)
+            view = outcome.view
+            if isinstance(outcome, Committed) and outcome.here:
+                return self._landed(read, converted, outcome, started)
+        raise EngineUnavailable(f"others kept landing {collection} beside this process")
+
+    def drain(
+        self,
+        collections: Callable[[], Sequence[CollectionId]],
+        *,
+        until: Callable[[], bool],
+        idle: Micros | None = None,
+        hurry: Callable[[], Container[CollectionId]] = tuple,
+    ) -> Iterator[Landed | Trouble]:
+        """Land what is due, again and again, and answer each batch and each trouble.
+
+        Ends when `until` says so, or when nothing has waited for `idle` microseconds.
+        Collections in `hurry` are landed without patience (a plan waits for them). What goes
+        wrong with one collection never stops the others: it rests, a little longer each time.
+        """
+        seen: dict[CollectionId, _Seen] = {}
+        commit = _SECOND // 20
+        busy_at = self._clock()
+        while not until():
+            now = self._clock()
+            waiting = self._look(collections(), seen, now)
+            patience = patience_among(len(waiting), commit, self._limits)
+            urgent = hurry()
+            ready = [
+                collection
+                for collection, count in waiting.items()
+                if self._due(seen[collection], count, now, 0 if collection in urgent else patience)
+            ]
+            # The oldest first: one that is busy all the time must not starve the others.
+            for collection in sorted(ready, key=lambda c: seen[c].since or 0):
+                outcome = self._try(collection, seen[collection])
+                if isinstance(outcome, Landed) and outcome.rows < self._limits.plenty:
+                    commit = (7 * commit + round(outcome.seconds * _SECOND)) // 8
+                if outcome is not None:
+                    yield outcome
+                if until():
+                    return
+            if waiting:
+                busy_at = self._clock()
+            elif idle is not None and self._clock() - busy_at >= idle:
+                return
+            if not ready:
+                self._wait(max(self._limits.patience / 8, _SECOND / 50) / _SECOND)
+
+    def _look(
+        self, collections: Sequence[CollectionId], seen: dict[CollectionId, _Seen], now: Micros
+    ) -> dict[CollectionId, int]:
+        """Answer how many events of each collection wait, for those that have any.
+
+        The catalog is asked once per collection: nobody but landing moves the marks, and where
+        others land as well the batch that finds nothing says so.
+        """
+        waiting = {}
+        for collection in collections:
+            known = seen.get(collection)
+            if known is None:
+                known = seen[collection] = _Seen()
+                self._remember(collection, known)
+            extents = self._buffer.extents(collection)
+            count = sum(
+                max(0, extent.end - known.landed.get(partition, 0))
+                for partition, extent in extents.items()
+            )
+            if not count:
+                known.since = None
+                continue
+            known.since = known.since or now
+            waiting[collection] = count
+        return waiting
+
+    def _due(self, known: _Seen, count: int, now: Micros, patience: Micros) -> bool:
+        return now >= known.not_before and due(
+            count, now - (known.since or now), plenty=self._limits.plenty, patience=patience
+        )
+
+    def _remember(self, collection: CollectionId, known: _Seen) -> None:
+        """Take over what landed before, and let the log forget it: a crash may have kept that."""
+        try:
+            view = self._lake.view(collection)
+        except Exception as error:  # noqa: BLE001 - landing itself will meet it, and report it
+            log.warning("table not loaded", collection=str(collection), error=repr(error))
+            return
+        if view is not None:
+            marks = [mark for mark in view.marks if mark.log_id == self._buffer.log_id]
+            known.landed = {mark.partition: mark.next for mark in marks}
+            self._release(collection, marks)
+
+    def _try(self, collection: CollectionId, known: _Seen) -> Landed | Trouble | None:
+        try:
+            landed = self.land_once(collection)
+        except Exception as error:  # noqa: BLE001 - one collection must not stop the others
+            known.failures += 1
+            known.not_before = self._clock() + back_off(known.failures, self._limits)
+            _report(collection, error)
+            return Trouble(collection=collection, error=error, again_at=known.not_before)
+        known.failures, known.not_before, known.since = 0, 0, None
+        if landed is None:
+            # Somebody else landed it.
+            self._remember(collection, known)
+        else:
+            known.landed.update({span.partition: span.end for span in landed.spans})
+        return landed
+
+    def _read(
+        self, collection: CollectionId, starts: list[Mark], extents: Mapping[int, Extent]
+    ) -> _Read:
+        """Read what follows the marks, a fair part of each partition that has something."""
+        busy = [mark for mark in starts if mark.next < extents[mark.partition].end]
+        room = self._limits.batch_bytes
+        share = max(min(_LEAST_SHARE, room), room // max(len(busy), 1))
+        batches, marks, waiting = [], [], 0
+        for mark in busy:
+            end = extents[mark.partition].end
+            portion = self._buffer.read(collection, mark, end=end, max_bytes=share)
+            waiting += end - portion.mark.next
+            if portion.mark != mark:
+                batches.append(portion.rows)
+                marks.append(portion.mark)
+        return _Read(starts, tuple(marks), batches, waiting)
+
+    def _batch(self, view: TableView, read: _Read, converted: Converted, rules: Rules) -> Batch:
+        shape = converted.shape
+        return Batch(
+            converted=converted,
+            based_on=view,
+            marks=read.marks,
+            batch_id="_".join(
+                f"{mark.partition}-{view.mark(mark.log_id, mark.partition).next}-{mark.next}"
+                for mark in read.marks
+            ),
+            run_id=self._chance(8).hex(),
+            as_rows=lambda events, schema: as_misfits(events, schema, shape=shape, rules=rules),
+        )
+
+    def _landed(
+        self, read: _Read, converted: Converted, committed: Committed, started: Micros
+    ) -> Landed:
+        """Say everywhere that the batch has landed, and answer what it was."""
+        collection = committed.view.collection
+        now = self._clock()
+        log_id = self._buffer.log_id
+        self._release(collection, [m for m in committed.view.marks if m.log_id == log_id])
+        if converted.changes and self._history is not None:
+            self._untold.append((collection, now, converted.changes))
+        self._tell()
+        rows = read.rows
+        oldest = pc.min(rows["received_at"].cast(pa.int64())).as_py()
+        landed = Landed(
+            collection=collection,
+            spans=tuple(
+                Span(collection, mark.partition, start.next, mark.next)
+                for start in read.starts
+                for mark in read.marks
+                if mark.partition == start.partition
+            ),
+            rows=committed.rows,
+            quarantined=committed.quarantined,
+            bytes=pc.sum(pc.binary_length(rows["payload"])).as_py() or 0,
+            file_bytes=committed.file_bytes,
+            columns=count_columns(converted.shape),
+            changes=converted.changes,
+            snapshot_id=committed.view.snapshot_id,
+            seconds=(now - started) / _SECOND,
+            lag=max(0, now - oldest) if oldest is not None else 0,
+            waiting=read.waiting,
+        )
+        log.info(
+            "batch landed",
+            spans=[str(span) for span in landed.spans],
+            rows=landed.rows,
+            quarantined=landed.quarantined,
+            changes=len(landed.changes),
+            seconds=round(landed.seconds, 3),
+        )
+        return landed
+
+    def _release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
+        """Let the log forget what has landed; that it could not is told, and tried again later."""
+        try:
+            self._buffer.release(collection, marks)
+        except (Unavailable, OSError) as error:
+            log.warning("log not released", collection=str(collection), error=repr(error))
+
+    def _tell(self) -> None:
+        """Enter new columns in the history; what it does not take now it gets next time."""
+        while self._history is not None and self._untold:
+            collection, at, changes = self._untold[0]
+            try:
+                self._history.add_schema_version(
+                    collection, at, [asdict(change) for change in changes]
+                )
+            except NotFound:
+                log.warning("no such collection to note new columns for", name=str(collection))
+            except Exception as error:  # noqa: BLE001 - the columns are in the table, not lost
+                log.warning("new columns not noted", name=str(collection), error=repr(error))
+                return
+            self._untold.popleft()
+
+    def _refuse_another_table(self, view: TableView) -> None:
+        known = self._uuids.setdefault(view.collection, view.uuid)
+        if known != view.uuid:
+            raise TableChanged(
+                f"the table of {view.collection} was replaced by another one while events landed"
+            )
+
+
+def _report(collection: CollectionId, error: Exception) -> None:
+    match error:
+        case Stopped():
+            log.error(
+                "landing stopped, an operator has to look",
+                collection=str(collection),
+                reason=type(error).__name__,
+                error=str(error),
+            )
+        case Unavailable():
+            log.warning("landing waits", collection=str(collection), error=str(error))
+        case _:
+            # Without the error's own words: a library may quote what it could not read.
+            log.error(
+                "landing failed",
+                collection=str(collection),
+                error=type(error).__name__,
+                where="".join(traceback.format_tb(error.__traceback__)[-3:]),
+            )
+
+
+def _one_batch(rows: pa.Table) -> pa.RecordBatch:
+    batches = rows.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=rows.schema)

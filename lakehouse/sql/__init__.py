@@ -1,0 +1,122 @@
+"""SQL over the tables of a team: what a statement may do, and what an engine answers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from lakehouse.tables import TableView
+from penstock.schema.shape import Struct
+
+DISTINCT = "__distinct"
+"""The ending of the view that leaves out the events which repeat another one."""
+
+
+class TableName(NamedTuple):
+    """How a statement names a table: ``flights`` is ``main.flights`` to the team `main`."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+class Tables(Protocol):
+    """The tables one caller may read. Whatever is not here does not exist for a statement."""
+
+    @property
+    def home(self) -> str:
+        """The schema of names that stand alone."""
+        ...
+
+    def names(self) -> Collection[TableName]:
+        """Answer every table there is for the caller."""
+        ...
+
+    def view(self, name: TableName) -> TableView:
+        """Answer one of them as it is now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one statement may take."""
+
+    seconds: float
+    rows: int
+    bytes: int = 64 << 20
+    """The most an answer may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The rows of a statement; `truncated` when there were more than the limits let through."""
+
+    rows: pa.Table
+    truncated: bool
+
+
+class Reader(Protocol):
+    """A connection for our own SQL: search, plans, replays. Nothing is checked in it."""
+
+    def lake(self, view: TableView, *, snapshot_id: int | None = None) -> str:
+        """Answer what to write behind FROM for a table, now or as of one of its snapshots."""
+        ...
+
+    def arrow(self, rows: pa.Table | pa.RecordBatchReader) -> str:
+        """Answer what to write behind FROM for these rows; a reader can be read once."""
+        ...
+
+    def shape(self, source: str) -> Struct:
+        """Answer the shape of `data` in a source: an old snapshot has fewer columns than now."""
+        ...
+
+    def rows(self, text: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Answer all rows."""
+        ...
+
+    def batches(
+        self, text: str, parameters: Sequence[object] = (), *, rows: int = 10_000
+    ) -> pa.RecordBatchReader:
+        """Answer the rows in order, some at a time: what is not asked for is not computed."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs SQL on the lake's tables."""
+
+    def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
+        """Answer one SELECT or EXPLAIN of a caller.
+
+        Raises `BadSql`, with a sentence for the person who wrote the statement, when it is
+        anything else, names a table that is not theirs, reads or writes anything but tables, or
+        needs more time or memory than it may.
+        """
+        ...
+
+    def stream(
+        self, statement: str, tables: Tables, *, seconds: float
+    ) -> AbstractContextManager[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        """Answer one SELECT without a limit on rows, some at a time. Raises as `query` does."""
+        ...
+
+    def reader(self, *, seconds: float | None = None) -> AbstractContextManager[Reader]:
+        """Open a connection for our own SQL; over the time it raises `BadRequest`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of memory and temporary files."""
+        ...
+
+
+def open_engine(folder: Path, *, memory: str, threads: int = 2) -> Engine:
+    """Open the embedded engine; what does not fit into memory is spilled into `folder`."""
+    from lakehouse.sql.embedded import DuckSql
+
+    return DuckSql(folder, memory=memory, threads=threads)

@@ -1,0 +1,75 @@
+"""Several processes land the same log beside compaction and expiry: each event once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, NOON, event
+from lakes import (
+    BROKEN,
+    child,
+    column,
+    everywhere,
+    finished,
+    land_in_process,
+    mark_of,
+    new_lake,
+    tend_in_process,
+)
+
+from assets.checks import check_conservation
+from penstock.buffer import open_appender, open_buffer
+
+pytestmark = pytest.mark.crash
+
+EVENTS = 120
+
+
+def payload(number: int) -> str | bytes:
+    """Answer a payload: now and then a new field, a clash, or one for quarantine."""
+    if number % 17 == 3:
+        return BROKEN
+    if number % 11 == 5:
+        return f'{{"n": {number}, "field_{number}": "x"}}'
+    return f'{{"n": {number}}}'
+
+
+def test_landings_upkeep_and_new_fields_at_once_double_and_lose_nothing(tmp_path: Path) -> None:
+    """Zombie runs, two sensors, a compaction in between: the commit alone decides."""
+    appender = open_appender(f"embedded://{tmp_path / 'log'}")
+    for number in range(EVENTS):
+        one = event(payload(number), id=f"e{number}", received_at=NOON + number)
+        appender.append(FLIGHTS, [one]).result(10)
+    new_lake(tmp_path).create(FLIGHTS)
+
+    upkeep = child(tend_in_process, tmp_path)
+    # Batches of other sizes end at other positions: same and overlapping spans.
+    landings = [child(land_in_process, tmp_path, None, size) for size in (60, 60, 110, 200)]
+    for process in (upkeep, *landings):
+        process.start()
+    codes = [finished(process) for process in landings]
+    (tmp_path / "enough").touch()
+    codes.append(finished(upkeep))
+    appender.close()
+
+    assert codes == [0] * 5
+    lake = new_lake(tmp_path)
+    buffer = open_buffer(f"embedded://{tmp_path / 'log'}")
+    assert everywhere(lake) == Counter(range(EVENTS))
+    assert mark_of(lake).next == EVENTS
+    assert check_conservation(lake, FLIGHTS, buffer.log_id).passed
+    buffer.close()
+    numbers = [n for n in column(lake, "n") if n is not None]
+    assert numbers == [n for n in range(EVENTS) if n % 17 != 3]
+    for number in range(5, EVENTS, 11):
+        if number % 17 != 3:
+            assert column(lake, f"field_{number}").count("x") == 1
+    # Otherwise they never met, and this proved nothing.
+    assert conflicts(tmp_path) > 0
+
+
+def conflicts(folder: Path) -> int:
+    """Answer how many commits of the landings met another one."""
+    return sum(int(file.read_text()) for file in folder.glob("conflicts-*"))

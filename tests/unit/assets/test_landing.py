@@ -1,0 +1,634 @@
+"""Landing: when a collection is due, what one batch is, and what goes wrong with one of many."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import structlog
+from builders import FLIGHTS, NOON, event
+from hypothesis import given
+from hypothesis import strategies as st
+from lakes import (
+    BROKEN,
+    MAIN,
+    append,
+    batch_of,
+    column,
+    everywhere,
+    landing,
+    log_of,
+    mark_of,
+    new_lake,
+    numbered,
+    offsets,
+)
+
+from assets.landing import (
+    Landed,
+    Limits,
+    Trouble,
+    as_misfits,
+    back_off,
+    begin,
+    due,
+    patience_among,
+)
+from lakehouse import TableView
+from penstock.buffer import Portion
+from penstock.buffer.memory import MemoryLog
+from penstock.envelope import SYSTEM_TEAM, CollectionId, Extent, Mark, Micros, Span
+from penstock.errors import LogChanged, LogTruncated, LogUnavailable, NotFound, TableChanged
+from penstock.schema.convert import Rules
+from penstock.schema.rows import rows_schema
+from penstock.schema.shape import Leaf, Struct
+
+SECOND = 1_000_000
+LIMITS = Limits()
+ORDERS = CollectionId("acme", "orders")
+
+
+@pytest.mark.parametrize(
+    ("waiting", "oldest", "expected"),
+    [(0, 10, False), (1, 1, False), (1, 2, True), (99, 0, False), (100, 0, True)],
+)
+def test_a_collection_is_due_with_plenty_or_with_age(
+    waiting: int, oldest: Micros, expected: bool
+) -> None:
+    """One event must land, too, and a flood must not wait for its patience."""
+    assert due(waiting, oldest, plenty=100, patience=2) is expected
+
+
+def test_few_collections_wait_as_set_and_hundreds_share_a_part_of_a_core() -> None:
+    """Three hundred commits of 40 ms every two seconds would take six cores."""
+    commit = 40_000
+
+    assert patience_among(1, commit, LIMITS) == LIMITS.patience
+    assert patience_among(12, commit, LIMITS) == LIMITS.patience
+    assert patience_among(100, commit, LIMITS) == 16 * SECOND
+    assert patience_among(10_000, commit, LIMITS) == LIMITS.most_patience
+    assert patience_among(5, commit, Limits(patience=90 * SECOND)) == 90 * SECOND
+
+
+@given(st.integers(0, 100_000))
+def test_a_collection_in_trouble_rests_longer_but_not_for_ever(failures: int) -> None:
+    """An operator who repaired it must not wait for hours."""
+    rest = back_off(failures, LIMITS)
+
+    assert LIMITS.shortest_back_off <= rest <= LIMITS.longest_back_off
+    assert rest <= back_off(failures + 1, LIMITS)
+
+
+EMPTY_VIEW = TableView(
+    collection=FLIGHTS,
+    uuid="u",
+    metadata_location="m",
+    snapshot_id=None,
+    schema_id=0,
+    shape=Struct(()),
+    marks=(),
+    landed_sequence=0,
+    rolled_back=False,
+    rows=0,
+    bytes=0,
+    files=0,
+)
+
+
+def view_with(*marks: Mark) -> TableView:
+    return replace(EMPTY_VIEW, marks=marks)
+
+
+def test_a_partition_without_a_mark_begins_at_its_start() -> None:
+    """Kafka may get partitions later."""
+    known = Mark("log", 0, 7, "f")
+
+    starts = begin(view_with(known), "log", {0: Extent(0, 9), 1: Extent(0, 3)})
+
+    assert starts == [known, Mark("log", 1, 0, "")]
+
+
+@pytest.mark.parametrize(
+    ("view", "error"),
+    [
+        (view_with(Mark("another", 0, 7, "f")), LogChanged),
+        (view_with(Mark("log", 0, 10, "f")), LogChanged),
+        (replace(EMPTY_VIEW, rolled_back=True), TableChanged),
+    ],
+    ids=["another log", "mark behind the end", "rolled back"],
+)
+def test_landing_stops_where_it_could_skip(view: TableView, error: type[Exception]) -> None:
+    """Beginning anew would double everything, going on would skip it."""
+    with pytest.raises(error):
+        begin(view, "log", {0: Extent(0, 9)})
+
+
+def test_a_batch_lands_and_says_what_it_was(tmp_path: Path) -> None:
+    """Dagster and the CLI show it; the log may forget it."""
+    lake = new_lake(tmp_path)
+    log = log_of('{"n": 1, "o": {"c": "x"}}', BROKEN, '{"n": 2}')
+    times = itertools.count(NOON + 5 * SECOND, SECOND)
+
+    landed = landing(log, lake, clock=lambda: next(times)).land_once(FLIGHTS)
+
+    assert landed is not None
+    assert landed.collection == FLIGHTS
+    assert landed.spans == (Span(FLIGHTS, 0, 0, 3),)
+    assert (landed.rows, landed.quarantined, landed.waiting) == (2, 1, 0)
+    assert landed.bytes == len('{"n": 1, "o": {"c": "x"}}') + len(BROKEN) + len('{"n": 2}')
+    assert landed.file_bytes > 0
+    assert landed.columns == 2
+    assert [(change.path, change.type) for change in landed.changes] == [
+        ("n", "long"),
+        ("o.c", "string"),
+    ]
+    assert landed.lag >= 5 * SECOND
+    assert landed.seconds > 0
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    assert landed.snapshot_id == view.snapshot_id
+    assert log.released(FLIGHTS) == {0: 3}
+
+
+def test_nothing_waiting_makes_no_table_and_no_commit(tmp_path: Path) -> None:
+    """A collection may exist for months before its first event."""
+    lake = new_lake(tmp_path)
+    work = landing(MemoryLog(), lake)
+
+    assert work.land_once(FLIGHTS) is None
+    assert lake.view(FLIGHTS) is None
+
+    log = log_of(*numbered(1))
+    work = landing(log, lake)
+    work.land_once(FLIGHTS)
+    before = lake.view(FLIGHTS)
+    assert work.land_once(FLIGHTS) is None
+    assert lake.view(FLIGHTS) == before
+
+
+def test_a_batch_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
+    """Memory follows the limit, not the backlog."""
+    lake = new_lake(tmp_path)
+    log = log_of(*numbered(10))
+    work = landing(log, lake, limits=Limits(batch_bytes=25))
+
+    spans = []
+    while landed := work.land_once(FLIGHTS):
+        spans += [(span.start, span.end) for span in landed.spans]
+
+    assert spans == [(0, 4), (4, 8), (8, 10)]
+    assert offsets(lake) == list(range(10))
+
+
+def test_collections_of_penstock_itself_land_like_others(tmp_path: Path) -> None:
+    """The ledger of replays is made with Penstock's own pipe."""
+    attempts = CollectionId(SYSTEM_TEAM, "replay_attempts")
+    lake = new_lake(tmp_path)
+    log = log_of('{"replay": "r1"}', collection=attempts)
+
+    landed = landing(log, lake).land_once(attempts)
+
+    assert landed is not None
+    assert lake.collections() == [attempts]
+
+
+class Partitioned:
+    """A log of two partitions, from two logs of one; the second one's records are renumbered."""
+
+    log_id = MemoryLog().log_id
+
+    def __init__(self, *logs: MemoryLog) -> None:
+        self._logs = logs
+        self.freed: list[Mark] = []
+
+    def collections(self) -> Sequence[CollectionId]:
+        return self._logs[0].collections()
+
+    def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+        return {p: log.extents(collection)[0] for p, log in enumerate(self._logs)}
+
+    def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
+        here = replace(mark, partition=0)
+        portion = self._logs[mark.partition].read(collection, here, end=end, max_bytes=max_bytes)
+        rows = portion.rows.to_pylist()
+        for row in rows:
+            row["log_partition"] = mark.partition
+        renumbered = type(portion.rows).from_pylist(rows, schema=portion.rows.schema)
+        return Portion(renumbered, replace(portion.mark, partition=mark.partition))
+
+    def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
+        self.freed = list(marks)
+
+    def released(self, collection: CollectionId) -> Mapping[int, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_all_partitions_land_in_one_commit(tmp_path: Path) -> None:
+    """A commit for each partition would cost as many times as much."""
+    lake = new_lake(tmp_path)
+    log = Partitioned(log_of(*numbered(3)), log_of(*numbered(2, first=10)))
+
+    landed = landing(log, lake).land_once(FLIGHTS)
+
+    assert landed is not None
+    assert landed.spans == (Span(FLIGHTS, 0, 0, 3), Span(FLIGHTS, 1, 0, 2))
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    assert [(mark.partition, mark.next) for mark in view.marks] == [(0, 3), (1, 2)]
+    assert view.landed_sequence == 1
+    assert Counter(column(lake, "n")) == Counter([0, 1, 2, 10, 11])
+    assert log.freed == list(view.marks)
+
+
+def test_a_busy_partition_leaves_room_for_the_others(tmp_path: Path) -> None:
+    """Read first to its end, it would keep the second one waiting for ever."""
+    lake = new_lake(tmp_path)
+    log = Partitioned(log_of(*numbered(50)), log_of(*numbered(2)))
+
+    landed = landing(log, lake, limits=Limits(batch_bytes=40)).land_once(FLIGHTS)
+
+    assert landed is not None
+    assert {span.partition for span in landed.spans} == {0, 1}
+
+
+def test_who_finds_the_batch_landed_goes_on_behind_it(tmp_path: Path) -> None:
+    """Two runs at once: the second one's answer is what it landed itself."""
+    lake = new_lake(tmp_path)
+    log = log_of(*numbered(3))
+    other = landing(log, new_lake(tmp_path))
+
+    class Overtaken(MemoryLog):
+        def read(
+            self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int
+        ) -> Portion:
+            portion = log.read(collection, mark, end=end, max_bytes=max_bytes)
+            if mark.next == 0:
+                other.land_once(collection)
+                append(log, *numbered(2, first=3))
+            return portion
+
+        def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+            return log.extents(collection)
+
+        def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
+            log.release(collection, marks)
+
+    landed = landing(Overtaken(), lake).land_once(FLIGHTS)
+
+    assert landed is not None
+    assert landed.spans == (Span(FLIGHTS, 0, 3, 5),)
+    assert everywhere(lake) == Counter(range(5))
+
+
+def test_a_schema_that_others_changed_is_converted_for_again(tmp_path: Path) -> None:
+    """The batch that was read is still right; its rows are not."""
+    lake = new_lake(tmp_path)
+    log = log_of('{"a": 1}', '{"b": 2}')
+    first = landing(log, lake, limits=Limits(batch_bytes=1))
+    first.land_once(FLIGHTS)
+    reads = []
+
+    class Slow(MemoryLog):
+        def read(
+            self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int
+        ) -> Portion:
+            reads.append(mark.next)
+            table = lake.table(MAIN)
+            assert table is not None
+            with table.update_schema() as update:
+                update.rename_column(("data", "a"), "z")
+            return log.read(collection, mark, end=end, max_bytes=max_bytes)
+
+        def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+            return log.extents(collection)
+
+        def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
+            log.release(collection, marks)
+
+    assert landing(Slow(), lake).land_once(FLIGHTS) is not None
+
+    assert reads == [1]
+    assert column(lake, "z") == [1, None]
+    assert column(lake, "b") == [None, 2]
+
+
+def test_a_table_that_is_replaced_while_a_run_goes_on_stops_it(tmp_path: Path) -> None:
+    """The new table has no marks: everything would land a second time."""
+    lake = new_lake(tmp_path)
+    log = log_of(*numbered(1))
+    work = landing(log, lake)
+    work.land_once(FLIGHTS)
+    lake.catalog.drop_table(MAIN)
+    lake.create(FLIGHTS)
+
+    with pytest.raises(TableChanged):
+        work.land_once(FLIGHTS)
+
+
+def test_another_log_stops_a_collection(tmp_path: Path) -> None:
+    """A restored backup or a new log begins at 0 with other events."""
+    lake = new_lake(tmp_path)
+    landing(log_of(*numbered(2)), lake).land_once(FLIGHTS)
+    other = MemoryLog("00000000-0000-0000-0000-00000000000f")
+    append(other, *numbered(5))
+
+    with pytest.raises(LogChanged):
+        landing(other, lake).land_once(FLIGHTS)
+
+
+def test_a_log_that_lost_what_did_not_land_stops_a_collection(tmp_path: Path) -> None:
+    """Going on behind the gap would lose acknowledged events without a word."""
+    lake = new_lake(tmp_path)
+    log = log_of(*numbered(4))
+    view = lake.create(FLIGHTS)
+    log.release(FLIGHTS, [batch_of(log, view, upto=2).marks[0]])
+    log.trim(NOON)
+    log.trim(NOON + 3_600 * SECOND)
+
+    with pytest.raises(LogTruncated):
+        landing(log, lake).land_once(FLIGHTS)
+
+
+class History:
+    """Keeps schema versions; `away` lets it fail."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[CollectionId, list[str]]] = []
+        self.away: Exception | None = None
+
+    def add_schema_version(
+        self, collection: CollectionId, at: Micros, changes: Sequence[Mapping[str, object]]
+    ) -> int:
+        if self.away:
+            raise self.away
+        self.entries.append((collection, [str(change["path"]) for change in changes]))
+        return len(self.entries)
+
+
+def test_new_columns_are_told_once_and_in_order(tmp_path: Path) -> None:
+    """People ask when a column came, and which event brought it."""
+    lake = new_lake(tmp_path)
+    history = History()
+    log = log_of('{"a": 1}', '{"a": 2}', '{"b": 1, "c": 2}')
+    work = landing(log, lake, history=history, limits=Limits(batch_bytes=1))
+
+    while work.land_once(FLIGHTS):
+        pass
+
+    assert history.entries == [(FLIGHTS, ["a"]), (FLIGHTS, ["b", "c"])]
+
+
+def test_landing_goes_on_while_nobody_takes_the_history(tmp_path: Path) -> None:
+    """The metadata database may be away for an hour; what it missed it gets."""
+    lake = new_lake(tmp_path)
+    history = History()
+    history.away = LogUnavailable("away")
+    log = log_of('{"a": 1}', '{"b": 1}', '{"b": 2}')
+    work = landing(log, lake, history=history, limits=Limits(batch_bytes=1))
+
+    assert work.land_once(FLIGHTS)
+    assert work.land_once(FLIGHTS)
+    history.away = None
+    assert work.land_once(FLIGHTS)
+
+    assert history.entries == [(FLIGHTS, ["a"]), (FLIGHTS, ["b"])]
+    assert mark_of(lake).next == 3
+
+
+def test_a_collection_that_the_history_does_not_know_lands(tmp_path: Path) -> None:
+    """Penstock's own collections are in no list."""
+    history = History()
+    history.away = NotFound("collection", "x")
+    log = log_of('{"a": 1}')
+
+    assert landing(log, new_lake(tmp_path), history=history).land_once(FLIGHTS)
+    assert history.entries == []
+
+
+def test_a_row_that_would_be_quarantined_today_becomes_a_row_all_the_same() -> None:
+    """Its batch was begun before, and main was where it belonged."""
+    log = MemoryLog()
+    log.append(FLIGHTS, [event('{"a": 1, "b": 2}', quarantine=True), event(BROKEN)])
+    batch = batch_of(log, EMPTY_VIEW)
+    assert batch.converted.quarantined.num_rows == 2
+    shape = Struct((("a", Leaf("long")),))
+
+    rows = as_misfits(
+        batch.converted.quarantined, rows_schema(shape), shape=shape, rules=Rules()
+    ).to_pylist()
+
+    assert [row["data"] for row in rows] == [{"a": 1}, None]
+    assert [row["misfits"] for row in rows] == [[{"path": "b", "value": "2"}], None]
+
+
+@dataclass
+class Hand:
+    """A clock that only waiting moves."""
+
+    now: Micros = NOON + 10 * SECOND
+
+    def __call__(self) -> Micros:
+        return self.now
+
+    def wait(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND)
+
+
+def drained(
+    log: MemoryLog, folder: Path, hand: Hand, *, idle: Micros = 5 * SECOND, **more: object
+) -> list[Landed | Trouble]:
+    """Drain until the log has been idle, and answer everything that was yielded."""
+    work = landing(log, new_lake(folder), clock=hand, wait=hand.wait)
+    return list(
+        work.drain(log.collections, until=lambda: hand.now > NOON + 600 * SECOND, idle=idle)
+    )
+
+
+def test_a_drain_lands_everything_and_ends_when_idle(tmp_path: Path) -> None:
+    """A run that never ended would keep its lane from being restarted."""
+    log = log_of(*numbered(3))
+    append(log, *numbered(2), collection=ORDERS)
+    hand = Hand()
+
+    found = drained(log, tmp_path, hand)
+
+    assert [(item.collection, item.rows) for item in found if isinstance(item, Landed)] == [
+        (ORDERS, 2),
+        (FLIGHTS, 3),
+    ]
+    assert hand.now - NOON < 30 * SECOND
+
+
+def test_a_drain_waits_for_company(tmp_path: Path) -> None:
+    """A commit for every event would be all that the machine does."""
+    log = log_of(*numbered(1))
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+    looks = itertools.count()
+
+    def collections() -> Sequence[CollectionId]:
+        if next(looks) < 4:
+            append(log, *numbered(1))
+        return log.collections()
+
+    found = list(work.drain(collections, until=lambda: False, idle=SECOND))
+
+    assert [item.rows for item in found if isinstance(item, Landed)] == [5]
+
+
+def test_a_drain_does_not_wait_where_a_plan_does(tmp_path: Path) -> None:
+    """With hundreds of collections a replay would be planned a minute later."""
+    log = log_of(*numbered(1))
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+
+    stream = work.drain(log.collections, until=lambda: False, hurry=lambda: {FLIGHTS})
+
+    assert isinstance(next(stream), Landed)
+    assert hand.now == NOON + 10 * SECOND
+
+
+def test_a_backlog_is_landed_batch_by_batch_without_waiting(tmp_path: Path) -> None:
+    """After an outage there is plenty: patience would make it last for hours."""
+    log = MemoryLog()
+    log.append(FLIGHTS, [event(text, id=text) for text in numbered(40)])
+    hand = Hand()
+    limits = Limits(batch_bytes=80, plenty=5)
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait, limits=limits)
+
+    stream = work.drain(log.collections, until=lambda: False, idle=SECOND)
+    first = [item for item in itertools.islice(stream, 4) if isinstance(item, Landed)]
+
+    assert len(first) == 4
+    assert hand.now == NOON + 10 * SECOND
+
+
+def test_a_drain_ends_when_it_is_told(tmp_path: Path) -> None:
+    """A run has a deadline, and a process is asked to stop."""
+    log = log_of(*numbered(1))
+    append(log, *numbered(1), collection=ORDERS)
+    told = False
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+
+    stream = work.drain(log.collections, until=lambda: told)
+    next(stream)
+    told = True
+
+    assert list(stream) == []
+
+
+class Broken(MemoryLog):
+    """A log of which one collection cannot be read while `error` is set."""
+
+    error: Exception | None = None
+
+    def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
+        if collection == ORDERS and self.error:
+            raise self.error
+        return super().read(collection, mark, end=end, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("error", "stopped", "level"),
+    [
+        (LogTruncated("gone"), True, "error"),
+        (LogUnavailable("away"), False, "warning"),
+        (ValueError("secret of the sender"), False, "error"),
+    ],
+)
+def test_trouble_of_one_collection_is_told_and_stops_no_other(
+    tmp_path: Path, error: Exception, stopped: bool, level: str
+) -> None:
+    """One team's lost log must not stop a hundred others, nor be overheard."""
+    log = Broken()
+    log.error = error
+    append(log, *numbered(2), collection=ORDERS)
+    append(log, *numbered(3))
+    hand = Hand()
+
+    with structlog.testing.capture_logs() as lines:
+        work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+        until = NOON + 60 * SECOND
+        found = list(work.drain(log.collections, until=lambda: hand.now > until))
+
+    landed = [item for item in found if isinstance(item, Landed)]
+    troubles = [item for item in found if isinstance(item, Trouble)]
+    assert [item.collection for item in landed] == [FLIGHTS]
+    assert {item.collection for item in troubles} == {ORDERS}
+    assert troubles[0].stopped is stopped
+    assert troubles[0].error is error
+    rests = [b.again_at - a.again_at for a, b in itertools.pairwise(troubles)]
+    assert rests == sorted(rests)
+    assert 3 < len(troubles) < 8
+    heard = [line for line in lines if line.get("collection") == str(ORDERS)]
+    assert len(heard) == len(troubles)
+    assert all(
+        line["log_level"] == ("warning" if not stopped and "away" in str(error) else "error")
+        for line in heard
+    )
+    assert not any("secret" in str(line) for line in lines)
+
+
+def test_a_collection_that_recovered_lands(tmp_path: Path) -> None:
+    """Nobody has to restart anything."""
+    log = Broken()
+    log.error = LogUnavailable("away")
+    append(log, *numbered(2), collection=ORDERS)
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+
+    found: list[Landed | Trouble] = []
+    for item in work.drain(log.collections, until=lambda: False, idle=SECOND):
+        found.append(item)
+        if len(found) == 2:
+            log.error = None
+
+    assert [type(item) for item in found] == [Trouble, Trouble, Landed]
+
+
+def test_a_run_lets_the_log_forget_what_an_earlier_one_landed(tmp_path: Path) -> None:
+    """It was killed between the commit and the release; no event may come for weeks."""
+    log = log_of(*numbered(3))
+    lake = new_lake(tmp_path)
+    landing(log, lake).land_once(FLIGHTS)
+    same = log_of(*numbered(3))
+    assert same.released(FLIGHTS) == {0: 0}
+    hand = Hand()
+
+    work = landing(same, lake, clock=hand, wait=hand.wait)
+    assert list(work.drain(same.collections, until=lambda: False, idle=SECOND)) == []
+
+    assert same.released(FLIGHTS) == {0: 3}
+
+
+def test_hundreds_of_idle_collections_cost_one_look_each(tmp_path: Path) -> None:
+    """The catalog is asked once; after that only the log, which has it in memory."""
+    log = MemoryLog()
+    many = [CollectionId("main", f"c{number}") for number in range(300)]
+    for collection in many:
+        append(log, "{}", collection=collection)
+    lake = new_lake(tmp_path)
+    looks = Counter[CollectionId]()
+    real = lake.view
+
+    def view(collection: CollectionId) -> TableView | None:
+        looks[collection] += 1
+        return real(collection)
+
+    lake.view = view  # type: ignore[method-assign]  # counted, nothing else
+    hand = Hand()
+    work = landing(log, lake, clock=hand, wait=hand.wait)
+    ends = iter([False] * 20 + [True])
+
+    found = list(work.drain(lambda: many, until=lambda: next(ends)))
+
+    assert found == []
+    assert max(looks.values()) == 1

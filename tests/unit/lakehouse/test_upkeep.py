@@ -1,0 +1,314 @@
+"""Upkeep beside landing: rows stay, pins stay, and only what nobody needs is deleted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from builders import FLIGHTS, NOON
+from lakes import (
+    HASTY,
+    MAIN,
+    Tampered,
+    append,
+    batch_of,
+    column,
+    log_of,
+    mark_of,
+    new_lake,
+    numbered,
+    offsets,
+    put,
+)
+
+from lakehouse import Lake, TableView
+from lakehouse.columns import arrow_schema
+from lakehouse.files import LocalFiles, list_files
+from lakehouse.parquet import read
+from lakehouse.upkeep import (
+    ORPHAN_AGE,
+    Candidate,
+    Compacted,
+    choose,
+    compact,
+    expendable,
+    expire,
+    sort_out,
+    sweep_orphans,
+    unused_schemas,
+)
+from penstock.buffer.memory import MemoryLog
+
+MB = 1 << 20
+
+
+def file(name: str, *, day: int = 1, size: int = MB, at: int = 0) -> Candidate:
+    return Candidate(name, day, size, (0, at))
+
+
+def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[str]:
+    groups = choose(files, below=4 * MB, target=target, fewest=fewest)
+    return ["".join(file.path for file in group) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (chosen(file("b", at=2), file("a", at=1), file("c", at=3)), ["abc"]),
+        (chosen(file("a"), file("x", day=2), file("b"), file("y", day=2)), ["ab", "xy"]),
+        (chosen(file("a"), file("b", size=4 * MB), file("c")), ["ac"]),
+        (chosen(file("a"), file("b"), fewest=3), []),
+        (chosen(*(file(n, at=ord(n)) for n in "abcdef"), target=3 * MB), ["abc", "def"]),
+        (chosen(*(file(n, at=ord(n)) for n in "abcd"), target=3 * MB), ["abc"]),
+        (chosen(), []),
+    ],
+    ids=["in log order", "by day", "small ones", "not worth it", "parts", "rest stays", "nothing"],
+)
+def test_small_files_of_a_day_are_merged(groups: list[str], expected: list[str]) -> None:
+    """A file for every two seconds makes planning slower than reading."""
+    assert groups == expected
+
+
+def test_the_newest_snapshots_and_the_pinned_ones_stay() -> None:
+    """A plan may be older than fifty landings."""
+    snapshots = [(10 + sequence, sequence) for sequence in (1, 2, 3, 4, 5)]
+
+    assert expendable(snapshots, keep=2, pinned={11, 15}) == [13, 12]
+    assert expendable(snapshots, keep=9, pinned=set()) == []
+
+
+def test_a_schema_id_is_never_given_again() -> None:
+    """The newest schema stays although nothing uses it: the next id counts from it."""
+    assert unused_schemas([0, 1, 2, 3], used={1}) == [0, 2]
+
+
+def test_an_orphan_is_as_old_as_we_have_seen_it() -> None:
+    """A file may be old and just have been let go, or be new and about to be committed."""
+    first = sort_out(["a", "b", "c"], {"a"}, {}, 100, age=10)
+    assert (first.deleted, first.seen) == ((), {"b": 100, "c": 100})
+
+    # c was committed meanwhile, d is new.
+    second = sort_out(["a", "b", "c", "d"], {"a", "c"}, first.seen, 109, age=10)
+    assert (second.deleted, second.seen) == ((), {"b": 100, "d": 109})
+
+    # c was let go again: its time starts anew.
+    third = sort_out(["a", "b", "c", "d"], {"a"}, second.seen, 110, age=10)
+    assert (third.deleted, third.seen) == (("b",), {"c": 110, "d": 109})
+
+
+def namer() -> Callable[[], str]:
+    numbers = itertools.count()
+    return lambda: f"merged-{next(numbers)}"
+
+
+def filled(folder: Path, *payloads: bytes | str) -> tuple[Lake, MemoryLog, TableView]:
+    """Answer a lake in which each of these events landed for itself."""
+    lake = new_lake(folder)
+    log = log_of(*payloads)
+    view = lake.create(FLIGHTS)
+    for upto in range(1, len(payloads) + 1):
+        view = put(lake, batch_of(log, view, upto=upto)).view
+    return lake, log, view
+
+
+def merge(lake: Lake, *, fewest: int = 2) -> Compacted:
+    return compact(lake, MAIN, below=MB, new_name=namer(), fewest=fewest)
+
+
+def rows(lake: Lake, snapshot: int | None = None) -> list[dict[str, object]]:
+    """Answer all rows as they are in the files: PyIceberg's reader makes null lists empty."""
+    table = lake.table(MAIN)
+    assert table is not None
+    schema = arrow_schema(table.schema())
+    found: list[dict[str, object]] = []
+    for task in table.scan(snapshot_id=snapshot).plan_files():
+        with table.io.new_input(task.file.file_path).open() as stream:
+            found += read(stream, schema).to_pylist()
+    return sorted(found, key=lambda row: cast("int", row["log_offset"]))
+
+
+def test_compaction_changes_no_row(tmp_path: Path) -> None:
+    """Columns that came later, nulls and empty lists: all stay what they were."""
+    lake, _, view = filled(
+        tmp_path, '{"a": 1}', '{"b": {"c": "x"}}', '{"l": []}', '{"l": [1, null]}', "[2]"
+    )
+    before = rows(lake)
+
+    done = merge(lake)
+
+    assert done == Compacted(read=5, written=1)
+    assert rows(lake) == before
+    after = lake.view(FLIGHTS)
+    assert after is not None
+    assert (after.files, after.rows, after.marks) == (1, 5, view.marks)
+    assert not after.rolled_back
+    assert merge(lake) == Compacted()
+
+
+def test_compaction_keeps_the_order_of_the_log(tmp_path: Path) -> None:
+    """Replay reads in that order, and neighbours compress better."""
+    lake, _, _ = filled(tmp_path, *numbered(4))
+    merge(lake)
+
+    table = lake.table(MAIN)
+    assert table is not None
+    assert table.scan().to_arrow()["log_offset"].to_pylist() == [0, 1, 2, 3]
+
+
+def test_compaction_loses_nothing_that_lands_meanwhile(tmp_path: Path) -> None:
+    """Planned on one load and committed on another, it replaced rows it never saw."""
+    lake, log, view = filled(tmp_path, *numbered(3))
+    append(log, '{"n": 3, "later": true}')
+    batch = batch_of(log, view)
+    between = Tampered(
+        lake.catalog, before=lambda number: ignore(put(lake, batch)) if number == 1 else None
+    )
+
+    done = merge(Lake(between, HASTY))  # type: ignore[arg-type]  # a stand-in
+
+    assert done == Compacted(read=3, written=1)
+    assert between.commits == 2
+    assert offsets(lake) == [0, 1, 2, 3]
+    assert column(lake, "later") == [None, None, None, True]
+    assert mark_of(lake).next == 4
+
+
+def test_of_two_compactions_one_gives_way(tmp_path: Path) -> None:
+    """Both merge the same files; both committed would double every row."""
+    lake, _, _ = filled(tmp_path, *numbered(3))
+    between = Tampered(
+        lake.catalog,
+        before=lambda number: (
+            ignore(compact(lake, MAIN, below=MB, new_name=lambda: "other", fewest=2))
+            if number == 1
+            else None
+        ),
+    )
+
+    done = merge(Lake(between, HASTY))  # type: ignore[arg-type]  # a stand-in
+
+    assert done == Compacted(given_up=1)
+    assert offsets(lake) == [0, 1, 2]
+
+
+def test_the_retries_of_a_compaction_do_not_stay_in_the_table(tmp_path: Path) -> None:
+    """Trino reads that property, and a landing must not retry at all."""
+    lake, _, _ = filled(tmp_path, *numbered(3))
+    table = lake.table(MAIN)
+    assert table is not None
+
+    merge(lake)
+
+    after = lake.table(MAIN)
+    assert after is not None
+    assert "commit.retry.num-retries" not in after.properties
+    assert after.properties["write.delete.isolation-level"] == "snapshot"
+
+
+def test_expiry_leaves_what_was_asked_for(tmp_path: Path) -> None:
+    """Every commit reads and writes all snapshots; fifty are enough."""
+    lake, _, _ = filled(tmp_path, *numbered(5))
+    before = rows(lake)
+
+    assert expire(lake, MAIN, keep=2) == 3
+    assert expire(lake, MAIN, keep=2) == 0
+
+    table = lake.table(MAIN)
+    assert table is not None
+    assert len(table.metadata.snapshots) == 2
+    assert rows(lake) == before
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    assert not view.rolled_back
+
+
+def test_expiry_forgets_schemas_that_no_snapshot_has(tmp_path: Path) -> None:
+    """A collection that grows column by column carries all of them in every commit."""
+    lake, log, view = filled(tmp_path, *(f'{{"c{n}": 1}}' for n in range(4)))
+
+    expire(lake, MAIN, keep=1)
+
+    table = lake.table(MAIN)
+    assert table is not None
+    assert [schema.schema_id for schema in table.metadata.schemas] == [4]
+    append(log, '{"c9": 1}')
+    put(lake, batch_of(log, view))
+    assert column(lake, "c0") == [1, None, None, None, None]
+    assert column(lake, "c9") == [None, None, None, None, 1]
+
+
+def test_expiry_meets_a_landing_and_tries_again(tmp_path: Path) -> None:
+    """Both change the same metadata; neither may undo the other."""
+    lake, log, view = filled(tmp_path, *numbered(4))
+    append(log, '{"new": 1}')
+    batch = batch_of(log, view)
+    between = Tampered(
+        lake.catalog, before=lambda number: ignore(put(lake, batch)) if number == 1 else None
+    )
+
+    expire(Lake(between, HASTY), MAIN, keep=2)  # type: ignore[arg-type]  # a stand-in
+
+    table = lake.table(MAIN)
+    assert table is not None
+    assert len(table.metadata.snapshots) == 2
+    assert offsets(lake) == [0, 1, 2, 3, 4]
+
+
+def files_of(lake: Lake) -> set[str]:
+    table = lake.table(MAIN)
+    assert table is not None
+    return set(list_files(table.location()))
+
+
+def test_the_sweep_leaves_every_snapshot_readable(tmp_path: Path) -> None:
+    """It deletes for good: one file too many and a plan cannot be replayed."""
+    lake, _, view = filled(tmp_path, *numbered(6))
+    pinned = view.snapshot_id or 0
+    lake.pin(FLIGHTS, pinned, "replay-1")
+    before = rows(lake)
+    merge(lake)
+    expire(lake, MAIN, keep=1)
+    orphan = f"{lake.table(MAIN).location()}/data/received_at_day=2025-11-24/zombie.parquet"  # type: ignore[union-attr]  # it is there
+    LocalFiles().new_output(orphan).create().close()
+
+    first = sweep_orphans(lake, MAIN, {}, NOON)
+    assert first.deleted == ()
+    assert orphan in first.seen
+    early = sweep_orphans(lake, MAIN, first.seen, NOON + ORPHAN_AGE - 1)
+    assert early.deleted == ()
+    late = sweep_orphans(lake, MAIN, early.seen, NOON + ORPHAN_AGE)
+
+    assert orphan in late.deleted
+    assert late.seen == {}
+    assert not files_of(lake) & set(late.deleted)
+    fresh = new_lake(tmp_path)
+    assert rows(fresh) == before
+    assert rows(fresh, pinned) == before
+
+
+def test_the_sweep_leaves_what_is_committed_while_it_looks(tmp_path: Path) -> None:
+    """Listed after the metadata was read, a file that just landed looks like an orphan."""
+    lake, log, view = filled(tmp_path, *numbered(2))
+    append(log, *numbered(1))
+    batch = batch_of(log, view)
+
+    class Landing(Tampered):
+        looks = 0
+
+        def load_table(self, name: tuple[str, str]) -> object:
+            self.looks += 1
+            if self.looks == 2:
+                put(lake, batch)
+            return self.real.load_table(name)
+
+    swept = sweep_orphans(Lake(Landing(lake.catalog), HASTY), MAIN, {}, NOON, age=0)  # type: ignore[arg-type]  # a stand-in
+
+    assert swept.deleted == ()
+    assert len(rows(new_lake(tmp_path))) == 3
+
+
+def ignore(_: object) -> None:
+    """Take an answer that does not matter."""
