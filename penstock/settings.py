@@ -21,7 +21,7 @@ from penstock.errors import BadSetting
 PREFIX = "PENSTOCK_"
 
 # Read elsewhere on purpose: fault injection in tests, and what the CLI needs before any settings.
-_NOT_SETTINGS = {"PENSTOCK_FAULT", "PENSTOCK_HOME", "PENSTOCK_TOKEN", "PENSTOCK_API"}
+_NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API", "DOOR")}
 
 
 class Settings(BaseModel):
@@ -128,13 +128,17 @@ def load_settings(home: Path, environ: Mapping[str, str] = os.environ, **given: 
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in _NOT_SETTINGS:
             field = name.removeprefix(PREFIX).lower()
-            values[field] = value.split(",") if field.startswith("allow_") and value else value
+            values[field] = _list(value) if field.startswith("allow_") else value
     values.update({name: value for name, value in given.items() if value is not None})
     values["home"] = home.expanduser().absolute()
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
         raise BadSetting(_all_problems(error)) from error
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _all_problems(error: ValidationError) -> str:

@@ -18,6 +18,7 @@ import msgspec
 from penstock.errors import BadSetting
 
 Name = Literal["flights", "weather", "planes", "airlines"]
+NAMES: tuple[Name, ...] = ("airlines", "planes", "weather", "flights")
 Row = dict[str, int | float | str | None]
 
 FLIGHTS = 336_776

@@ -1,0 +1,1 @@
+"""Everything that is Dagster: definitions, sensors, schedules."""

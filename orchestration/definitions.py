@@ -1,0 +1,66 @@
+"""The code location: `dagster api grpc -m orchestration.definitions`."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.stores import stores_of_environment
+from orchestration import jobs, sensors
+from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE
+from penstock.logs import set_up_logs
+from replay.job import replay
+
+TEND_EVERY = "*/10 * * * *"
+CHECK_EVERY = "5-59/10 * * * *"
+
+
+@dg.definitions
+def definitions() -> dg.Definitions:
+    """Answer everything that Dagster shows and runs.
+
+    Reads the settings of ``PENSTOCK_HOME``; the stores are opened when they are first used.
+    """
+    set_up_logs()
+    check_books = dg.define_asset_job(
+        "check_books",
+        selection=dg.AssetSelection.checks(jobs.books),
+        executor_def=dg.in_process_executor,
+    )
+    return dg.Definitions(
+        assets=[
+            dg.AssetSpec(
+                EVENTS,
+                partitions_def=COLLECTIONS,
+                group_name="lake",
+                kinds={"iceberg", "parquet"},
+                description="One Iceberg table per collection: envelope, payload, typed columns.",
+            ),
+            dg.AssetSpec(
+                QUARANTINE,
+                partitions_def=COLLECTIONS,
+                group_name="lake",
+                kinds={"iceberg", "parquet"},
+                description="Events that could not become rows, with stage and reason.",
+            ),
+        ],
+        asset_checks=[jobs.books],
+        jobs=[jobs.land, jobs.upkeep, replay, check_books],
+        sensors=[sensors.landing, sensors.replays],
+        schedules=[
+            every(jobs.upkeep, TEND_EVERY, "Keeps the tables fast."),
+            every(check_books, CHECK_EVERY, "Proves that nothing was lost or doubled."),
+        ],
+        resources={"stores": stores_of_environment()},
+    )
+
+
+def every(
+    job: dg.JobDefinition | dg.UnresolvedAssetJobDefinition, cron: str, why: str
+) -> dg.ScheduleDefinition:
+    """Answer a schedule that runs from the start."""
+    return dg.ScheduleDefinition(
+        job=job,
+        cron_schedule=cron,
+        description=why,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )

@@ -1,0 +1,225 @@
+"""The jobs: land, upkeep; the job `replay` is in `replay.job`."""
+
+# No postponed annotations here: Dagster reads the classes in them.
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+
+import dagster as dg
+
+from assets.checks import Verdict, check_conservation, check_freshness, check_marks
+from assets.landing import Trouble
+from assets.stores import Stores
+from assets.upkeep import Tended, tend
+from orchestration.digest import Digest, Sum
+from orchestration.keys import COLLECTIONS, EVENTS, LAND, QUARANTINE, UPKEEP
+from orchestration.lease import held
+from orchestration.memory import read_seen, write_seen
+from penstock import faults
+from penstock.clock import machine_clock
+from penstock.envelope import CollectionId
+
+SECOND = 1_000_000
+
+FRESH_WITHIN = 300 * SECOND
+"""The freshness check fails when an event has waited longer to land."""
+
+NOT_RETRIED = {"dagster/max_retries": "0"}
+
+
+class LaneConfig(dg.Config):
+    """Which lane a landing run drains, and for how long."""
+
+    lane: str = "0"
+    minutes: float = 15.0
+    """After so long the run ends and the sensor starts a fresh one."""
+    idle_seconds: float = 60.0
+    """The run ends when nothing has waited for so long."""
+
+
+@dg.op(description="Land what is due in this lane until it is idle or its time is over.")
+def drain(
+    context: dg.OpExecutionContext, config: LaneConfig, stores: dg.ResourceParam[Stores]
+) -> None:
+    """Land batch after batch, and tell Dagster about each collection every 30 s at most."""
+    faults.arm(os.environ.get(faults.VARIABLE))
+    end = time.monotonic() + config.minutes * 60
+    digest = Digest()
+    with held(
+        stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
+    ) as lease:
+        if lease is None:
+            context.log.info("another run drains this lane")
+            return
+        for outcome in stores.landing().drain(
+            stores.buffer.collections,
+            until=lambda: lease.lost or time.monotonic() > end,
+            idle=round(config.idle_seconds * SECOND),
+        ):
+            if isinstance(outcome, Trouble):
+                report = context.log.error if outcome.stopped else context.log.warning
+                report(f"{outcome.collection} does not land: {outcome.error}")
+                continue
+            tell(context, digest.add(outcome, machine_clock()))
+        tell(context, digest.rest(machine_clock()))
+
+
+@dg.job(
+    name=LAND,
+    executor_def=dg.in_process_executor,
+    # The sensor starts a new run; Dagster's own retry would start a second one beside it.
+    tags=NOT_RETRIED,
+    description="Turns events on the log into rows of Iceberg tables.",
+)
+def land() -> None:
+    """Drain one lane."""
+    drain()
+
+
+def tell(context: dg.OpExecutionContext, sums: Sequence[tuple[CollectionId, Sum]]) -> None:
+    """Log what was landed as materialisations of the collection's partition."""
+    for collection, landed in sums:
+        partition = str(collection)
+        ensure_partition(context.instance, partition)
+        context.log_event(
+            dg.AssetMaterialization(EVENTS, partition=partition, metadata=figures(landed))
+        )
+        if landed.quarantined:
+            context.log_event(
+                dg.AssetMaterialization(
+                    QUARANTINE, partition=partition, metadata={"rows": landed.quarantined}
+                )
+            )
+
+
+def figures(landed: Sum) -> dict[str, dg.MetadataValue]:
+    """Answer a sum as Dagster shows it."""
+    newest = landed.newest
+    assert newest is not None  # noqa: S101 - a sum is made by adding to it
+    spans = {str(partition): f"{start}-{end}" for partition, (start, end) in landed.spans.items()}
+    return {
+        "rows": dg.MetadataValue.int(landed.rows),
+        "quarantined": dg.MetadataValue.int(landed.quarantined),
+        "bytes": dg.MetadataValue.int(landed.bytes),
+        "commits": dg.MetadataValue.int(landed.commits),
+        "lag seconds": dg.MetadataValue.float(newest.lag / SECOND),
+        "waiting": dg.MetadataValue.int(newest.waiting),
+        "columns": dg.MetadataValue.int(newest.columns),
+        "spans": dg.MetadataValue.json(spans),
+        # As text: JavaScript's numbers would round it.
+        "snapshot": dg.MetadataValue.text(str(newest.snapshot_id)),
+    }
+
+
+def ensure_partition(instance: dg.DagsterInstance, partition: str) -> None:
+    """Make the collection a partition, if it is not one yet."""
+    if not instance.has_dynamic_partition(str(COLLECTIONS.name), partition):
+        instance.add_dynamic_partitions(str(COLLECTIONS.name), [partition])
+
+
+@dg.op(description="Merge small files, expire snapshots and delete orphans of every collection.")
+def tidy(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
+    """Tend every collection; one that cannot be tended fails the run after the others are done."""
+    file = stores.settings.home / "upkeep.json"
+    seen = read_seen(file)
+    still: dict[str, int] = {}
+    failed: list[CollectionId] = []
+    for collection in stores.lake.collections():
+        try:
+            tended = tend(
+                stores.lake,
+                collection,
+                keep=stores.settings.snapshots_kept,
+                below=stores.settings.compact_below_bytes,
+                seen=seen,
+                clock=machine_clock,
+                chance=secrets.token_bytes,
+            )
+        except Exception:  # one table must not keep the others from being tended
+            context.log.exception("%s could not be tended", collection)
+            failed.append(collection)
+            continue
+        still.update(tended.seen)
+        ensure_partition(context.instance, str(collection))
+        context.log_event(
+            dg.AssetObservation(EVENTS, partition=str(collection), metadata=done(tended))
+        )
+    write_seen(file, still)
+    if failed:
+        raise dg.Failure(f"{len(failed)} collections could not be tended: {failed[0]} …")
+
+
+def done(tended: Tended) -> dict[str, dg.MetadataValue]:
+    """Answer what upkeep did, as Dagster shows it."""
+    return {
+        "files merged": dg.MetadataValue.int(tended.compacted.read),
+        "files written": dg.MetadataValue.int(tended.compacted.written),
+        "snapshots expired": dg.MetadataValue.int(tended.expired),
+        "orphans deleted": dg.MetadataValue.int(tended.deleted),
+        "seconds": dg.MetadataValue.float(tended.seconds),
+    }
+
+
+@dg.job(
+    name=UPKEEP,
+    executor_def=dg.in_process_executor,
+    description="Keeps the tables fast: fewer and larger files, few snapshots, no orphans.",
+)
+def upkeep() -> None:
+    """Tend every collection."""
+    tidy()
+
+
+CHECKS = ("conservation", "freshness", "marks")
+
+
+@dg.multi_asset_check(
+    name="books",
+    specs=[
+        dg.AssetCheckSpec(
+            "conservation",
+            asset=EVENTS,
+            description="Below the table's mark every log position is one row or one quarantined "
+            "event; above it there is none.",
+        ),
+        dg.AssetCheckSpec(
+            "freshness",
+            asset=EVENTS,
+            description="No event waits longer than five minutes to land.",
+        ),
+        dg.AssetCheckSpec(
+            "marks",
+            asset=EVENTS,
+            description="The log still holds the records that the tables say they absorbed.",
+        ),
+    ],
+)
+def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
+    """Check every collection; a check passes if it does for all of them."""
+    buffer, lake, now = stores.buffer, stores.lake, machine_clock()
+    verdicts: dict[str, dict[CollectionId, Verdict]] = {name: {} for name in CHECKS}
+    for collection in buffer.collections():
+        verdicts["conservation"][collection] = check_conservation(lake, collection, buffer.log_id)
+        verdicts["freshness"][collection] = check_freshness(
+            buffer, lake, collection, now, limit=FRESH_WITHIN
+        )
+        verdicts["marks"][collection] = check_marks(buffer, lake, collection)
+    for name, found in verdicts.items():
+        yield result(name, found)
+
+
+def result(name: str, verdicts: dict[CollectionId, Verdict]) -> dg.AssetCheckResult:
+    """Put the verdicts of all collections together."""
+    failed = [collection for collection, verdict in verdicts.items() if not verdict.passed]
+    return dg.AssetCheckResult(
+        asset_key=EVENTS,
+        check_name=name,
+        passed=not failed,
+        description=f"{len(verdicts) - len(failed)} of {len(verdicts)} collections pass",
+        metadata={
+            str(collection): dg.MetadataValue.text(verdict.sentence)
+            for collection, verdict in verdicts.items()
+        },
+    )

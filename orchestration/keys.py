@@ -1,0 +1,17 @@
+"""The names Dagster shows: assets, checks, partitions, jobs, tags. Renaming one loses history."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+EVENTS = dg.AssetKey("events")
+QUARANTINE = dg.AssetKey("quarantine")
+
+COLLECTIONS = dg.DynamicPartitionsDefinition(name="collection")
+
+LAND = "land"
+UPKEEP = "upkeep"
+REPLAY = "replay"
+
+LANE_TAG = "penstock/lane"
+REPLAY_TAG = "penstock/replay_id"

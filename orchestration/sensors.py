@@ -1,0 +1,135 @@
+"""Two sensors: one keeps a run alive where events wait, one starts replays nobody is sending."""
+
+# No postponed annotations here: Dagster reads the classes in them.
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from assets.stores import Stores
+from orchestration import lanes
+from orchestration.keys import LAND, LANE_TAG, REPLAY, REPLAY_TAG
+from orchestration.lanes import LiveRun
+from penstock.clock import machine_clock
+from penstock.envelope import Micros
+from penstock.metadata.records import ReplayRecord
+from penstock.metadata.states import wants_a_run
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+# The daemon looks at sensors every five seconds; asking for less changes nothing.
+TICK_SECONDS = 5
+
+LANE = "0"
+
+
+@dg.sensor(
+    job_name=LAND,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Keeps one landing run alive while events wait on the log.",
+)
+def landing(
+    context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
+) -> dg.SensorResult:
+    """Launch a run where events wait and none drains them; fail those whose process died."""
+    now = machine_clock()
+    lease = stores.store.lease(lane_lease(LANE))
+    decision = lanes.decide(
+        waiting=waiting(stores),
+        runs=live_runs(context.instance, LAND),
+        lease_holder=lease.holder if lease else None,
+        lease_until=lease.until if lease else 0,
+        now=now,
+    )
+    fail_runs(context.instance, decision.dead)
+    if not decision.launch:
+        return dg.SensorResult(skip_reason=decision.reason)
+    return dg.SensorResult([dg.RunRequest(tags={LANE_TAG: LANE})])
+
+
+@dg.sensor(
+    job_name=REPLAY,
+    minimum_interval_seconds=TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Starts replays that were asked for, and resumes those whose process died.",
+)
+def replays(
+    context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
+) -> dg.SensorResult:
+    """Launch a run for each replay that wants one; fail those whose process died."""
+    now = machine_clock()
+    wanting = [r for r in stores.store.open_replays() if wants_a_run(r, now)]
+    requests = []
+    for replay in wanting:
+        runs = live_runs(context.instance, REPLAY, {REPLAY_TAG: replay.id})
+        decision = lanes.decide(
+            waiting=1,
+            runs=runs,
+            lease_holder=replay.run_id if replay.lease_until else None,
+            lease_until=replay.lease_until or 0,
+            now=now,
+        )
+        fail_runs(context.instance, decision.dead)
+        if decision.launch and launchable(replay, now):
+            requests.append(request_of(replay))
+    return dg.SensorResult(
+        requests, skip_reason=None if requests else "no replay waits to be started"
+    )
+
+
+def launchable(replay: ReplayRecord, now: Micros) -> bool:
+    """Leave a fresh request to the API that is about to launch it."""
+    return now - replay.created_at >= 2 * TICK_SECONDS * lanes.SECOND
+
+
+def request_of(replay: ReplayRecord) -> dg.RunRequest:
+    """Ask for a run of a replay; the run config carries its id and nothing else."""
+    return dg.RunRequest(
+        run_config={"ops": {"send": {"config": {"replay_id": replay.id}}}},
+        tags={REPLAY_TAG: replay.id},
+    )
+
+
+def lane_lease(lane: str) -> str:
+    """Name the lease of a lane."""
+    return f"lane {lane}"
+
+
+def waiting(stores: Stores) -> int:
+    """Count the events on the log that no commit has absorbed."""
+    buffer = stores.buffer
+    return sum(
+        lanes.waiting(
+            {partition: extent.end for partition, extent in buffer.extents(collection).items()},
+            buffer.released(collection),
+        )
+        for collection in buffer.collections()
+    )
+
+
+def live_runs(
+    instance: dg.DagsterInstance, job: str, tags: dict[str, str] | None = None
+) -> list[LiveRun]:
+    """Answer the job's runs that Dagster believes to be starting or running."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job, statuses=UNFINISHED, tags=tags or {})
+    )
+    return [
+        LiveRun(record.dagster_run.run_id, int(record.create_timestamp.timestamp() * 1e6))
+        for record in records
+    ]
+
+
+def fail_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:
+    """Record that these runs died."""
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, "its process died: the lease was not renewed")

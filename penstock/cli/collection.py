@@ -1,0 +1,113 @@
+"""`penstock collection …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.console import JsonFlag, out, print_json, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+
+app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
+
+Name = Annotated[str, typer.Argument(help="The collection's name.")]
+
+
+@app.command()
+def create(
+    name: Name,
+    contract: Annotated[
+        str, typer.Option(help="New fields become columns (evolve) or misfits (freeze).")
+    ] = "evolve",
+    notes: Annotated[str, typer.Option(help="What it is for.")] = "",
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Create a collection, and a token that may send events to it; the token is shown once."""
+    with connect(home) as client:
+        made = client.create_collection(name, contract=contract, notes=notes, token=True)
+    if as_json:
+        print_json(made)
+        return
+    out().print(f"created [bold]{made.name}[/]; this token sends events to it, keep it:")
+    out().print(f"\n  {made.token}\n", markup=False)
+
+
+@app.command("list")
+def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """List the collections with what they hold and what waits."""
+    with connect(home) as client:
+        found = client.status().collections
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        out().print("no collections yet: create one with 'penstock collection create NAME'")
+        return
+    out().print(
+        table(
+            "",
+            ["collection", "rows#", "quarantined#", "waiting#", "columns#", "paused"],
+            [
+                (one.name, one.rows, one.quarantined, one.waiting, one.columns, one.paused)
+                for one in found
+            ],
+        )
+    )
+
+
+@app.command()
+def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show how far landing is with a collection."""
+    with connect(home) as client:
+        record, status = client.collection(name), client.collection_status(name)
+    if as_json:
+        print_json({"collection": record, "status": status})
+        return
+    console = out()
+    console.print(f"[bold]{record.name}[/]  {record.notes}")
+    console.print(f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}")
+    console.print(
+        f"{status.rows:,} rows, {status.quarantined:,} in quarantine, {status.waiting:,} waiting, "
+        f"{status.columns:,} columns" + (", [yellow]paused[/]" if status.paused else "")
+    )
+    console.print(
+        table(
+            "",
+            ["partition#", "log start#", "log end#", "landed up to#", "waiting#"],
+            [(p.partition, p.start, p.end, p.mark, p.waiting) for p in status.partitions],
+        )
+    )
+
+
+@app.command()
+def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show the discovered columns, and which event brought them."""
+    with connect(home) as client:
+        found = client.schema(name)
+    if as_json:
+        print_json(found)
+        return
+    console = out()
+    console.print(table("", ["column", "type"], [(one.path, one.type) for one in found.columns]))
+    for version in found.versions:
+        console.print(f"\nversion {version.version}, {version.at:%Y-%m-%d %H:%M:%SZ}")
+        for change in version.changes:
+            console.print(f"  {change.what} {change.path} {change.type} ({change.event_id})")
+
+
+@app.command()
+def pause(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Refuse the collection's events from now on."""
+    with connect(home) as client:
+        record = client.pause_collection(name)
+    print_json(record) if as_json else out().print(f"{record.name} is paused")
+
+
+@app.command()
+def resume(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Accept the collection's events again."""
+    with connect(home) as client:
+        record = client.resume_collection(name)
+    print_json(record) if as_json else out().print(f"{record.name} takes events")

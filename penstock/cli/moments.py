@@ -1,0 +1,43 @@
+"""Times as people type them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from penstock.errors import BadRequest
+
+_AGO = re.compile(r"(\d+)\s*([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", help="Received at or after: `15m`, `2h`, `7d` ago, or an ISO time."),
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", help="Received before: as for --since.")
+]
+
+
+def parse_moment(text: str | None, now: datetime) -> datetime | None:
+    """Read ``15m`` (that long ago) or an ISO 8601 time; without a zone it is UTC."""
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        return now - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise BadRequest(
+            f"{text!r} is no time: write 15m, 2h, 7d or 2026-11-23T08:00:00Z"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def utc_now() -> datetime:
+    """Answer the time of day in UTC."""
+    return datetime.now(UTC)

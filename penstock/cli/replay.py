@@ -1,0 +1,273 @@
+"""`penstock replay …`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, size, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
+
+if TYPE_CHECKING:
+    from penstock.client import Client, Replay
+
+app = typer.Typer(no_args_is_help=True, help="Send again what was found.")
+
+ENDED = {"finished", "failed", "cancelled"}
+_LOOK_SECONDS = 0.5
+
+Collection = Annotated[str, typer.Argument(help="Where the events are.")]
+Query = Annotated[list[str] | None, typer.Argument(help="Which events, as in `search`.")]
+To = Annotated[str, typer.Option("--to", help="The destination's name.")]
+Id = Annotated[str, typer.Argument(help="The replay's id.")]
+Rate = Annotated[float | None, typer.Option(help="Sends per second at most.")]
+Concurrency = Annotated[int | None, typer.Option(help="Sends at the same time. [32]")]
+Order = Annotated[str | None, typer.Option(help="log: one at a time; key: in order per key. [key]")]
+MaxEvents = Annotated[int | None, typer.Option("--max-events", help="Send the first so many.")]
+Verbatim = Annotated[
+    bool, typer.Option("--verbatim", help="Add no penstock-… headers to what was received.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but send.")]
+Quarantine = Annotated[bool, typer.Option("--quarantine", help="Replay what is in quarantine.")]
+
+
+@app.command()
+def plan(
+    collection: Collection,
+    query: Query = None,
+    to: To = "",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    order: Order = None,
+    max_events: MaxEvents = None,
+    verbatim: Verbatim = False,
+    quarantine: Quarantine = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say exactly what a replay would send, without sending it."""
+    now = utc_now()
+    with connect(home) as client:
+        planned = client.plan_replay(
+            collection,
+            " ".join(query or []),
+            destination=to,
+            since=parse_moment(since, now),
+            until=parse_moment(until, now),
+            options=options(rate, concurrency, order, max_events, verbatim, False, quarantine),
+        ).plan
+    if as_json:
+        print_json(planned)
+        return
+    show_plan(planned)
+
+
+@app.command()
+def start(
+    collection: Collection,
+    query: Query = None,
+    to: To = "",
+    since: SinceOption = None,
+    until: UntilOption = None,
+    rate: Rate = None,
+    concurrency: Concurrency = None,
+    order: Order = None,
+    max_events: MaxEvents = None,
+    verbatim: Verbatim = False,
+    dry_run: DryRun = False,
+    quarantine: Quarantine = False,
+    confirm: Annotated[
+        int | None, typer.Option(help="The plan's count; asked for above a number of events.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay and show how far it is.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Send every event the query finds to a destination."""
+    now = utc_now()
+    with connect(home) as client:
+        replay = client.create_replay(
+            collection,
+            " ".join(query or []),
+            destination=to,
+            since=parse_moment(since, now),
+            until=parse_moment(until, now),
+            options=options(rate, concurrency, order, max_events, verbatim, dry_run, quarantine),
+            confirm=confirm,
+        )
+        if wait:
+            replay = follow(client, replay, quiet=as_json)
+    if as_json:
+        print_json(replay)
+    elif wait:
+        show(replay)
+    else:
+        out().print(f"{replay.id} is {replay.state}; see 'penstock replay status {replay.id}'")
+    if wait:
+        raise typer.Exit(DONE if replay.state == "finished" else FAILED)
+
+
+@app.command("list")
+def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """List the newest replays."""
+    with connect(home) as client:
+        found = client.replays()
+    if as_json:
+        print_json(found)
+    elif found:
+        out().print(
+            table(
+                "",
+                ["id", "collection", "query", "to", "state", "delivered#", "of#", "created"],
+                [_line(one) for one in found],
+            )
+        )
+    else:
+        out().print("no replays yet: 'penstock replay start COLLECTION QUERY --to DESTINATION'")
+
+
+@app.command()
+def status(
+    replay_id: Id,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how far a replay is."""
+    with connect(home) as client:
+        replay = client.replay(replay_id)
+        if watch:
+            replay = follow(client, replay, quiet=as_json)
+    print_json(replay) if as_json else show(replay)
+
+
+@app.command()
+def pause(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Stop sending for now; what is under way comes to its end."""
+    with connect(home) as client:
+        replay = client.pause_replay(replay_id)
+    print_json(replay) if as_json else show(replay)
+
+
+@app.command()
+def resume(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Go on where it stopped."""
+    with connect(home) as client:
+        replay = client.resume_replay(replay_id)
+    print_json(replay) if as_json else show(replay)
+
+
+@app.command()
+def cancel(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Stop for good."""
+    with connect(home) as client:
+        replay = client.cancel_replay(replay_id)
+    print_json(replay) if as_json else show(replay)
+
+
+@app.command()
+def report(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show the books of a replay: matched = delivered + failed + skipped + unknown."""
+    with connect(home) as client:
+        books = client.replay_report(replay_id)
+    if as_json:
+        print_json(books)
+        return
+    out().print(table("", ["", "#"], [(name.replace("_", " "), v) for name, v in books.items()]))
+
+
+def options(
+    rate: float | None,
+    concurrency: int | None,
+    order: str | None,
+    max_events: int | None,
+    verbatim: bool,
+    dry_run: bool,
+    quarantine: bool,
+) -> dict[str, object]:
+    """Answer the options that were given, as the API names them."""
+    given: dict[str, object] = {
+        "rate": rate,
+        "concurrency": concurrency,
+        "order": order,
+        "max_events": max_events,
+        "headers": "verbatim" if verbatim else None,
+        "dry_run": dry_run or None,
+        "view": "quarantine" if quarantine else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def follow(client: Client, replay: Replay, *, quiet: bool) -> Replay:
+    """Show the progress until the replay ends or pauses; answer it then."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err(),
+        disable=quiet,
+    ) as bar:
+        task = bar.add_task(replay.state, total=None)
+        while replay.state not in ENDED and replay.state != "paused":
+            time.sleep(_LOOK_SECONDS)
+            replay = client.replay(replay.id)
+            bar.update(
+                task,
+                description=replay.state,
+                completed=finished_events(replay),
+                total=(replay.plan or {}).get("count"),
+            )
+    return replay
+
+
+def finished_events(replay: Replay) -> int:
+    """Count the events of a replay that came to an end."""
+    names = ("delivered", "failed", "skipped", "unknown")
+    return sum(int(replay.progress.get(name, 0)) for name in names)
+
+
+def show(replay: Replay) -> None:
+    """Print a replay: its state, how far it is, and why it stands still."""
+    console = out()
+    planned = (replay.plan or {}).get("count")
+    console.print(f"[bold]{replay.id}[/]  {replay.state}")
+    console.print(f"  {replay.collection}: {replay.query or '*'} → {replay.destination}")
+    if planned is not None:
+        console.print(f"  {finished_events(replay):,} of {planned:,} events done")
+    for name in ("delivered", "failed", "skipped", "unknown", "repeated"):
+        if replay.progress.get(name):
+            console.print(f"    {name} {replay.progress[name]:,}")
+    trouble = replay.error or replay.progress.get("waiting")
+    if trouble:
+        console.print(f"  [yellow]{trouble}[/]")
+
+
+def show_plan(planned: dict[str, Any]) -> None:
+    """Print a plan for people."""
+    console = out()
+    console.print(f"[bold]{planned['count']:,}[/] events, {size(int(planned['bytes']))}")
+    for name, value in planned.items():
+        if name not in {"count", "bytes", "warnings"} and isinstance(value, str | int | float):
+            console.print(f"  {name.replace('_', ' '):<20} {value}")
+    for warning in planned.get("warnings", ()):
+        console.print(f"  [yellow]{warning}[/]")
+
+
+def _line(replay: Replay) -> tuple[object, ...]:
+    return (
+        replay.id,
+        replay.collection,
+        replay.query or "*",
+        replay.destination,
+        replay.state,
+        replay.progress.get("delivered", 0),
+        (replay.plan or {}).get("count"),
+        f"{replay.created_at:%Y-%m-%d %H:%M:%S}",
+    )

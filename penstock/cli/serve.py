@@ -1,0 +1,33 @@
+"""`penstock serve door | platform`: one process each, as `up` starts them."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from penstock import faults
+from penstock.cli.home import DEFAULT_HOME, HomeOption
+from penstock.logs import set_up_logs
+from penstock.settings import load_settings
+
+app = typer.Typer(no_args_is_help=True, help="Run one process of a home by itself.")
+
+
+@app.command()
+def door(home: HomeOption = DEFAULT_HOME) -> None:
+    """Take events in over HTTP and gRPC until it is told to end."""
+    from ingest_api.serve import serve
+
+    set_up_logs()
+    faults.arm(os.environ.get(faults.VARIABLE))
+    serve(load_settings(home))
+
+
+@app.command()
+def platform(home: HomeOption = DEFAULT_HOME) -> None:
+    """Serve API and search until it is told to end."""
+    from penstock.api.serve import serve
+
+    set_up_logs()
+    serve(load_settings(home))

@@ -1,0 +1,28 @@
+"""`penstock status`."""
+
+from __future__ import annotations
+
+from penstock.cli.console import JsonFlag, out, print_json, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+
+
+def status(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show whether everything responds, and what waits where."""
+    with connect(home) as client:
+        health, whole = client.health(), client.status()
+    if as_json:
+        print_json({"health": health, "status": whole})
+        return
+    console = out()
+    for name, one in health.adapters.items():
+        sign = "[green]responds[/]" if one.responds else f"[red]does not respond[/]: {one.reason}"
+        console.print(f"  {name:<12} {sign} [dim]({one.seconds * 1000:.0f} ms)[/]")
+    console.print(
+        table(
+            "",
+            ["collection", "rows#", "quarantined#", "waiting#"],
+            [(one.name, one.rows, one.quarantined, one.waiting) for one in whole.collections],
+        )
+    )
+    if whole.replays:
+        console.print("replays: " + ", ".join(f"{n} {state}" for state, n in whole.replays.items()))

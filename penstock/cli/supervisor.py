@@ -1,0 +1,222 @@
+"""Start the processes of one home, keep them alive, end all of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import structlog
+
+from penstock.errors import BadSetting, EngineUnavailable
+
+log = structlog.get_logger()
+
+_PR_SET_PDEATHSIG = 1
+
+FIRST_WAIT = 1.0
+LONGEST_WAIT = 30.0
+# A process that lived this long was healthy: its next death starts the back-off anew.
+HEALTHY_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process to keep alive."""
+
+    name: str
+    argv: tuple[str, ...]
+    port: int | None = None
+    """The TCP port it listens on once it is ready; None: ready as soon as it runs."""
+    patience: float = 90.0
+    """Seconds it may take to get ready."""
+
+
+@dataclass
+class _Child:
+    program: Program
+    process: subprocess.Popen[bytes]
+    started: float
+    deaths: int = 0
+    again_at: float = field(default=0.0)
+
+
+def back_off(deaths: int) -> float:
+    """Answer the seconds to wait before the next start: 1, 2, 4 … 30."""
+    return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** max(0, deaths - 1)))
+
+
+def holder_of(port: int) -> str:
+    """Say which process listens on a TCP port, as far as this user may know."""
+    for connection in psutil.net_connections("tcp"):
+        here = connection.laddr and connection.laddr.port == port
+        if here and connection.status == psutil.CONN_LISTEN and connection.pid is not None:
+            process = psutil.Process(connection.pid)
+            return f"{process.name()} (pid {connection.pid}: {' '.join(process.cmdline())[:80]})"
+    return "another process"
+
+
+def require_free(host: str, ports: Mapping[str, int]) -> None:
+    """Raise `BadSetting`, naming flag and holder, unless every port can be bound."""
+    taken = []
+    for flag, port in ports.items():
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                taken.append(f"port {port} is held by {holder_of(port)}; take another: {flag}")
+    if taken:
+        raise BadSetting("\n".join(taken))
+
+
+def listening(host: str, port: int) -> bool:
+    """Answer whether something accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout=0.5):
+            return True
+    except OSError:
+        return False
+
+
+class Supervisor:
+    """The processes of one home. Call `start`, then `watch`; `stop` ends everything.
+
+    Every program runs in a session of its own, so that what it starts (Dagster's runs) is ended
+    with it, and is told to end should the supervisor itself be killed.
+    """
+
+    def __init__(
+        self, programs: Sequence[Program], *, host: str, logs: Path, env: Mapping[str, str]
+    ) -> None:
+        self._programs = programs
+        self._host = host
+        self._logs = logs
+        self._env = dict(env)
+        self._children: dict[str, _Child] = {}
+        self._stopping = threading.Event()
+
+    def start(self, told: Callable[[str, float], None]) -> None:
+        """Start every program in order and wait until each is ready.
+
+        `told` hears each program's name and the seconds it took. Raises `EngineUnavailable` with
+        the end of its log when one dies or is not ready in time; nothing is left running then.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        try:
+            begun = time.monotonic()
+            for program in self._programs:
+                self._children[program.name] = self._launch(program)
+            for program in self._programs:
+                self._wait_ready(program)
+                told(program.name, time.monotonic() - begun)
+        except BaseException:
+            self.stop()
+            raise
+
+    def watch(self) -> None:
+        """Restart what dies, until `stop` is called."""
+        while not self._stopping.wait(0.5):
+            for child in list(self._children.values()):
+                if child.process.poll() is not None:
+                    self._revive(child)
+
+    def pids(self) -> dict[str, int]:
+        """Answer the process id of each program."""
+        return {name: child.process.pid for name, child in self._children.items()}
+
+    def request_stop(self) -> None:
+        """Make `watch` return; safe in a signal handler."""
+        self._stopping.set()
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End all programs and what they started, last one first; kill what lingers."""
+        self._stopping.set()
+        for child in reversed(list(self._children.values())):
+            _signal_session(child.process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        for child in self._children.values():
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.warning("program did not end in time", program=child.program.name)
+        for child in self._children.values():
+            _signal_session(child.process.pid, signal.SIGKILL)
+            child.process.wait()
+        self._children.clear()
+
+    def _launch(self, program: Program) -> _Child:
+        with (self._logs / f"{program.name}.log").open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - our own programs
+                program.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl call
+            )
+        return _Child(program, process, time.monotonic())
+
+    def _wait_ready(self, program: Program) -> None:
+        child = self._children[program.name]
+        deadline = time.monotonic() + program.patience
+        while program.port is not None and not listening(self._host, program.port):
+            if child.process.poll() is not None:
+                raise EngineUnavailable(
+                    f"{program.name} ended with code {child.process.returncode}:\n"
+                    f"{self._tail(program)}"
+                )
+            if time.monotonic() > deadline:
+                raise EngineUnavailable(
+                    f"{program.name} was not ready after {program.patience:.0f} s:\n"
+                    f"{self._tail(program)}"
+                )
+            if self._stopping.wait(0.05):
+                raise KeyboardInterrupt
+
+    def _revive(self, child: _Child) -> None:
+        now = time.monotonic()
+        if child.again_at == 0.0:
+            healthy = now - child.started > HEALTHY_AFTER
+            child.deaths = 1 if healthy else child.deaths + 1
+            child.again_at = now + back_off(child.deaths)
+            # What it started must not linger beside what its successor starts.
+            _signal_session(child.process.pid, signal.SIGTERM)
+            log.warning(
+                "program died",
+                program=child.program.name,
+                code=child.process.returncode,
+                again_in=back_off(child.deaths),
+            )
+        elif now >= child.again_at:
+            fresh = self._launch(child.program)
+            fresh.deaths = child.deaths
+            self._children[child.program.name] = fresh
+
+    def _tail(self, program: Program, lines: int = 15) -> str:
+        text = (self._logs / f"{program.name}.log").read_text(errors="replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_session(leader: int, number: signal.Signals) -> None:
+    """Signal every process of a session: what a dead leader started keeps its session id."""
+    for process in psutil.process_iter(["pid"]):
+        try:
+            if os.getsid(process.pid) == leader:
+                process.send_signal(number)
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue

@@ -1,0 +1,65 @@
+"""`penstock token …`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock.cli.console import JsonFlag, out, print_json, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.cli.moments import utc_now
+
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke tokens.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the token is for.")],
+    scope: Annotated[
+        list[str], typer.Option(help="ingest, read, replay or admin; may be given several times.")
+    ],
+    collection: Annotated[
+        str | None, typer.Option(help="Bind an ingest token to one collection.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Create a token; its text is shown once."""
+    with connect(home) as client:
+        made = client.create_token(name, scope, collection=collection)
+    if as_json:
+        print_json(made)
+        return
+    out().print(f"created token {made.id}; keep its text, it is shown only now:")
+    out().print(f"\n  {made.token}\n", markup=False)
+
+
+@app.command("list")
+def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """List the tokens; never their text."""
+    now = utc_now()
+    with connect(home) as client:
+        found = client.tokens()
+    if as_json:
+        print_json(found)
+        return
+    rows = []
+    for one in found:
+        expired = one.expires_at is not None and one.expires_at <= now
+        state = "revoked" if one.revoked_at else "expired" if expired else "good"
+        scopes = ", ".join(one.scopes)
+        rows.append((one.id, one.name, scopes, one.collection or "all", one.hint, state))
+    out().print(table("", ["id", "name", "scopes", "collection", "begins with", "state"], rows))
+
+
+@app.command()
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="The token's id, as `token list` shows it.")],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a token worthless; doors know within a second."""
+    with connect(home) as client:
+        gone = client.revoke_token(token_id)
+    print_json(gone) if as_json else out().print(f"revoked {gone.name} ({gone.id})")

@@ -1,0 +1,262 @@
+"""`penstock up`: everything on this machine, from one command."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from penstock.cli.console import err, print_json
+from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, remove_running, write_running
+from penstock.cli.supervisor import Program, Supervisor, require_free
+from penstock.clock import machine_clock
+from penstock.envelope import DEFAULT_TEAM, CollectionId
+from penstock.errors import BadSetting
+from penstock.settings import Settings, load_settings
+
+HttpPort = Annotated[int | None, typer.Option("--http-port", help="The door's HTTP port. [8080]")]
+GrpcPort = Annotated[int | None, typer.Option("--grpc-port", help="The door's gRPC port. [9000]")]
+PlatformPort = Annotated[
+    int | None, typer.Option("--platform-port", help="The port of API and search. [8000]")
+]
+DagsterPort = Annotated[int | None, typer.Option("--dagster-port", help="Dagster's port. [3000]")]
+
+# What a command line may change; everything else each process reads for itself.
+_HANDED_DOWN = (
+    *("http_port", "grpc_port", "platform_port", "dagster_port"),
+    *("allow_networks", "allow_ports"),
+)
+
+
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    http_port: HttpPort = None,
+    grpc_port: GrpcPort = None,
+    platform_port: PlatformPort = None,
+    dagster_port: DagsterPort = None,
+) -> None:
+    """Start door, platform and Dagster, and keep them running until Ctrl-C."""
+    settings = load_settings(
+        home,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        platform_port=platform_port,
+        dagster_port=dagster_port,
+    )
+    console = err()
+    with running(settings, console) as (supervisor, what):
+        describe(what, console)
+        if not sys.stdout.isatty():
+            print_json(what)
+        supervisor.watch()
+        console.print("stopping …")
+
+
+@contextmanager
+def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, Running]]:
+    """Run everything for the block; all of it is ended afterwards, whatever happened."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _only_one(settings.home):
+        require_free(
+            settings.host,
+            {
+                "--http-port": settings.http_port,
+                "--grpc-port": settings.grpc_port,
+                "--platform-port": settings.platform_port,
+                "--dagster-port": settings.dagster_port,
+            },
+        )
+        token = _prepare(settings)
+        supervisor = Supervisor(
+            programs(settings, code_port=_free_port(settings.host)),
+            host=settings.host,
+            logs=settings.home / "logs",
+            env=environment(settings, dict(os.environ)),
+        )
+        what = Running(
+            supervisor=os.getpid(),
+            door=f"http://{settings.host}:{settings.http_port}",
+            grpc=f"{settings.host}:{settings.grpc_port}",
+            platform=f"http://{settings.host}:{settings.platform_port}",
+            dagster=f"http://{settings.host}:{settings.dagster_port}",
+            token=token,
+        )
+        restore = _stop_on_signals(supervisor)
+        try:
+            write_running(settings.home, what)
+            with console.status("starting …"):
+                supervisor.start(
+                    lambda name, took: console.print(f"  [green]ready[/] {name} ({took:.1f} s)")
+                )
+            yield supervisor, what
+        finally:
+            supervisor.stop()
+            remove_running(settings.home)
+            restore()
+
+
+def programs(settings: Settings, *, code_port: int) -> list[Program]:
+    """List what runs, in the order it starts."""
+    python, serve = sys.executable, (sys.executable, "-m", "penstock", "serve")
+    dagster = settings.home / "dagster"
+    write_workspace(dagster, settings.host, code_port)
+    workspace = str(dagster / "workspace.yaml")
+    return [
+        Program("door", (*serve, "door"), settings.http_port),
+        Program("platform", (*serve, "platform"), settings.platform_port),
+        Program(
+            "code-server",
+            (
+                *(python, "-m", "dagster", "api", "grpc", "--module-name"),
+                *("orchestration.definitions", "--host", settings.host, "--port", str(code_port)),
+                *("--location-name", "penstock", "--log-level", "warning"),
+            ),
+            code_port,
+        ),
+        Program(
+            "dagster-webserver",
+            (
+                *(python, "-m", "dagster_webserver", "--workspace", workspace),
+                *("--host", settings.host, "--port", str(settings.dagster_port)),
+                *("--dagster-log-level", "warning"),
+            ),
+            settings.dagster_port,
+        ),
+        Program(
+            "dagster-daemon",
+            (
+                *(python, "-m", "dagster._daemon", "run", "--workspace", workspace),
+                *("--log-level", "warning"),
+            ),
+        ),
+    ]
+
+
+def environment(settings: Settings, inherited: dict[str, str]) -> dict[str, str]:
+    """Answer the environment of every program: the settings this process was given, by name."""
+    given = {
+        f"PENSTOCK_{name.upper()}": _as_variable(getattr(settings, name)) for name in _HANDED_DOWN
+    }
+    return {
+        **inherited,
+        **given,
+        "PENSTOCK_HOME": str(settings.home),
+        "DAGSTER_HOME": str(settings.home / "dagster"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _as_variable(value: object) -> str:
+    return ",".join(str(one) for one in value) if isinstance(value, tuple) else str(value)
+
+
+def write_workspace(folder: Path, host: str, code_port: int) -> None:
+    """Write the Dagster instance's files; `dagster.yaml` only if there is none."""
+    folder.mkdir(parents=True, exist_ok=True)
+    instance = folder / "dagster.yaml"
+    if not instance.exists():
+        instance.write_text((files("orchestration") / "dagster.yaml").read_text())
+    (folder / "workspace.yaml").write_text(
+        "load_from:\n"
+        "  - grpc_server:\n"
+        f"      host: {host}\n"
+        f"      port: {code_port}\n"
+        "      location_name: penstock\n"
+    )
+
+
+def describe(what: Running, console: Console) -> None:
+    """Say what runs where, and how to send the first event."""
+    console.print()
+    console.print(f"  events in    {what.door}/v1/events/<collection>   gRPC {what.grpc}")
+    console.print(f"  API, search  {what.platform}")
+    console.print(f"  Dagster      {what.dagster}")
+    console.print()
+    console.print("  Send an event, then find it:")
+    console.print()
+    console.print(
+        f"    curl -H 'Authorization: Bearer {what.token}' -H 'Content-Type: application/json' \\\n"
+        f'         -d \'{{"hello": "world"}}\' {what.door}/v1/events/hello\n'
+        "    penstock search hello world",
+        markup=False,
+    )
+    console.print("\n  Ctrl-C stops everything.\n")
+
+
+def _prepare(settings: Settings) -> str:
+    """Make the home ready for its processes and answer the admin token.
+
+    Afterwards the metadata is migrated, Penstock's own collections and the collection ``hello``
+    exist, and doors find all of it in their cache.
+    """
+    from penstock.cache import open_cache
+    from penstock.metadata.home import ensure_admin_token, ensure_system_collections
+    from penstock.metadata.records import CollectionRecord
+    from penstock.metadata.store import open_store
+
+    now = machine_clock()
+    store = open_store(settings.metadata)
+    try:
+        ensure_system_collections(store, now=now)
+        if not store.collections(DEFAULT_TEAM):
+            hello = CollectionId(DEFAULT_TEAM, "hello")
+            store.create_collection(
+                CollectionRecord(id=hello, created_at=now, notes="for the first event")
+            )
+        token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
+        open_cache(settings.cache).publish(store.known())
+        return token
+    finally:
+        store.close()
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Hold the home for this process; raises `BadSetting` when another holds it."""
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BadSetting(
+                f"penstock is already running in {home} (pid {lock.read().strip()}); "
+                "stop it there, or choose another --home"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stop_on_signals(supervisor: Supervisor) -> Callable[[], None]:
+    """Let SIGINT and SIGTERM end the block; answer what puts the old handlers back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(_number: int, _frame: object) -> None:
+        supervisor.request_stop()
+
+    def put_back() -> None:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+    for number in before:
+        signal.signal(number, stop)
+    return put_back

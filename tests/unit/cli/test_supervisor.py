@@ -1,0 +1,116 @@
+"""The supervisor, with small programs of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from penstock.cli.supervisor import Program, Supervisor, back_off, require_free
+from penstock.errors import BadSetting, EngineUnavailable
+
+LISTEN = (
+    "import socket, sys, time; s = socket.socket();"
+    "s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1);"
+    "s.bind(('127.0.0.1', int(sys.argv[1]))); s.listen(); time.sleep(600)"
+)
+# Starts a grandchild that ignores the polite signal, and writes its pid.
+WITH_CHILD = (
+    "import subprocess, sys, time;"
+    "p = subprocess.Popen([sys.executable, '-c',"
+    "'import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)']);"
+    "open(sys.argv[1], 'w').write(str(p.pid)); time.sleep(600)"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def supervised(tmp_path: Path, *programs: Program) -> Iterator[Supervisor]:
+    supervisor = Supervisor(programs, host="127.0.0.1", logs=tmp_path, env=dict(os.environ))
+    supervisor.start(lambda _name, _seconds: None)
+    watching = threading.Thread(target=supervisor.watch)
+    watching.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.request_stop()
+        watching.join()
+        supervisor.stop(patience=0.5)
+
+
+def test_a_program_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    """Landing must go on without a hand when Dagster's daemon dies."""
+    port = free_port()
+    program = Program("echo", (sys.executable, "-c", LISTEN, str(port)), port)
+
+    with supervised(tmp_path, program) as supervisor:
+        first = supervisor.pids()["echo"]
+        os.kill(first, signal.SIGKILL)
+        eventually(lambda: supervisor.pids().get("echo") != first)
+
+
+def test_stopping_ends_what_the_programs_started(tmp_path: Path) -> None:
+    """Dagster's runs are grandchildren; one left behind would go on landing."""
+    note = tmp_path / "pid"
+    program = Program("parent", (sys.executable, "-c", WITH_CHILD, str(note)))
+
+    with supervised(tmp_path, program):
+        eventually(lambda: note.exists() and note.read_text() != "")
+        grandchild = int(note.read_text())
+        assert psutil.pid_exists(grandchild)
+
+    eventually(lambda: not _running(grandchild))
+
+
+def test_a_program_that_dies_at_start_is_shown_with_its_last_words(tmp_path: Path) -> None:
+    """A bare time-out would send people to look for log files."""
+    program = Program("broken", (sys.executable, "-c", "raise SystemExit('no luck')"), free_port())
+    supervisor = Supervisor([program], host="127.0.0.1", logs=tmp_path, env=dict(os.environ))
+
+    with pytest.raises(EngineUnavailable, match="no luck"):
+        supervisor.start(lambda _name, _seconds: None)
+
+    assert supervisor.pids() == {}
+
+
+def test_a_taken_port_names_its_holder_and_the_way_out() -> None:
+    """The most common trouble at the first start."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BadSetting, match=rf"port {port} .*pid {os.getpid()}.*--http-port"):
+            require_free("127.0.0.1", {"--http-port": port})
+
+
+def test_back_off_doubles_up_to_half_a_minute() -> None:
+    """A program that cannot start must not be started a thousand times."""
+    assert [back_off(deaths) for deaths in range(1, 8)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+def _running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

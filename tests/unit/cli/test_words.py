@@ -1,0 +1,108 @@
+"""What the command line reads and writes, without a platform."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.cli.console import WRONG_USE, moment, report, size
+from penstock.cli.destination import parse_header
+from penstock.cli.main import app
+from penstock.cli.moments import parse_moment
+from penstock.cli.send import Sent, bodies, lines
+from penstock.errors import BadQuery, BadRequest, NotFound
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("15m", datetime(2026, 11, 23, 11, 45, tzinfo=UTC)),
+        ("2h", datetime(2026, 11, 23, 10, 0, tzinfo=UTC)),
+        ("7d", datetime(2026, 11, 16, 12, 0, tzinfo=UTC)),
+        ("2026-11-22", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("2026-11-22T10:00:00+02:00", datetime(2026, 11, 22, 8, 0, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_times_are_read_as_people_type_them(text, expected) -> None:
+    """A zone left out is UTC, everywhere."""
+    assert parse_moment(text, NOW) == expected
+
+
+def test_a_time_that_cannot_be_read_says_how_to_write_one() -> None:
+    """The message is the manual."""
+    with pytest.raises(BadRequest, match="15m"):
+        parse_moment("yesterday-ish", NOW)
+
+
+def test_lines_become_bodies_that_keep_every_byte() -> None:
+    """A body may be cut between events only."""
+    events = [b'{"n":%d}\n' % n for n in range(2_500)]
+
+    made = list(bodies(lines([*events[:5], b"\n", b"  \n", *events[5:]]), most_lines=1_000))
+
+    assert b"".join(made) == b"".join(events)
+    assert [body.count(b"\n") for body in made] == [1_000, 1_000, 500]
+
+
+def test_large_lines_make_small_bodies() -> None:
+    """The door refuses bodies over its limit."""
+    made = list(bodies([b"x" * 900] * 10, most_bytes=2_000))
+
+    assert [len(body) for body in made] == [2_700, 2_700, 2_700, 900]
+
+
+def test_refusals_are_counted_and_each_reason_is_shown_once() -> None:
+    """A thousand equal refusals are one thing to tell."""
+    sent = Sent()
+    sent.add(
+        {
+            "accepted": 1,
+            "outcomes": [{"status": 202}, {"detail": "too large"}, {"detail": "too large"}],
+        }
+    )
+
+    assert (sent.accepted, sent.refused, sent.reasons) == (1, 2, ["too large"])
+
+
+def test_a_wrong_query_is_wrong_use_and_points_at_the_character(capsys) -> None:
+    """Exit codes are 0 done, 1 failed, 2 wrong use."""
+    code = report(BadQuery("a AND", 5, "expected a condition"), as_json=False)
+
+    assert code == WRONG_USE
+    assert capsys.readouterr().err.splitlines()[1:] == ["a AND", "     ^"]
+
+
+def test_errors_are_problem_json_when_json_is_asked_for(capsysbinary) -> None:
+    """Programs read errors as well."""
+    report(NotFound("collection", "flights"), as_json=True)
+
+    assert b'"status":404' in capsysbinary.readouterr().err
+
+
+def test_a_headers_value_is_in_no_message() -> None:
+    """It is most often a credential."""
+    with pytest.raises(BadRequest) as refused:
+        parse_header("Authorization Bearer-secret")
+
+    assert "secret" not in str(refused.value)
+    assert parse_header("X-Key:  a:b ") == ("X-Key", "a:b")
+
+
+def test_figures_read_well() -> None:
+    """Tables are for people."""
+    assert [size(n) for n in (0, 999, 1_500, 2_000_000)] == ["0 B", "999 B", "1.5 kB", "2.0 MB"]
+    assert moment(1_764_000_000_000_000) == "2025-11-24 16:00:00Z"
+
+
+@pytest.mark.parametrize("words", [[], ["replay"], ["collection"], ["search"], ["serve"]])
+def test_every_command_explains_itself(words) -> None:
+    """Help is the first thing a stranger asks for."""
+    shown = CliRunner().invoke(app, [*words, "--help"])
+
+    assert shown.exit_code == 0
+    assert "Usage" in shown.output

@@ -1,0 +1,68 @@
+"""What the landing sensor decides."""
+
+from __future__ import annotations
+
+from orchestration.lanes import STARTING_GRACE, LiveRun, decide, waiting
+
+NOW = 1_000_000_000_000
+OLD = NOW - STARTING_GRACE
+FRESH = NOW - STARTING_GRACE + 1
+
+
+def test_a_run_is_launched_when_events_wait_and_nobody_drains() -> None:
+    """Otherwise nothing would ever land."""
+    decision = decide(waiting=3, runs=[], lease_holder=None, lease_until=0, now=NOW)
+
+    assert decision.launch
+    assert decision.dead == ()
+
+
+def test_nothing_is_launched_while_nothing_waits() -> None:
+    """A run costs seconds of CPU; an idle installation must not pay them."""
+    assert not decide(waiting=0, runs=[], lease_holder=None, lease_until=0, now=NOW).launch
+
+
+def test_a_beating_run_is_left_alone() -> None:
+    """A second run beside it would race for the same spans."""
+    decision = decide(
+        waiting=3, runs=[LiveRun("a", OLD)], lease_holder="a", lease_until=NOW + 1, now=NOW
+    )
+
+    assert not decision.launch
+    assert decision.dead == ()
+
+
+def test_a_run_that_is_still_starting_is_left_alone() -> None:
+    """It takes seconds until a launched run takes its lease."""
+    decision = decide(
+        waiting=3, runs=[LiveRun("a", FRESH)], lease_holder=None, lease_until=0, now=NOW
+    )
+
+    assert not decision.launch
+    assert decision.dead == ()
+
+
+def test_a_run_whose_lease_lapsed_is_dead_and_replaced_at_once() -> None:
+    """Dagster shows a killed run as started for ever; waiting for it would end landing."""
+    decision = decide(
+        waiting=3, runs=[LiveRun("a", FRESH)], lease_holder="a", lease_until=NOW, now=NOW
+    )
+
+    assert decision.launch
+    assert decision.dead == ("a",)
+
+
+def test_an_old_run_that_never_took_the_lease_is_dead() -> None:
+    """It died before its first line of ours ran."""
+    decision = decide(
+        waiting=3, runs=[LiveRun("a", OLD)], lease_holder="b", lease_until=NOW + 1, now=NOW
+    )
+
+    assert not decision.launch
+    assert decision.dead == ("a",)
+
+
+def test_waiting_counts_what_no_commit_has_absorbed() -> None:
+    """A partition that was never released waits from its start."""
+    assert waiting({0: 10, 1: 5}, {0: 7}) == 8
+    assert waiting({0: 10}, {0: 12}) == 0
