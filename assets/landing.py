@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import structlog
 
 from lakehouse import Lake, TableView
-from lakehouse.commit import Batch, Committed, land, opaque
+from lakehouse.commit import Batch, Committed, land, opaque, refuse_rolled_back
 from penstock.buffer import Buffer
 from penstock.codec import ENVELOPE, LOG_SCHEMA
 from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros, Span
@@ -39,9 +39,6 @@ from penstock.schema.shape import Struct, count_columns
 log = structlog.get_logger()
 
 _SECOND: Micros = 1_000_000
-
-# A partition with little share of a batch would make a commit for nothing.
-_LEAST_SHARE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +131,7 @@ def begin(view: TableView, log_id: str, extents: Mapping[int, Extent]) -> list[M
     Raises `LogChanged` if the table was filled from another log, or knows more of this one than
     there is, and `TableChanged` if the table was rolled back.
     """
-    if view.rolled_back:
-        raise TableChanged(
-            f"the table of {view.collection} was rolled back: its marks say that events landed "
-            "which it no longer has"
-        )
+    refuse_rolled_back(view)
     logs = {mark.log_id for mark in view.marks}
     if logs and log_id not in logs:
         raise LogChanged(
@@ -300,7 +293,7 @@ class Landing:
             elif idle is not None and self._clock() - busy_at >= idle:
                 return
             if not ready:
-                self._wait(max(self._limits.patience / 8, _SECOND / 50) / _SECOND)
+                self._wait(max(self._limits.patience / 4, _SECOND / 50) / _SECOND)
 
     def _look(
         self, collections: Sequence[CollectionId], seen: dict[CollectionId, _Seen], now: Micros
@@ -366,8 +359,7 @@ class Landing:
     ) -> _Read:
         """Read what follows the marks, a fair part of each partition that has something."""
         busy = [mark for mark in starts if mark.next < extents[mark.partition].end]
-        room = self._limits.batch_bytes
-        share = max(min(_LEAST_SHARE, room), room // max(len(busy), 1))
+        share = max(1, self._limits.batch_bytes // max(len(busy), 1))
         batches, marks, waiting = [], [], 0
         for mark in busy:
             end = extents[mark.partition].end

@@ -1,8 +1,8 @@
 """The door's gRPC side: `services.GRPCCollector` as relays in the field expect it.
 
 A call is answered with OK only when every record of it is durable, because clients look at nothing
-but the call's status. After any other answer they send the whole call again, and the records that
-had been stored are stored twice: landing folds what has the same id or coordinates.
+but the call's status. After any other answer they send the whole call again: records that had been
+stored by then are on the log twice, with the same broker coordinates in their metadata.
 
 The methods are unary on the wire. They are served as streaming ones because grpcio then leaves it
 to the handler when to read the message: a call with a wrong token is refused before its 100 MiB
@@ -284,39 +284,43 @@ class _Collector:
         self, message: bytes, request: type[Message], mapping: RecordMapping
     ) -> AsyncGenerator[list[Event]]:
         """Answer the events of a message in order, as many at a time as go to the log at once."""
-        received_at = self._door.received()
         events: list[Event] = []
         size = 0
-        for piece in pieces(message, PIECE_BYTES, PIECE_RECORDS):
-            size += len(piece)
-            records = self._records(piece, request)
-            for start in range(0, len(records), PIECE_RECORDS):
-                part = records[start : start + PIECE_RECORDS]
-                events += events_of(
-                    part,
-                    mapping,
-                    ids=self._door.new_ids(len(part)),
-                    received_at=received_at,
-                    limit=self._door.limits.max_event_bytes,
-                )
-                fault("parsed")
-                if size >= APPEND_BYTES or len(events) >= APPEND_RECORDS:
-                    yield events
-                    received_at = self._door.received()
-                    events, size = [], 0
-                elif len(part) == PIECE_RECORDS or len(piece) < len(message):
-                    await asyncio.sleep(0)
+        received_at = self._door.received()
+        for turn, (records, piece_size) in enumerate(self._parts(message, request)):
+            if turn:
+                await asyncio.sleep(0)
+            events += events_of(
+                records,
+                mapping,
+                ids=self._door.new_ids(len(records)),
+                received_at=received_at,
+                limit=self._door.limits.max_event_bytes,
+            )
+            fault("parsed")
+            size += piece_size
+            if size >= APPEND_BYTES or len(events) >= APPEND_RECORDS:
+                yield events
+                events, size = [], 0
+                received_at = self._door.received()
         if events:
             yield events
 
-    def _records(self, piece: bytes, request: type[Message]) -> Any:
-        try:
-            parsed: Any = request.FromString(piece)
-        except DecodeError:
-            raise self._refused(
-                errors.Malformed(f"the message is no {request.DESCRIPTOR.name}")
-            ) from None
-        return parsed.records
+    def _parts(self, message: bytes, request: type[Message]) -> Iterator[tuple[list[Any], int]]:
+        """Answer the records, as many at a time as are converted at once, and their piece's size.
+
+        Raises `Malformed`.
+        """
+        for piece in pieces(message, PIECE_BYTES, PIECE_RECORDS):
+            try:
+                parsed: Any = request.FromString(piece)
+            except DecodeError:
+                raise self._refused(
+                    errors.Malformed(f"the message is no {request.DESCRIPTOR.name}")
+                ) from None
+            records = parsed.records
+            for start in range(0, len(records), PIECE_RECORDS):
+                yield records[start : start + PIECE_RECORDS], len(piece)
 
     async def _durable(self, stored: Future[Outcomes]) -> None:
         """Return when every event of an append is durable; raise the first failure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import random
 import resource
@@ -40,6 +41,12 @@ CACHE_SECONDS = 0.5
 # 5 ms a busy event loop makes every group of appends wait that long after its fdatasync.
 _SWITCH_SECONDS = 0.0005
 
+# glibc gives blocks over 128 KiB back to the system when they are freed, and a batch's body, lines
+# and log records are such blocks: 200 page faults a request, a seventh of the time of a batch of
+# 700 kB. The numbers are those of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 64 << 20
+_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES = -3, 32 << 20
+
 # Files that are not connections over HTTP: the log, gRPC, Python's own.
 _OTHER_FILES = 256
 _MOST_CONNECTIONS = 8_192
@@ -54,6 +61,7 @@ def serve(settings: Settings) -> None:
     Raises `BadSetting` and the errors of the log if it cannot start.
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
+    reuse_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
@@ -98,6 +106,14 @@ def create_door(settings: Settings, appender: Appender, keyring: Keyring) -> Doo
     chance = random.Random(secrets.randbits(128))  # noqa: S311
     new_ids = Uuid7(machine_clock, chance.getrandbits)
     return Door(appender, keyring, limits, clock=machine_clock, new_ids=new_ids)
+
+
+def reuse_memory() -> None:
+    """Let freed memory be used again instead of giving it back, where the C library is glibc."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        set_option(_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES)
 
 
 def listen(host: str, port: int) -> socket.socket:

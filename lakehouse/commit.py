@@ -134,6 +134,15 @@ def after_failure(
     return Next.REBUILD if unmoved and same_schema else Next.REPLAN
 
 
+def refuse_rolled_back(view: TableView) -> None:
+    """Raise `TableChanged` if the table lost what its marks say it has."""
+    if view.rolled_back:
+        raise TableChanged(
+            f"a table of {view.collection} was rolled back: its marks say that events landed "
+            "which it no longer has"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """What quarantine has of a batch that was begun before.
@@ -255,7 +264,7 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> pa.Table:
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
-        _refuse_rolled_back(view)
+        refuse_rolled_back(view)
         # One load serves the look and the commit: nobody can quarantine anything in between.
         held = held_by_quarantine(table, view, batch.starts)
         rows, quarantined = settle(
@@ -282,7 +291,7 @@ def _main_last(lake: Lake, batch: Batch, rows: pa.Table, clock: Clock) -> Commit
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
         _refuse_other_table(view, batch.based_on)
-        _refuse_rolled_back(view)
+        refuse_rolled_back(view)
         landed = sent.landed(table.metadata)
         step = after_failure(
             own_snapshot_seen=landed,
@@ -471,10 +480,7 @@ def _evolved(metadata: TableMetadata, shape: Struct) -> Schema | None:
 
 
 def _load(lake: Lake, name: Identifier) -> Table:
-    try:
-        table = lake.table(name)
-    except Exception as error:
-        raise EngineUnavailable(f"the catalog does not answer: {type(error).__name__}") from error
+    table = lake.table(name)
     if table is None:
         raise TableChanged(f"the table {'.'.join(name)} is gone")
     return table
@@ -483,14 +489,6 @@ def _load(lake: Lake, name: Identifier) -> Table:
 def _refuse_other_table(view: TableView, based_on: TableView) -> None:
     if view.uuid != based_on.uuid:
         raise TableChanged(f"the table of {view.collection} was replaced by another one")
-
-
-def _refuse_rolled_back(view: TableView) -> None:
-    if view.rolled_back:
-        raise TableChanged(
-            f"a table of {view.collection} was rolled back: its marks say that events landed "
-            "which it no longer has"
-        )
 
 
 def _kept_changing(batch: Batch) -> EngineUnavailable:

@@ -141,11 +141,17 @@ class Lake:
         return self._view(collection, quarantine_table(collection))
 
     def table(self, name: Identifier) -> Table | None:
-        """Load a table by its name; None where there is none."""
+        """Load a table by its name; None where there is none.
+
+        Raises `EngineUnavailable` if the catalog or its files do not answer.
+        """
         try:
             loaded = self._load(name)
         except NoSuchTableError:
             return None
+        except Exception as error:
+            kind = type(error).__name__
+            raise EngineUnavailable(f"the catalog does not answer: {kind}") from error
         # Commits go through this lake's catalog, whichever one made the table.
         return Table(
             name, loaded.metadata, loaded.metadata_location, loaded.io, self.catalog, loaded.config
@@ -183,8 +189,8 @@ class Lake:
     ) -> None:
         """Keep a snapshot of the collection's table, with all its files, until it is unpinned.
 
-        With `quarantine` it is one of its quarantine table. Raises `NotFound` if there is no such snapshot (any more), `AlreadyExists` if the name
-        pins another one.
+        With `quarantine` it is one of its quarantine table. Raises `NotFound` if there is no such
+        snapshot (any more), `AlreadyExists` if the name pins another one.
         """
         for _ in self.patience.attempts():
             table = self._existing(collection, quarantine=quarantine)

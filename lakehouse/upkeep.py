@@ -42,7 +42,6 @@ ORPHAN_AGE: Micros = 3 * 86_400_000_000
 
 # A landing beside it commits every few seconds; each try here takes some 50 ms.
 _RETRIES = {
-    "commit.retry.num-retries": "50",
     "commit.retry.min-wait-ms": "20",
     "commit.retry.max-wait-ms": "1000",
     "commit.retry.total-timeout-ms": "60000",
@@ -141,11 +140,13 @@ def compact(
     new_name: Callable[[], str],
     target: int = TARGET_BYTES,
     fewest: int = FEWEST_FILES,
+    retries: int = 50,
 ) -> Compacted:
     """Merge the data files smaller than `below` bytes, day by day, into files of about `target`.
 
-    Rows stay the same, sorted by their log position; what lands meanwhile is kept. `new_name`
-    gives a file a name that nobody else gives.
+    Rows stay the same, sorted by their log position; what lands meanwhile is kept, and a commit
+    that meets another one is tried again `retries` times. `new_name` gives a file a name that
+    nobody else gives.
     """
     done = Compacted()
     tried: set[str] = set()
@@ -163,7 +164,7 @@ def compact(
             return done
         group = [tasks[file.path] for file in groups[0]]
         tried.update(task.file.file_path for task in group)
-        merged = _merge(lake, table, group, new_name())
+        merged = _merge(lake, _patient(table, retries), group, new_name())
         tried.update(merged)
         done = (
             Compacted(done.read + len(group), done.written + len(merged), done.given_up)
@@ -260,7 +261,7 @@ def _merge(lake: Lake, table: Table, group: Sequence[FileScanTask], name: str) -
             parts.append(read(stream, arrow))
     rows = _in_log_order(pa.concat_tables(parts))
     files = write_days(table, schema, rows, name=name, dense=True)
-    rewriting = _Rewriting(_patient(table))
+    rewriting = _Rewriting(table)
     overwrite = rewriting.update_snapshot({"penstock.upkeep": "compact"}).overwrite()
     for task in group:
         overwrite.delete_data_file(task.file)
@@ -278,9 +279,10 @@ def _merge(lake: Lake, table: Table, group: Sequence[FileScanTask], name: str) -
     return [file.file_path for file in files]
 
 
-def _patient(table: Table) -> Table:
+def _patient(table: Table, retries: int) -> Table:
     """Answer the table with retries on, in memory only."""
-    properties = {**table.metadata.properties, **_RETRIES}
+    wanted = {**_RETRIES, "commit.retry.num-retries": str(retries)}
+    properties = {**table.metadata.properties, **wanted}
     metadata = table.metadata.model_copy(update={"properties": properties})
     return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog)
 

@@ -8,7 +8,7 @@ from assets.stores import stores_of_environment
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE
 from penstock.logs import set_up_logs
-from replay.job import replay
+from replay.job import REPLAYS, replay
 
 TEND_EVERY = "*/10 * * * *"
 CHECK_EVERY = "5-59/10 * * * *"
@@ -41,6 +41,12 @@ def definitions() -> dg.Definitions:
                 group_name="lake",
                 kinds={"iceberg", "parquet"},
                 description="Events that could not become rows, with stage and reason.",
+            ),
+            dg.AssetSpec(
+                REPLAYS,
+                group_name="replays",
+                description="The books of every replay; each attempt is a row of the collection "
+                "penstock_system.replay_attempts.",
             ),
         ],
         asset_checks=[jobs.books],

@@ -11,7 +11,5 @@ COLLECTIONS = dg.DynamicPartitionsDefinition(name="collection")
 
 LAND = "land"
 UPKEEP = "upkeep"
-REPLAY = "replay"
 
 LANE_TAG = "penstock/lane"
-REPLAY_TAG = "penstock/replay_id"

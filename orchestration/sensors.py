@@ -8,12 +8,13 @@ import dagster as dg
 
 from assets.stores import Stores
 from orchestration import lanes
-from orchestration.keys import LAND, LANE_TAG, REPLAY, REPLAY_TAG
+from orchestration.keys import LAND, LANE_TAG
 from orchestration.lanes import LiveRun
 from penstock.clock import machine_clock
 from penstock.envelope import Micros
 from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import wants_a_run
+from replay.job import REPLAY, REPLAY_TAG
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,

@@ -23,7 +23,7 @@ def generate(into: Path) -> list[Path]:
     names they have inside this package. Raises `RuntimeError` if protoc fails or wrote another
     text than expected.
     """
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # type: ignore[import-untyped] # it has no types
 
     sources = sorted(path.relative_to(ROOT) for path in FOLDER.glob("*.proto"))
     options = ["protoc", f"-I{ROOT}", f"--python_out={into}", f"--pyi_out={into}"]

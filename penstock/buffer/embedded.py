@@ -71,19 +71,23 @@ class EmbeddedAppender:
     ) -> None:
         """Take the log, or make one.
 
-        Raises `BadSetting` while another process holds it, and `LogDamaged` if something that was
-        durable cannot be read. `files` and `boot` are for tests.
+        Raises `BadSetting` while another process holds it, `LogDamaged` if something that was
+        durable cannot be read, and `LogUnavailable` if the disk does not let it. `files` and
+        `boot` are for tests.
         """
         self._max_waiting = max_waiting_bytes
         self._clock = clock
         self._trim_seconds = trim_seconds
-        self._writer = Writer(
-            Path(folder),
-            files=files or Disk(),
-            boot=boot or this_boot(),
-            new_log_id=uuid4(),
-            segment_bytes=segment_bytes,
-        )
+        try:
+            self._writer = Writer(
+                Path(folder),
+                files=files or Disk(),
+                boot=boot or this_boot(),
+                new_log_id=uuid4(),
+                segment_bytes=segment_bytes,
+            )
+        except OSError as error:
+            raise LogUnavailable(f"the log in {folder} cannot be opened: {error}") from error
         self._queue: deque[_Call] = deque()
         self._waiting = 0
         self._closed = False

@@ -105,8 +105,9 @@ class DiskFile:
             os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+        """Let go of the file; its number may soon be another file's."""
+        fd, self._fd = self._fd, -1
+        os.close(fd)
 
 
 class Disk:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,13 @@ from penstock.envelope import CollectionId, Extent
 
 # Closed segments whose frames are kept in mind: a reader moves forward through one or two.
 _LOADED = 8
-# Frames of a collection that stand this close are read at once, with what lies between them.
-_GAP = 64 << 10
-_RUN = 4 << 20
+# Bytes and frames that are looked up at once; asking again costs as much as ten small frames.
+_RUN_BYTES = 4 << 20
+_RUN_FRAMES = 4096
+# Frames that stand this close are read at once, with what lies between: 16 KiB are copied in the
+# time that another read takes.
+_GAP = 16 << 10
+_READ = 1 << 20
 
 
 class Gone(Exception):
@@ -33,7 +38,7 @@ class Place(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Frames of one collection in one segment, in order and so close that one read gets them."""
+    """Frames of one collection in one segment, in order."""
 
     base: int
     places: Sequence[Place]
@@ -125,7 +130,7 @@ class Index:
 
     def __init__(self, folder: Path, log_id: str) -> None:
         self.log_id = log_id
-        self.seed = frames.seed_of(log_id)
+        self._seed = frames.seed_of(log_id)
         self.end = 0
         self._folder = folder
         self._trims = 0
@@ -143,7 +148,7 @@ class Index:
             if not bases or bases[-1] != tip:
                 raise segments.damaged(tip, end, "the segment is missing")
             self._segments = [
-                known.get(base) or _Segment(self._folder, base, self.seed, closed=base != tip)
+                known.get(base) or _Segment(self._folder, base, self._seed, closed=base != tip)
                 for base in bases
             ]
             self._trims = trims
@@ -187,18 +192,13 @@ class Index:
         segment = self._load(place)
         at = segment.places[collection]
         first = bisect_right(at.firsts, offset) - 1
-        last = first + 1
-        begin = at.addresses[first]
-        total = at.sizes[first]
-        while (
-            last < len(at.firsts)
-            and total < room
-            and at.firsts[last] < stop
-            and at.addresses[last] - at.addresses[last - 1] - at.sizes[last - 1] <= _GAP
-            and at.addresses[last] + at.sizes[last] - begin <= _RUN
-        ):
-            total += at.sizes[last]
-            last += 1
+        last = min(bisect_left(at.firsts, stop), first + _RUN_FRAMES)
+        room = min(room, _RUN_BYTES)
+        for place in range(first, last):
+            room -= at.sizes[place]
+            if room <= 0:
+                last = place + 1
+                break
         places = map(Place, at.addresses[first:last], at.sizes[first:last])
         return Run(segment.base, list(places), stop)
 
@@ -210,15 +210,23 @@ class Index:
         segment = self._segments[place]
         if place + 1 == len(self._segments):
             return segment
-        following = self._segments[place + 1]
-        segment.look(following.base)
-        if segment.ends != following.starts:
-            raise segments.damaged(segment.base, following.base, "the segment ends too early")
+        segment.look(self._segments[place + 1].base)
         self._loaded.pop(segment.base, None)
         self._loaded[segment.base] = segment
         if len(self._loaded) > _LOADED:
             self._loaded.pop(next(iter(self._loaded))).forget()
         return segment
+
+
+def close_together(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """Cut a row of frames into such rows as are worth one read of about a megabyte."""
+    begin = 0
+    for at, (before, place) in enumerate(pairwise(places), 1):
+        gap = place.address - before.address - before.size
+        if gap > _GAP or place.address + place.size - places[begin].address > _READ:
+            yield places[begin:at]
+            begin = at
+    yield places[begin:]
 
 
 def open_segment(path: Path) -> FileIO:

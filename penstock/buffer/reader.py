@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,8 @@ from uuid import UUID
 
 from penstock.buffer import Portion, frames, published, released, segments
 from penstock.buffer.files import Disk
-from penstock.buffer.index import Gone, Index, Run, open_segment
+from penstock.buffer.frames import Frame
+from penstock.buffer.index import Gone, Index, Run, close_together, open_segment
 from penstock.codec import Gathering
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import LogChanged, LogDamaged, LogTruncated, LogUnavailable
@@ -117,12 +118,13 @@ class EmbeddedBuffer:
             identity = segments.read_identity(self._folder)
             if identity is None:
                 return None
+            log_id = str(identity.log_id)
             data, file = seen
-            state = published.newest(data, identity.log_id)
+            state = published.newest(data, log_id)
             if state and state.boot == self._boot:
                 end, tip = state.end, state.tip
             else:
-                found = segments.survey(self._folder, identity.log_id, state, self._boot)
+                found = segments.survey(self._folder, log_id, state, self._boot)
                 end, tip = found.end, found.tip
                 if self._look() != seen:
                     # A writer has started meanwhile and may have written what it has not synced.
@@ -130,12 +132,12 @@ class EmbeddedBuffer:
             index = self._index
             if (
                 index is None
-                or index.log_id != identity.log_id
+                or index.log_id != log_id
                 or end < index.end
                 or (self._seen and self._seen[1] != file)
             ):
                 # Nothing yet, or another folder was put in the place of this one.
-                index = Index(self._folder, identity.log_id)
+                index = Index(self._folder, log_id)
             index.advance(end, tip=tip, trims=state.trims if state else 0)
             self._index, self._seen = index, seen
             return index
@@ -155,31 +157,39 @@ class EmbeddedBuffer:
 
     def _gather(self, run: Run, mark: Mark, max_bytes: int, gathering: Gathering) -> Mark:
         """Add the records of a run from the mark on; answer the mark behind them."""
-        seed = frames.seed_of(mark.log_id)
-        begin = run.places[0].address
-        span = run.places[-1].address + run.places[-1].size - begin
-        try:
-            with open_segment(segments.segment_path(self._folder, run.base)) as file:
-                data = segments.read_bytes(file, begin - run.base, span)
-        except OSError as error:
-            raise LogUnavailable(f"the log in {self._folder} cannot be read") from error
-        if len(data) < span:
-            raise Gone
-        view = memoryview(data)
-        for address, size in run.places:
+        for frame, block in self._frames(run, frames.seed_of(mark.log_id)):
             room = max_bytes - gathering.payload_bytes
             if mark.next >= run.stop or room <= 0:
                 break
-            frame = frames.parse_header(data, address - begin, address, seed)
-            block = frames.whole(frame, view[address - begin :]) if frame else None
-            if frame is None or block is None or frame.size != size:
-                raise segments.damaged(run.base, address, "the frame is not what was written")
             start = mark.next - frame.first
             stop = min(run.stop - frame.first, frame.events)
             stop = gathering.add(block, frame.first, start, stop, max_bytes=room)
             print_ = frames.fingerprint(frame.incarnation, frame.crc)
             mark = Mark(mark.log_id, mark.partition, frame.first + stop, print_)
         return mark
+
+    def _frames(self, run: Run, seed: int) -> Iterator[tuple[Frame, memoryview]]:
+        """Yield the frames of a run with their bodies, from a few large reads."""
+        try:
+            with open_segment(segments.segment_path(self._folder, run.base)) as file:
+                for places in close_together(run.places):
+                    begin = places[0].address
+                    span = places[-1].address + places[-1].size - begin
+                    data = segments.read_bytes(file, begin - run.base, span)
+                    if len(data) < span:
+                        raise Gone
+                    view = memoryview(data)
+                    # Rows hold on to what they were cut from; that must not be mostly others'.
+                    sparse = 2 * sum(place.size for place in places) < span
+                    for address, _ in places:
+                        frame = frames.parse_header(data, address - begin, address, seed)
+                        block = frames.whole(frame, view[address - begin :]) if frame else None
+                        if frame is None or block is None:
+                            what = "the frame is not what was written"
+                            raise segments.damaged(run.base, address, what)
+                        yield frame, memoryview(bytes(block)) if sparse else block
+        except OSError as error:
+            raise LogUnavailable(f"the log in {self._folder} cannot be read") from error
 
 
 def _next_run(

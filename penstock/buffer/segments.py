@@ -46,7 +46,7 @@ _BODIES = 4 << 20
 class Identity(msgspec.Struct, frozen=True):
     """Which log this is. The id stays; each life of a writer has a higher incarnation."""
 
-    log_id: str
+    log_id: UUID
     incarnation: int
 
 

@@ -91,7 +91,7 @@ class Writer:
         identity = segments.read_identity(self._folder)
         if identity is None and segments.list_bases(self._folder):
             raise LogDamaged(f"the log in {self._folder} has segments, but no identity")
-        self.log_id = identity.log_id if identity else new_log_id
+        self.log_id = str(identity.log_id) if identity else new_log_id
         self._incarnation = identity.incarnation if identity else 0
         self._seed = frames.seed_of(self.log_id)
 
@@ -136,7 +136,7 @@ class Writer:
         return path.stat().st_size == start.head_size
 
     def _begin_incarnation(self) -> None:
-        identity = segments.Identity(self.log_id, self._incarnation + 1)
+        identity = segments.Identity(UUID(self.log_id), self._incarnation + 1)
         path = self._folder / segments.IDENTITY
         replace(self._files, path, msgspec.json.encode(identity), scratch="new")
         self._files.sync_folder(self._folder)

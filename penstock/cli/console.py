@@ -22,14 +22,20 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
 
+# Where nobody looks at a terminal, nothing has to be cut to its width.
+_FILE_WIDTH = 200
+
+
 def out() -> Console:
     """Answer the console of results (stdout)."""
-    return Console(highlight=False, soft_wrap=True)
+    width = None if sys.stdout.isatty() else _FILE_WIDTH
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def err() -> Console:
     """Answer the console of progress and errors (stderr)."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    width = None if sys.stderr.isatty() else _FILE_WIDTH
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def print_json(value: Any) -> None:

@@ -37,6 +37,8 @@ class Program:
     argv: tuple[str, ...]
     port: int | None = None
     """The TCP port it listens on once it is ready; None: ready as soon as it runs."""
+    after: str | None = None
+    """The program that has to be ready before this one is started."""
     patience: float = 90.0
     """Seconds it may take to get ready."""
 
@@ -114,9 +116,13 @@ class Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True)
         try:
             begun = time.monotonic()
+            waiting = {program.name: program for program in self._programs}
             for program in self._programs:
+                if program.after is not None and program.after in waiting:
+                    self._wait_ready(waiting.pop(program.after))
+                    told(program.after, time.monotonic() - begun)
                 self._children[program.name] = self._launch(program)
-            for program in self._programs:
+            for program in waiting.values():
                 self._wait_ready(program)
                 told(program.name, time.monotonic() - begun)
         except BaseException:
@@ -138,7 +144,7 @@ class Supervisor:
         """Make `watch` return; safe in a signal handler."""
         self._stopping.set()
 
-    def stop(self, patience: float = 10.0) -> None:
+    def stop(self, patience: float = 6.0) -> None:
         """End all programs and what they started, last one first; kill what lingers."""
         self._stopping.set()
         for child in reversed(list(self._children.values())):

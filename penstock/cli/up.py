@@ -139,6 +139,8 @@ def programs(settings: Settings, *, code_port: int) -> list[Program]:
                 *(python, "-m", "dagster._daemon", "run", "--workspace", workspace),
                 *("--log-level", "warning"),
             ),
+            # Both make Dagster's database when there is none, and get in each other's way.
+            after="dagster-webserver",
         ),
     ]
 

@@ -34,9 +34,15 @@ _Rows = TypeVar("_Rows", pa.Array, pa.RecordBatch)
 REASON_KEY = "penstock_reason"
 """The metadata in which a door says why it wants an event in quarantine."""
 
-_NOTES = 20_000
+# Rows that are checked with one and the same knowledge: few at first, so that what they teach
+# helps with the others.
 _FIRST_BLOCK, _BLOCK = 256, 8_192
-_ROOM_LEAST, _ROOM_RATIO = 4_096, 16
+# Unknown fields of a batch that notes are kept on, some 500 bytes each.
+_NOTES = 20_000
+# Characters that the misfits of an event may take: at least, and per byte of its payload. A path
+# is repeated for each leaf: 1 MB that is half a key and half a list would make 100 GB.
+_ROOM_LEAST, _ROOM_RATIO = 1_024, 16
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -182,10 +188,7 @@ class _Sorting:
         self._misfits = MisfitColumn()
 
     def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Answer the payloads of all rows, the first row of each block with it.
-
-        The first block is small, so that what it teaches helps with the others.
-        """
+        """Answer the payloads of all rows, block by block, each with its first row."""
         start, size = 0, _FIRST_BLOCK
         while start < len(self._payloads):
             yield start, self._payloads.slice(start, size).to_pylist()
@@ -209,7 +212,7 @@ class _Sorting:
             if text[:1] == b"{":
                 return Raw(text)
             self._bare.add(row)
-            misfits = Misfits(_room(payload))
+            misfits = _misfits_of(payload)
             misfits.add(value_of(text), None)
             self._misfits.put(row, misfits.leaves)
         except Refused as refused:
@@ -219,9 +222,9 @@ class _Sorting:
     def split(self, rows: Sequence[int], top: Place) -> None:
         """Part these objects into what the columns can hold and misfits."""
         for row, payload in zip(rows, self._payloads_of(rows), strict=True):
-            misfits = Misfits(_room(payload))
+            misfits = _misfits_of(payload)
             try:
-                self._fitting[row] = _encode(fit_object(Raw(payload.strip()), top, misfits))
+                self._fitting[row] = _encode(fit_object(Raw(payload), top, misfits))
             except Refused as refused:
                 self._refuse(row, refused)
             else:
@@ -296,12 +299,8 @@ class _Sorting:
             yield from self._payloads.take(pa.array(rows[start : start + _BLOCK])).to_pylist()
 
 
-def _room(payload: bytes) -> int:
-    """Answer how many characters the misfits of a document may take.
-
-    A path is repeated for each leaf: 1 MB that is half a key and half a list would make 100 GB.
-    """
-    return _ROOM_LEAST + _ROOM_RATIO * len(payload)
+def _misfits_of(payload: bytes) -> Misfits:
+    return Misfits(_ROOM_LEAST + _ROOM_RATIO * len(payload))
 
 
 def _wishes(batch: pa.RecordBatch) -> dict[int, _Verdict]:

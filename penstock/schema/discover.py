@@ -19,6 +19,9 @@ from penstock.schema.gate import decode_list, decode_object, value_of
 from penstock.schema.names import clash_form, column_name, key_of, nameable
 from penstock.schema.shape import EMPTY, Kind, Leaf, List, Struct, Type, below, count_columns
 
+MOST_BLANKS = 256
+"""Blank fields of one object that are let pass: each makes the check a little slower."""
+
 _KINDS: dict[type, Kind] = {bool: "bool", int: "long", Raw: "double", str: "string"}
 
 
@@ -189,7 +192,7 @@ class _Growth:
                 element = self.new(seen.element or Seen(), f"{path}[]", depth + 1)
                 if element is not None:
                     return List(element)
-            elif self._room > 0:
+            else:
                 self._room -= 1
                 self.added.append(Added(path, _KINDS[form], first))
                 return Leaf(_KINDS[form])
@@ -217,7 +220,7 @@ def blanks(kind: Type, seen: Seen) -> Blank:
             for key, field in seen.fields.items():
                 column = columns.get(key)
                 if column is None:
-                    if field.leafless and nameable(key):
+                    if len(fields) < MOST_BLANKS and field.leafless and nameable(key):
                         fields.append((key, _all_blank(field)))
                 elif (beside := blanks(column, field)) != NO_BLANKS:
                     fields.append((key, beside))

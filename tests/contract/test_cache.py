@@ -214,6 +214,26 @@ def test_a_change_made_elsewhere_is_caught_up_with(cache: Cache, tmp_path: Path)
     assert cache.read() is second
 
 
+def test_an_older_state_published_by_another_process_is_put_right(
+    cache: Cache, url: str, tmp_path: Path
+) -> None:
+    """Two processes that publish at once may leave the older one; doors must not keep it."""
+    store = open_store(f"sqlite:///{tmp_path / 'metadata.db'}")
+    publisher = Publisher(store, cache)
+    store.add_token(token(1))
+    older = store.known()
+    store.revoke_token("main", "t1", NOON)
+    publisher.publish()
+    open_cache(url).publish(older)
+
+    publisher.catch_up()
+    expected = store.known()
+    store.close()
+
+    assert cache.read() == expected
+    assert expected.tokens == ()
+
+
 class HesitantStore:
     """Knows a newer version each time, and is slow to tell the first one."""
 

@@ -23,6 +23,7 @@ from lakes import (
     mark_of,
     new_lake,
     offsets,
+    tend_once_in_process,
 )
 
 from assets.checks import check_conservation, check_marks
@@ -92,6 +93,20 @@ def test_a_landing_that_is_killed_again_and_again_comes_to_its_end(home: Path) -
     assert finished(after) == 0
 
     assert_each_once(home)
+
+
+@pytest.mark.parametrize("point", ["mid_parquet", "compact_before_commit", "expire_mid"])
+def test_upkeep_that_is_killed_leaves_the_table_as_it_was(home: Path, point: str) -> None:
+    """It may be killed at any time and begin anew; what it had written is an orphan."""
+    work = child(land_in_process, home, None, BATCH_BYTES)
+    work.start()
+    assert finished(work) == 0
+
+    for fault, code in ((f"{point}:1:kill", -signal.SIGKILL), (None, 0)):
+        upkeep = child(tend_once_in_process, home, fault)
+        upkeep.start()
+        assert finished(upkeep) == code
+        assert_each_once(home)
 
 
 def test_the_check_would_find_a_doubled_and_a_lost_event(home: Path) -> None:

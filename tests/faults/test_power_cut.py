@@ -311,3 +311,65 @@ def test_a_seeded_bug_is_found(tmp_path: Path, writer: type[Writer], disk: type[
 
     with pytest.raises((Broken, Stopped)):
         live()
+
+
+def appended(folder: Path, disk: PowerDisk, payloads: list[str]) -> Writer:
+    """Write each payload into a segment of its own, and leave the writer open."""
+    writer = Writer(folder, files=disk, boot=UUID(int=1), new_log_id=LOG, segment_bytes=1)
+    for payload in payloads:
+        writer.commit([Parcel(COLLECTIONS[0], encode([event(payload)]), 1)])
+    return writer
+
+
+def payloads_of(reader: EmbeddedBuffer) -> list[bytes]:
+    extent = reader.extents(COLLECTIONS[0])[0]
+    mark = Mark(str(LOG), 0, extent.start, "")
+    rows = reader.read(COLLECTIONS[0], mark, end=extent.end, max_bytes=1 << 20).rows
+    payloads: list[bytes] = rows.column("payload").to_pylist()
+    return payloads
+
+
+def test_a_log_copied_here_is_durable_once_it_is_opened(tmp_path: Path) -> None:
+    """A restored backup is in memory only; landing reads it, and the power goes."""
+    folder = tmp_path / "log"
+    appended(folder, PowerDisk(tmp_path, Random(0)), ["a", "b", "c"]).close()
+    disk = PowerDisk(tmp_path, Random(0), synced=False)
+    disk.sync_folder(tmp_path)
+
+    Writer(folder, files=disk, boot=UUID(int=2), new_log_id=LOG, segment_bytes=1).close()
+    seen = payloads_of(EmbeddedBuffer(folder, boot=UUID(int=2)))
+    disk.cut(tmp_path / "after", harsh=True)
+
+    assert seen == [b"a", b"b", b"c"]
+    assert payloads_of(EmbeddedBuffer(tmp_path / "after" / "log", boot=UUID(int=3))) == seen
+
+
+class KeepsTheLastChange(PowerDisk):
+    """Of names that changed and were not synced, only the last change is on the disk."""
+
+    def cut(self, into: Path, *, harsh: bool = True) -> None:
+        for _, changes in self.changes[-1:]:
+            self._keep(changes)
+        super().cut(into, harsh=harsh)
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_a_trimmed_log_has_no_hole(tmp_path: Path, step: int) -> None:
+    """The power goes while segments are let go; the disk need not keep the order."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    disk = KeepsTheLastChange(folder, Random(0))
+    writer = appended(folder, disk, list("abcde"))
+    reader = EmbeddedBuffer(folder, boot=UUID(int=1))
+    mark = reader.read(COLLECTIONS[0], start_of(str(LOG), 0), end=3, max_bytes=9).mark
+    reader.release(COLLECTIONS[0], [mark])
+    writer.trim(0)
+    disk.unplug_in(step)
+    with suppress(Unplugged):
+        writer.trim(released.KEPT_AFTER_RELEASE)
+    os.close(writer._lock)
+    disk.cut(tmp_path / "after")
+
+    left = payloads_of(EmbeddedBuffer(tmp_path / "after", boot=UUID(int=2)))
+    assert left == [b"a", b"b", b"c", b"d", b"e"][-len(left) :]
+    assert len(left) >= 2

@@ -12,17 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from uuid import UUID
 
 import pytest
 from builders import FLIGHTS, event
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from power_disk import PowerDisk
 
 from penstock.buffer import open_appender, open_buffer, start_of
 from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
 from penstock.buffer.files import Disk, DiskFile, File
+from penstock.buffer.index import Place, close_together
 from penstock.envelope import CollectionId, Extent, Mark, Micros, Position
 from penstock.errors import (
     BadSetting,
@@ -417,6 +421,24 @@ def test_a_full_disk_recovers_by_itself(folder: Path, opened: Callable, step: in
     assert len(segments(folder)) <= 4
 
 
+@pytest.mark.parametrize("step", range(1, 14))
+def test_a_log_that_cannot_be_opened_is_tried_again(folder: Path, step: int) -> None:
+    """A door that starts on a full disk ends with a sentence, and starts well later."""
+    disk = broken(folder)
+    disk.fail_in(step, errno.ENOSPC)
+    try:
+        first = EmbeddedAppender(folder, files=disk)
+    except LogUnavailable as error:
+        assert "refused by the test" in str(error)  # noqa: PT017 - there are fewer steps than 13
+    else:
+        first.close()
+
+    appender = EmbeddedAppender(folder, files=disk)
+    assert put(appender, "a") == [0]
+    appender.close()
+    assert texts(EmbeddedBuffer(folder)) == ["a"]
+
+
 def test_nothing_becomes_of_bytes_whose_sync_failed(folder: Path, opened: Callable) -> None:
     """They are still in memory and a next sync would succeed: a restart must not believe it."""
     disk = broken(folder)
@@ -547,8 +569,12 @@ def test_a_log_put_in_the_place_of_another_is_noticed(
     assert texts(buffer) == ["c", "d", "e"]
 
 
-def test_a_restored_backup_is_noticed_once_it_went_on(folder: Path, opened: Callable) -> None:
-    """The same id and the same offsets, other records: only the fingerprint can tell."""
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_restored_backup_is_noticed(folder: Path, opened: Callable, looks: bool) -> None:
+    """The same id and the same offsets, other records: only the fingerprint can tell.
+
+    A reader that lives on may look between the restore and the next event, or not.
+    """
     put(first := opened(folder), "a")
     first.close()
     backup = folder.parent / "backup"
@@ -563,8 +589,9 @@ def test_a_restored_backup_is_noticed_once_it_went_on(folder: Path, opened: Call
     shutil.rmtree(folder)
     backup.rename(folder)
 
-    with pytest.raises(LogChanged, match="ahead of the log"):
-        buffer.read(FLIGHTS, marks[1], end=9, max_bytes=9)
+    if looks:
+        with pytest.raises(LogChanged, match="ahead of the log"):
+            buffer.read(FLIGHTS, marks[1], end=9, max_bytes=9)
     put(opened(folder), "x", "y", "z")
 
     for reader in (buffer, EmbeddedBuffer(folder)):
@@ -647,7 +674,7 @@ def test_a_reader_that_looks_while_a_writer_starts_sees_nothing_unsynced(
 
     reader = Interrupted(folder, start_and_write, boot=NEXT_BOOT)
     try:
-        assert texts(reader) == ["a"]
+        assert reader.extents(FLIGHTS) == {0: Extent(0, 1)}
     finally:
         disk.gate.set()
     wait_for(lambda: texts(reader) == ["a", "not durable"])
@@ -675,6 +702,44 @@ def test_a_reader_crosses_many_segments(folder: Path, opened: Callable) -> None:
         for end in (120, 0, 77, 3, 119, 40, 1):
             assert texts(reader, mark=marks[end]) == sent[end:]
     assert buffer.extents(ORDERS) == {0: Extent(0, 20)}
+
+
+def test_frames_among_many_others_are_read_in_bounded_pieces(
+    folder: Path, opened: Callable
+) -> None:
+    """Hundreds of collections share the segments; reading one must not hold all the others."""
+    appender = opened(folder)
+    others = [CollectionId("other", f"c{number}") for number in range(8)]
+    futures = []
+    for number in range(400):
+        futures.append(appender.append(FLIGHTS, [event(f"{number}")]))
+        futures += [appender.append(other, [event("x" * 900)]) for other in others]
+        futures[-1].result(timeout=20)
+    for future in futures:
+        future.result(timeout=20)
+    buffer = EmbeddedBuffer(folder)
+
+    assert texts(buffer) == [str(number) for number in range(400)]
+    for other in others:
+        assert texts(buffer, other) == ["x" * 900] * 400
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 400_000)), min_size=1))
+def test_reads_cover_all_frames_once(gaps_and_sizes: list[tuple[int, int]]) -> None:
+    """Whatever lies between, and however large they are."""
+    places, at = [], 0
+    for gap, size in gaps_and_sizes:
+        places.append(Place(at + gap, size))
+        at += gap + size
+
+    rows = list(close_together(places))
+
+    assert [place for row in rows for place in row] == places
+    for row in rows:
+        assert len(row) == 1 or row[-1].address + row[-1].size - row[0].address <= 1 << 20
+        for before, place in pairwise(row):
+            assert place.address - before.address - before.size <= 16 << 10
 
 
 def test_large_portions_take_many_reads(folder: Path, opened: Callable) -> None:
@@ -706,6 +771,15 @@ def test_a_missing_segment_is_loud(folder: Path, opened: Callable) -> None:
     segments(folder)[0].unlink()
     with pytest.raises(LogTruncated):
         EmbeddedBuffer(folder).read(FLIGHTS, mark, end=9, max_bytes=99)
+
+
+def test_an_identity_that_names_no_log_is_damage(folder: Path, opened: Callable) -> None:
+    """Better no log than one whose name nobody can compare."""
+    opened(folder).close()
+    (folder / "identity").write_text('{"log_id":"a","incarnation":1}')
+
+    with pytest.raises(LogDamaged, match="does not say which log"):
+        EmbeddedBuffer(folder).collections()
 
 
 def test_no_file_stays_open(folder: Path) -> None:

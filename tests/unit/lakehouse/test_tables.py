@@ -10,13 +10,13 @@ import pytest
 from builders import FLIGHTS
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import MAIN, Tampered, batch_of, log_of, new_lake, numbered, put
+from lakes import BROKEN, MAIN, Tampered, batch_of, log_of, new_lake, numbered, put
 
 from lakehouse import Lake, TableView
 from lakehouse.tables import mark_properties, marks_of, rolled_back
 from lakehouse.upkeep import expire
 from penstock.envelope import SYSTEM_TEAM, CollectionId, Mark
-from penstock.errors import AlreadyExists, NotFound
+from penstock.errors import AlreadyExists, EngineUnavailable, NotFound
 from penstock.schema.shape import Leaf, Struct
 
 marks = st.builds(
@@ -69,6 +69,18 @@ def filled(folder: Path, count: int = 3) -> tuple[Lake, TableView]:
         put(lake, batch_of(log, view, upto=upto))
         view = lake.view(FLIGHTS) or view
     return lake, view
+
+
+def test_a_catalog_that_does_not_answer_is_no_empty_lake(tmp_path: Path) -> None:
+    """Taken for a missing table, landing would make a second one and begin anew."""
+    lake, _ = filled(tmp_path, 1)
+
+    class Away(Tampered):
+        def load_table(self, name: object) -> object:
+            raise ConnectionError("refused")
+
+    with pytest.raises(EngineUnavailable):
+        Lake(Away(lake.catalog)).view(FLIGHTS)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_there_is_no_view_before_the_first_landing(tmp_path: Path) -> None:
@@ -144,6 +156,21 @@ def test_a_pin_keeps_a_snapshot_until_it_is_taken_away(tmp_path: Path) -> None:
     lake.unpin(FLIGHTS, "replay-1")
     assert expire(lake, MAIN, keep=1) == 1
     assert lake.pins(FLIGHTS) == {}
+
+
+def test_a_snapshot_of_quarantine_is_pinned_for_itself(tmp_path: Path) -> None:
+    """Quarantined events are replayed, too; the same name may pin one of each table."""
+    lake = new_lake(tmp_path)
+    put(lake, batch_of(log_of(*numbered(1), BROKEN), lake.create(FLIGHTS)))
+    aside = lake.quarantine_view(FLIGHTS)
+    assert aside is not None
+
+    lake.pin(FLIGHTS, aside.snapshot_id or 0, "replay-1", quarantine=True)
+
+    assert lake.pins(FLIGHTS, quarantine=True) == {"replay-1": aside.snapshot_id}
+    assert lake.pins(FLIGHTS) == {}
+    lake.unpin(FLIGHTS, "replay-1", quarantine=True)
+    assert lake.pins(FLIGHTS, quarantine=True) == {}
 
 
 def test_a_name_pins_one_snapshot(tmp_path: Path) -> None:

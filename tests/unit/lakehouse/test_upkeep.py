@@ -23,6 +23,7 @@ from lakes import (
     offsets,
     put,
 )
+from pyiceberg.exceptions import CommitFailedException
 
 from lakehouse import Lake, TableView
 from lakehouse.columns import arrow_schema
@@ -57,7 +58,7 @@ def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[st
 @pytest.mark.parametrize(
     ("groups", "expected"),
     [
-        (chosen(file("b", at=2), file("a", at=1), file("c", at=3)), ["abc"]),
+        (chosen(file("a", at=2), file("c", at=1), file("b", at=3)), ["cab"]),
         (chosen(file("a"), file("x", day=2), file("b"), file("y", day=2)), ["ab", "xy"]),
         (chosen(file("a"), file("b", size=4 * MB), file("c")), ["ac"]),
         (chosen(file("a"), file("b"), fewest=3), []),
@@ -114,8 +115,8 @@ def filled(folder: Path, *payloads: bytes | str) -> tuple[Lake, MemoryLog, Table
     return lake, log, view
 
 
-def merge(lake: Lake, *, fewest: int = 2) -> Compacted:
-    return compact(lake, MAIN, below=MB, new_name=namer(), fewest=fewest)
+def merge(lake: Lake, *, retries: int = 50) -> Compacted:
+    return compact(lake, MAIN, below=MB, new_name=namer(), fewest=2, retries=retries)
 
 
 def rows(lake: Lake, snapshot: int | None = None) -> list[dict[str, object]]:
@@ -192,6 +193,24 @@ def test_of_two_compactions_one_gives_way(tmp_path: Path) -> None:
 
     assert done == Compacted(given_up=1)
     assert offsets(lake) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("retries", [0, 5])
+def test_a_compaction_that_landed_and_was_reported_as_failed_stays(
+    tmp_path: Path, retries: int
+) -> None:
+    """PyIceberg would delete the manifests of what it takes for a failure."""
+    lake, _, _ = filled(tmp_path, *numbered(3))
+
+    def fail(_: int) -> None:
+        raise CommitFailedException("conflict")
+
+    between = Tampered(lake.catalog, after=fail)
+
+    done = merge(Lake(between, HASTY), retries=retries)  # type: ignore[arg-type]  # a stand-in
+
+    assert done == Compacted(read=3, written=1)
+    assert offsets(new_lake(tmp_path)) == [0, 1, 2]
 
 
 def test_the_retries_of_a_compaction_do_not_stay_in_the_table(tmp_path: Path) -> None:
@@ -300,9 +319,10 @@ def test_the_sweep_leaves_what_is_committed_while_it_looks(tmp_path: Path) -> No
 
         def load_table(self, name: tuple[str, str]) -> object:
             self.looks += 1
+            loaded = self.real.load_table(name)
             if self.looks == 2:
                 put(lake, batch)
-            return self.real.load_table(name)
+            return loaded
 
     swept = sweep_orphans(Lake(Landing(lake.catalog), HASTY), MAIN, {}, NOON, age=0)  # type: ignore[arg-type]  # a stand-in
 

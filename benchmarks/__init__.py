@@ -1,0 +1,1 @@
+"""What Penstock costs, beside what the machine could do: `make bench`."""

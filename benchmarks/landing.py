@@ -1,0 +1,163 @@
+"""Landing: from the embedded log to Iceberg, beside the least that any writer has to do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from assets.landing import Landed
+from assets.stores import opened
+from assets.upkeep import tend
+from benchmarks.data import nested
+from benchmarks.measure import Figure, Result, median, own
+from penstock.buffer import open_appender
+from penstock.clock import machine_clock
+from penstock.envelope import DEFAULT_TEAM, CollectionId, Event
+from penstock.settings import load_settings
+
+EVENTS = 200_000
+COMMITS = 1_000
+TEND_EVERY = 100
+
+
+def results(folder: Path) -> Iterator[Result]:
+    """Measure landing of conforming events, of misfits, and of very many commits."""
+    payloads = nested(EVENTS)
+    limit = own(lambda: _least(payloads, folder / "limit.parquet"))
+    yield Result(
+        "landing, conforming",
+        _landing(folder / "conforming", payloads),
+        "pyarrow.json + Parquet",
+        limit,
+        floor=70_000,
+        floor_ratio=0.6,
+    )
+    yield Result(
+        "landing, 5 % misfits",
+        _landing(folder / "misfits", nested(EVENTS, misfits=0.05)),
+        "pyarrow.json + Parquet",
+        limit,
+        floor=50_000,
+    )
+    early, late = _many_commits(folder / "commits")
+    yield Result(
+        f"{COMMITS:,} commits of one event: the last 100",
+        late,
+        "commits 100 to 200",
+        early,
+        note="the ratio is early to late: 67 % is 1.5 times the time",
+        floor_ratio=1 / 1.5,
+    )
+
+
+def _least(payloads: Sequence[bytes], file: Path) -> int:
+    """Parse with a known schema and write Parquet: what nobody gets around."""
+    text = pa.py_buffer(b"\n".join(payloads))
+    sample = pj.read_json(pa.BufferReader(b"\n".join(payloads[:1_000]))).schema
+    options = pj.ParseOptions(explicit_schema=_untimed(sample), unexpected_field_behavior="error")
+    reading = pj.ReadOptions(block_size=16 << 20)
+    table = pj.read_json(pa.BufferReader(text), reading, options)
+    table = table.append_column("payload", pa.array(payloads, pa.binary()))
+    pq.write_table(table, file, compression="zstd", compression_level=1)
+    return len(payloads)
+
+
+def _untimed(schema: pa.Schema) -> pa.Schema:
+    """Read times as the text they are."""
+    return pa.schema(
+        [pa.field(f.name, pa.string()) if pa.types.is_timestamp(f.type) else f for f in schema]
+    )
+
+
+def _landing(home: Path, payloads: Sequence[bytes], runs: int = 3) -> Figure:
+    """Land the same events a few times, each time into a collection of its own."""
+    home.mkdir()
+    settings = load_settings(home, {})
+    figures = []
+    for run in range(runs):
+        collection = CollectionId(DEFAULT_TEAM, f"run_{run}")
+        with opened(settings) as stores:
+            landing = stores.landing()
+            # The table and its columns are there before the clock starts, as they are in life.
+            _append(settings.log, collection, payloads[:1_000])
+            landing.land_once(collection)
+            _append(settings.log, collection, payloads)
+            wall, cpu = time.perf_counter(), time.process_time()
+            rows = 0
+            while (landed := landing.land_once(collection)) is not None:
+                rows += landed.rows
+            figures.append(Figure(rows, time.perf_counter() - wall, time.process_time() - cpu))
+    return median(figures)
+
+
+def _append(url: str, collection: CollectionId, payloads: Sequence[bytes]) -> None:
+    appender = open_appender(url)
+    try:
+        for start in range(0, len(payloads), 1_000):
+            now = machine_clock()
+            appender.append(
+                collection,
+                [
+                    Event(
+                        id=f"{start + place:036d}",
+                        received_at=now,
+                        payload=payload,
+                        source="http",
+                        content_type="application/json",
+                    )
+                    for place, payload in enumerate(payloads[start : start + 1_000])
+                ],
+            ).result(30)
+    finally:
+        appender.close()
+
+
+def _many_commits(home: Path) -> tuple[Figure, Figure]:
+    """Commit one event at a time, with upkeep as often as its schedule would."""
+    home.mkdir()
+    settings = load_settings(home, {})
+    collection = CollectionId(DEFAULT_TEAM, "commits")
+    payload = nested(1)[0]
+    appender = open_appender(settings.log)
+    times: list[tuple[float, float]] = []
+    seen: dict[str, int] = {}
+    try:
+        with opened(settings) as stores:
+            landing = stores.landing()
+            for number in range(COMMITS):
+                event = Event(
+                    id=str(number),
+                    received_at=machine_clock(),
+                    payload=payload,
+                    source="http",
+                    content_type="application/json",
+                )
+                appender.append(collection, [event]).result(30)
+                wall, cpu = time.perf_counter(), time.process_time()
+                landed = landing.land_once(collection)
+                assert isinstance(landed, Landed)
+                times.append((time.perf_counter() - wall, time.process_time() - cpu))
+                if number % TEND_EVERY == TEND_EVERY - 1:
+                    tended = tend(
+                        stores.lake,
+                        collection,
+                        keep=settings.snapshots_kept,
+                        below=settings.compact_below_bytes,
+                        seen=seen,
+                        clock=machine_clock,
+                        chance=os.urandom,
+                    )
+                    seen = tended.seen
+    finally:
+        appender.close()
+    return _sum(times[100:200]), _sum(times[-100:])
+
+
+def _sum(times: Sequence[tuple[float, float]]) -> Figure:
+    return Figure(len(times), sum(w for w, _ in times), sum(c for _, c in times))

@@ -1,0 +1,58 @@
+"""Who calls, and what they may do: both from the token alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from penstock.api.platform import Here
+from penstock.envelope import DEFAULT_TEAM
+from penstock.errors import Forbidden, Unauthorized
+from penstock.metadata.records import Scope
+from penstock.metadata.tokens import digest, looks_like_token
+
+# One text for all of them: an answer must not tell which it is.
+_REFUSAL = "the token is missing, unknown, revoked or out of date"
+
+_bearer = HTTPBearer(auto_error=False, description="A token, as `penstock token create` shows it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the team whose things are seen, and the token that says so."""
+
+    team: str
+    token_id: str
+    operator: bool
+    """Whether Penstock's own tables may be read: they tell of every team's replays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Lets in the callers whose token has this scope; the rule of a route."""
+
+    scope: Scope
+
+    def __call__(
+        self,
+        here: Here,
+        given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    ) -> Caller:
+        """Answer who calls; raise `Unauthorized` or `Forbidden`."""
+        if given is None or not looks_like_token(given.credentials):
+            raise Unauthorized(_REFUSAL)
+        token = here.store.token_by_digest(digest(given.credentials))
+        if token is None or not token.alive(here.clock()):
+            raise Unauthorized(_REFUSAL)
+        if not token.may(self.scope):
+            raise Forbidden(f"this needs a token with the scope {self.scope!r}")
+        operator = token.team == DEFAULT_TEAM and token.may("admin")
+        return Caller(token.team, token.id, operator)
+
+
+Reader = Annotated[Caller, Depends(Needs("read"))]
+Replayer = Annotated[Caller, Depends(Needs("replay"))]
+Admin = Annotated[Caller, Depends(Needs("admin"))]

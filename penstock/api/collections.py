@@ -1,0 +1,91 @@
+"""Collections: make, list, pause, resume."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from penstock.api.access import Admin, Caller, Reader
+from penstock.api.models import Collection, CreatedCollection, NewCollection
+from penstock.api.platform import API, Doors, Here
+from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
+from penstock.errors import NotFound
+from penstock.metadata.records import CollectionRecord, TokenRecord
+from penstock.metadata.tokens import issue
+
+router = APIRouter(prefix=f"{API}/collections", tags=["collections"])
+
+
+def one_of(here: Here, team: str, name: str) -> CollectionRecord:
+    """Answer the team's collection; the error names it as the caller did."""
+    try:
+        return here.store.collection(CollectionId(team, name))
+    except NotFound:
+        raise NotFound("collection", name) from None
+
+
+def readable(here: Here, caller: Caller, name: str) -> CollectionRecord:
+    """Answer one of the team's collections or, for an operator, one of Penstock's own."""
+    own, dot, rest = name.partition(".")
+    if caller.operator and dot and own == SYSTEM_TEAM:
+        return one_of(here, SYSTEM_TEAM, rest)
+    return one_of(here, caller.team, name)
+
+
+@router.get("")
+def list_collections(caller: Reader, here: Here) -> list[Collection]:
+    """List the team's collections by name."""
+    return [Collection.of(record) for record in here.store.collections(caller.team)]
+
+
+@router.post("", status_code=201)
+def create_collection(
+    asked: NewCollection, caller: Admin, here: Here, doors: Doors
+) -> CreatedCollection:
+    """Make a collection, and an ingest token for it if asked. The token is shown this once."""
+    name = check_name(asked.name, what="collection")
+    now = here.clock()
+    record = CollectionRecord(
+        id=CollectionId(caller.team, name),
+        created_at=now,
+        contract=asked.contract,
+        notes=asked.notes,
+    )
+    text: str | None = None
+    token: TokenRecord | None = None
+    if asked.token:
+        text, token = issue(
+            here.chance,
+            team=caller.team,
+            name=f"ingest of {name}",
+            scopes=("ingest",),
+            collection=name,
+            created_at=now,
+        )
+    here.store.create_collection(record, token)
+    doors.publish()
+    return CreatedCollection.with_token(record, text)
+
+
+@router.get("/{c}")
+def show_collection(c: str, caller: Reader, here: Here) -> Collection:
+    """Show a collection."""
+    return Collection.of(readable(here, caller, c))
+
+
+@router.post("/{c}/pause")
+def pause_collection(c: str, caller: Admin, here: Here, doors: Doors) -> Collection:
+    """Let doors refuse the collection's events from now on; what was accepted still lands."""
+    return _set_paused(c, caller, here, doors, paused=True)
+
+
+@router.post("/{c}/resume")
+def resume_collection(c: str, caller: Admin, here: Here, doors: Doors) -> Collection:
+    """Let doors accept the collection's events again."""
+    return _set_paused(c, caller, here, doors, paused=False)
+
+
+def _set_paused(c: str, caller: Admin, here: Here, doors: Doors, *, paused: bool) -> Collection:
+    known = one_of(here, caller.team, c)
+    record = here.store.set_paused(known.id, paused)
+    doors.publish()
+    return Collection.of(record)

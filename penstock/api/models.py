@@ -1,0 +1,598 @@
+"""What goes over the wire. Every field of an answer is written down here; what is not, is not told.
+
+A request with a field that is not listed is refused. Times are RFC 3339 with microseconds, UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    WithJsonSchema,
+)
+
+from penstock.api.values import base64_of, text_of
+from penstock.envelope import Micros
+from penstock.metadata.records import (
+    CollectionRecord,
+    Contract,
+    Destination,
+    SchemaVersion,
+    Scope,
+    State,
+    TokenRecord,
+    Wish,
+)
+from penstock.search import Found
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def rfc3339(time: Micros) -> str:
+    """Write a time with all six digits, so that texts sort like times."""
+    moment = _EPOCH + timedelta(microseconds=time)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def micros(text: object) -> Micros:
+    """Read a time; raise `ValueError` for one that could be meant in two ways."""
+    if not isinstance(text, str):
+        raise ValueError("write a time as 2026-11-22T08:30:00Z")  # noqa: TRY004 - pydantic's error
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write a time as 2026-11-22T08:30:00Z") from None
+    if moment.tzinfo is None:
+        raise ValueError("a time needs its zone: 2026-11-22T08:30:00Z")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+_SCHEMA = WithJsonSchema({"type": "string", "format": "date-time"})
+TimeIn = Annotated[Micros, BeforeValidator(micros), _SCHEMA]
+TimeOut = Annotated[Micros, PlainSerializer(rfc3339, return_type=str), _SCHEMA]
+
+ShortText = Annotated[str, Field(max_length=200)]
+LongText = Annotated[str, Field(max_length=10_000)]
+
+
+class Asked(BaseModel):
+    """What a caller sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Told(BaseModel):
+    """What a caller is answered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Collections
+
+
+class NewCollection(Asked):
+    """A collection to be made."""
+
+    name: str
+    contract: Contract = "evolve"
+    notes: LongText = ""
+    token: StrictBool = Field(
+        default=False, description="Also make an ingest token that is bound to the collection."
+    )
+
+
+class Collection(Told):
+    """A collection."""
+
+    name: str
+    created_at: TimeOut
+    paused: bool
+    contract: Contract
+    notes: str
+
+    @staticmethod
+    def of(record: CollectionRecord) -> Collection:
+        """Tell about a record."""
+        return Collection(**_collection(record))
+
+
+class CreatedCollection(Collection):
+    """A collection just made. `token` is shown this once."""
+
+    token: str | None
+
+    @staticmethod
+    def with_token(record: CollectionRecord, token: str | None) -> CreatedCollection:
+        """Tell about a record, and the token made with it."""
+        return CreatedCollection(**_collection(record), token=token)
+
+
+def _collection(record: CollectionRecord) -> dict[str, Any]:
+    return {
+        "name": record.id.name,
+        "created_at": record.created_at,
+        "paused": record.paused,
+        "contract": record.contract,
+        "notes": record.notes,
+    }
+
+
+class ColumnTold(Told):
+    """A discovered column: its path in the payload, and its Iceberg type."""
+
+    path: str
+    type: str
+
+
+class ChangeTold(Told):
+    """What one version changed; `event_id` is the first event that brought it."""
+
+    path: str
+    what: str
+    type: str
+    event_id: str | None
+
+
+class VersionTold(Told):
+    """One change of the columns; versions count from 1."""
+
+    version: int
+    at: TimeOut
+    changes: list[ChangeTold]
+
+    @staticmethod
+    def of(record: SchemaVersion) -> VersionTold:
+        """Tell about a record."""
+        return VersionTold(
+            version=record.version,
+            at=record.at,
+            changes=[
+                ChangeTold(
+                    path=str(change["path"]),
+                    what=str(change["what"]),
+                    type=str(change["type"]),
+                    event_id=_text_or_none(change.get("event_id")),
+                )
+                for change in record.changes
+            ],
+        )
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+class Schema(Told):
+    """The columns that the collection's events have now, and how they came."""
+
+    columns: list[ColumnTold]
+    versions: list[VersionTold]
+
+
+class PartitionTold(Told):
+    """One partition of the log: offsets kept, from `start` to `end` (exclusive), and the mark."""
+
+    partition: int
+    start: int
+    end: int
+    mark: int
+    waiting: int = Field(description="Events that the table has not absorbed yet.")
+
+
+class OneStatus(Told):
+    """How far landing is, and what there is."""
+
+    name: str
+    paused: bool
+    partitions: list[PartitionTold]
+    waiting: int
+    rows: int
+    quarantined: int
+    columns: int
+    snapshot_id: str | None = Field(description="Text: it is too large for JavaScript's numbers.")
+
+
+# The whole
+
+
+class Status(Told):
+    """The whole installation, as far as this team may see it."""
+
+    version: str
+    team: str
+    now: TimeOut
+    collections: list[OneStatus]
+    replays: dict[str, int] = Field(description="How many of the newest replays are in each state.")
+
+
+class AdapterHealth(Told):
+    """Whether one store or engine responds, and how long it took to say so."""
+
+    responds: bool
+    seconds: float
+    reason: str | None
+
+
+class Health(Told):
+    """Whether the platform can do its work, adapter by adapter."""
+
+    status: Literal["ok", "unavailable"]
+    version: str
+    adapters: dict[str, AdapterHealth]
+
+
+# Tokens
+
+
+class NewToken(Asked):
+    """A token to be made."""
+
+    name: ShortText
+    scopes: list[Scope] = Field(min_length=1)
+    collection: str | None = Field(
+        default=None, description="Bind an ingest token to this collection."
+    )
+    expires_at: TimeIn | None = None
+
+
+class Token(Told):
+    """A token without its text; `hint` is how it begins."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    collection: str | None
+    hint: str
+    created_at: TimeOut
+    expires_at: TimeOut | None
+    revoked_at: TimeOut | None
+
+    @staticmethod
+    def of(record: TokenRecord) -> Token:
+        """Tell about a record."""
+        return Token(**_token(record))
+
+
+class CreatedToken(Token):
+    """A token just made. `token` is its text, shown this once."""
+
+    token: str
+
+    @staticmethod
+    def with_text(record: TokenRecord, text: str) -> CreatedToken:
+        """Tell about a record, and its text."""
+        return CreatedToken(**_token(record), token=text)
+
+
+def _token(record: TokenRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "name": record.name,
+        "scopes": list(record.scopes),
+        "collection": record.collection,
+        "hint": record.hint,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "revoked_at": record.revoked_at,
+    }
+
+
+# Destinations
+
+
+class NewDestination(Asked):
+    """A destination to be made. Header values may be credentials: they are never told again."""
+
+    name: str
+    kind: Literal["http"] = "http"
+    url: str
+    headers: list[tuple[ShortText, LongText]] = Field(default=[], max_length=50)
+
+
+class DestinationTold(Told):
+    """A destination; of its headers only the names."""
+
+    name: str
+    kind: Literal["http"]
+    url: str
+    headers: list[str]
+    created_at: TimeOut
+
+    @staticmethod
+    def of(record: Destination) -> DestinationTold:
+        """Tell about a record."""
+        return DestinationTold(
+            name=record.name,
+            kind=record.kind,
+            url=record.url,
+            headers=[name for name, _ in record.headers],
+            created_at=record.created_at,
+        )
+
+
+class Tried(Told):
+    """What a destination made of one small event."""
+
+    delivered: bool
+    status: int | None = Field(description="The HTTP status it answered with, if it answered.")
+    reason: str | None = Field(description="Why it was not delivered.")
+    seconds: float
+
+
+# Search
+
+
+class Looked(Asked):
+    """What to look for."""
+
+    query: LongText = Field(default="", description="Nothing finds everything.")
+    since: TimeIn | None = Field(default=None, description="Received at this time or later.")
+    until: TimeIn | None = Field(default=None, description="Received before this time.")
+    view: Literal["main", "quarantine"] = "main"
+
+
+class LookedForEvents(Looked):
+    """What to look for, and which page of it to show."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+    cursor: str | None = Field(default=None, max_length=100_000)
+    order: Literal["newest", "oldest"] = "newest"
+
+
+class LookedForBars(Looked):
+    """What to look for, and in how many steps to count it."""
+
+    bars: int = Field(default=60, ge=1, le=1000)
+
+
+class NotText(Told):
+    """Bytes that are no UTF-8 text."""
+
+    base64: str
+
+
+class Misfit(Told):
+    """A leaf of the payload that has no column: its path, and its value as JSON text."""
+
+    path: str
+    value: str
+
+
+class EventTold(Told):
+    """An event as it was received. Bytes that are no UTF-8 text are in the `…_base64` fields."""
+
+    event_id: str
+    received_at: TimeOut
+    event_time: TimeOut | None
+    source: str
+    content_type: str | None
+    key: str | None
+    key_base64: str | None
+    headers: list[tuple[str, str | NotText]]
+    metadata: dict[str, str]
+    payload: str | None
+    payload_base64: str | None
+    log_partition: int
+    log_offset: int
+    duplicate_of: str | None = Field(description="The event that this one repeats.")
+    misfits: list[Misfit]
+    stage: str | None = Field(description="In quarantine: what could not be done with it.")
+    reason: str | None
+    detail: str | None
+    attempts: int | None
+
+    @staticmethod
+    def of(found: Found) -> EventTold:
+        """Tell about an event."""
+        key = None if found.key is None else text_of(found.key)
+        payload = text_of(found.payload)
+        return EventTold(
+            event_id=found.event_id,
+            received_at=found.received_at,
+            event_time=found.event_time,
+            source=found.source,
+            content_type=found.content_type,
+            key=key,
+            key_base64=base64_of(found.key) if found.key is not None and key is None else None,
+            headers=[(name, _text_or_not(value)) for name, value in found.headers],
+            metadata=dict(found.metadata),
+            payload=payload,
+            payload_base64=base64_of(found.payload) if payload is None else None,
+            log_partition=found.log_partition,
+            log_offset=found.log_offset,
+            duplicate_of=found.duplicate_of,
+            misfits=[Misfit(path=path, value=value) for path, value in found.misfits],
+            stage=found.stage,
+            reason=found.reason,
+            detail=found.detail,
+            attempts=found.attempts,
+        )
+
+
+def _text_or_not(content: bytes) -> str | NotText:
+    text = text_of(content)
+    return NotText(base64=base64_of(content)) if text is None else text
+
+
+class PageTold(Told):
+    """Some of the events found; `cursor` asks for the next ones, null where there are none."""
+
+    events: list[EventTold]
+    cursor: str | None
+    unsearched: int = Field(
+        description="Acknowledged events that were not looked at, because too many wait to land."
+    )
+    tail_rows: int = Field(description="Events looked at that have not landed yet.")
+    reads_payloads: bool = Field(description="The query needs every payload, which is slow.")
+    seconds: float
+
+
+class CountTold(Told):
+    """How many events are found."""
+
+    count: int
+    seconds: float
+
+
+class BarTold(Told):
+    """The events received from `start` on, up to the next bar."""
+
+    start: TimeOut
+    count: int
+
+
+class HistogramTold(Told):
+    """The events found over time; empty bars between others are there too."""
+
+    bars: list[BarTold]
+    step_seconds: float
+    seconds: float
+
+
+# SQL
+
+
+class Statement(Asked):
+    """One SELECT or EXPLAIN."""
+
+    statement: str = Field(max_length=100_000)
+
+
+class SqlAnswer(Told):
+    """The rows of a statement; types are Arrow's.
+
+    Bytes are text where they are UTF-8, else an object with `base64`.
+    """
+
+    columns: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+    truncated: bool = Field(description="There were more rows than are told.")
+    seconds: float
+
+
+# Replays
+
+
+class ReplayAsked(Asked):
+    """Which events go where, and how. What is left out has the default of the documentation."""
+
+    collection: str
+    query: LongText = ""
+    destination: str
+    since: TimeIn | None = Field(default=None, description="Received at this time or later.")
+    until: TimeIn | None = Field(default=None, description="Received before this time.")
+    view: Literal["main", "quarantine"] = "main"
+    order: Literal["log", "key"] = "key"
+    rate: float | None = Field(default=None, description="Sends per second at most.")
+    concurrency: int = Field(default=32, description="Sends at the same time.")
+    max_events: int | None = Field(default=None, description="Send the first so many only.")
+    headers: Literal["add", "verbatim"] = "add"
+    retries: int = Field(default=10, description="Attempts after the first.")
+    timeout: float = Field(default=30.0, description="Seconds that one attempt may take.")
+    pause_after: int | None = Field(
+        default=None, description="Failed attempts in a row that pause the replay."
+    )
+    dry_run: StrictBool = Field(default=False, description="Do everything but send.")
+
+
+class PlanEvent(Told):
+    """The first or the last event of a plan."""
+
+    event_id: str
+    received_at: str
+    partition: int
+    offset: int
+
+
+class PlanReach(Told):
+    """What a plan takes from one partition of the log: `start` to `end` (exclusive)."""
+
+    partition: int
+    start: int
+    end: int
+    events: int
+
+
+class PlanTold(Told):
+    """Exactly what a replay would send, on one snapshot."""
+
+    count: int
+    bytes: int
+    to_send: int = Field(description="`count`, or `max_events` if that is less.")
+    first: PlanEvent | None
+    last: PlanEvent | None
+    earliest: str | None
+    latest: str | None
+    spans: list[PlanReach]
+    estimated_seconds: float
+    warnings: list[str]
+    snapshot_id: str | None
+
+
+class NewReplay(ReplayAsked):
+    """A replay to be made."""
+
+    confirm: int | None = Field(
+        default=None,
+        description="How many events you expect; asked for when a replay would send very many.",
+    )
+
+
+class ReplayProgress(Told):
+    """How far a replay is."""
+
+    delivered: int
+    failed: int
+    skipped: int
+    unknown: int
+    repeated: int
+    attempts: int
+    bytes: int
+    last_failure: str | None
+    waiting: str | None
+
+
+class ReplayTold(Told):
+    """A replay: what was asked, what was planned, how far it is."""
+
+    id: str
+    collection: str
+    query: str
+    since: TimeOut | None
+    until: TimeOut | None
+    destination: str
+    options: dict[str, Any]
+    state: State
+    wish: Wish | None
+    plan: PlanTold | None
+    progress: ReplayProgress
+    error: str | None
+    created_at: TimeOut
+    started_at: TimeOut | None
+    finished_at: TimeOut | None
+    run_id: str | None
+
+
+class ReplayBooks(Told):
+    """The account of a replay.
+
+    matched = delivered + failed + skipped + unknown + waiting; at the end `waiting` is 0.
+    """
+
+    matched: int
+    delivered: int
+    failed: int
+    skipped: int
+    unknown: int
+    waiting: int
+    repeated: int
+    attempts: int

@@ -1,0 +1,67 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from lakehouse import Lake
+from lakehouse.sql import Engine, Limits
+from penstock.api.publishing import Publisher
+from penstock.api.turnstile import Rooms
+from penstock.buffer import Buffer
+from penstock.cache import Cache
+from penstock.envelope import Clock
+from penstock.guard import Guard
+from penstock.metadata.store import Store
+from penstock.metadata.tokens import Chance
+from penstock.search import Searcher
+from replay.plan import Planner
+
+API = "/api/v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The opened stores and engines of one installation, and where time and chance come from."""
+
+    store: Store
+    cache: Cache
+    buffer: Buffer
+    lake: Lake
+    searcher: Searcher
+    sql: Engine
+    guard: Guard
+    clock: Clock
+    chance: Chance
+    sql_limits: Limits
+    planner: Planner
+    launch: Callable[[str], str]
+    """Starts the run of a replay and answers its id; raises `EngineUnavailable`."""
+    confirm_above: int
+    """Events above which a replay has to be confirmed by its count."""
+    rooms: Rooms = field(default_factory=Rooms)
+
+
+async def _platform(connection: HTTPConnection) -> Platform:
+    platform: Platform = connection.app.state.platform
+    return platform
+
+
+async def _publisher(connection: HTTPConnection) -> Publisher:
+    publisher: Publisher = connection.app.state.publisher
+    return publisher
+
+
+async def _version(connection: HTTPConnection) -> str:
+    version: str = connection.app.version
+    return version
+
+
+Here = Annotated[Platform, Depends(_platform)]
+Doors = Annotated[Publisher, Depends(_publisher)]
+Version = Annotated[str, Depends(_version)]

@@ -1,0 +1,69 @@
+"""Every error of the API leaves as `application/problem+json`."""
+
+from __future__ import annotations
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from penstock.errors import BadRequest, PenstockError
+from penstock.problem import CONTENT_TYPE, Problem, problem
+
+log = structlog.get_logger()
+
+_SERVER_ERROR = 500
+_UNAUTHORIZED = 401
+
+
+def add_problems(app: FastAPI) -> None:
+    """Let the app answer every error that was raised on purpose as a problem."""
+    app.add_exception_handler(PenstockError, _penstock)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def problem_response(error: Exception) -> Response:
+    """Answer the response that tells a client about an error."""
+    return _response(problem(error))
+
+
+async def _penstock(request: Request, error: Exception) -> Response:
+    told = problem(error)
+    if told.status >= _SERVER_ERROR:
+        log.warning("request failed", path=request.url.path, error=str(error))
+    return _response(told)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's registration
+    return problem_response(BadRequest(_what_is_wrong(error)))
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler's registration
+    told = Problem(error.status_code, error.detail, error.detail, None, {})
+    return _response(told, dict(error.headers or {}))
+
+
+def _what_is_wrong(error: RequestValidationError) -> str:
+    """Say which fields are wrong and why, without the values: they may be secret."""
+    lines = []
+    for wrong in error.errors():
+        place = ".".join(str(part) for part in wrong["loc"][1:])
+        if wrong["type"] == "extra_forbidden":
+            lines.append(f"{place}: there is no such field")
+        elif wrong["type"] == "json_invalid":
+            lines.append("the body is not valid JSON")
+        else:
+            lines.append(f"{place}: {wrong['msg']}" if place else str(wrong["msg"]))
+    return "; ".join(lines)
+
+
+def _response(told: Problem, headers: dict[str, str] | None = None) -> Response:
+    headers = dict(headers or {})
+    if told.retry_after is not None:
+        headers["Retry-After"] = str(told.retry_after)
+    if told.status == _UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(told.body(), told.status, headers, CONTENT_TYPE)

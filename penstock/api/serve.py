@@ -1,0 +1,100 @@
+"""The platform process: API and search."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import structlog
+import uvicorn
+
+from assets.stores import opened as stores_of
+from lakehouse.sql import Limits, open_engine
+from penstock.api.app import create_app
+from penstock.api.dagster import Dagster
+from penstock.api.platform import Platform
+from penstock.cache import open_cache
+from penstock.clock import machine_clock
+from penstock.guard import Guard
+from penstock.metadata.home import ensure_system_collections
+from penstock.search.embedded import EmbeddedSearcher
+from penstock.settings import Settings
+from replay.plan import Planner
+
+log = structlog.get_logger()
+
+_GRACE_SECONDS = 10
+
+
+def serve(settings: Settings) -> None:
+    """Answer the API until SIGTERM or SIGINT; then finish what was begun.
+
+    Raises `BadSetting`, and the errors of the stores, if it cannot start.
+    """
+    dagster = Dagster(f"http://{settings.host}:{settings.dagster_port}")
+    with opened(settings, dagster) as platform:
+        app = create_app(platform, others={"dagster": dagster.ping})
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.platform_port,
+            log_config=None,
+            log_level="warning",
+            # It would write query strings.
+            access_log=False,
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        log.info("platform open", port=settings.platform_port)
+        Server(config).run()
+    log.info("platform closed")
+
+
+class Server(uvicorn.Server):
+    """Ends on SIGTERM and SIGINT as uvicorn does, but lets the process finish its own work after.
+
+    Uvicorn raises the signal again once it is done, and the process would die of it with its
+    stores open.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ask the server to exit when a signal comes."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
+    """Open everything for the block, and close it afterwards."""
+    with stores_of(settings) as stores, closing(dagster):
+        store, buffer, lake = stores.store, stores.buffer, stores.lake
+        ensure_system_collections(store, now=machine_clock())
+        folder = settings.home / "sql"
+        with closing(open_engine(folder, memory=settings.sql_memory)) as engine:
+            yield Platform(
+                store=store,
+                cache=open_cache(settings.cache),
+                buffer=buffer,
+                lake=lake,
+                searcher=EmbeddedSearcher(
+                    lake, buffer, engine, rules=stores.rules, clock=machine_clock
+                ),
+                sql=engine,
+                sql_limits=Limits(settings.sql_seconds, settings.sql_rows),
+                planner=Planner(lake, buffer, engine, clock=machine_clock),
+                launch=dagster.launch,
+                confirm_above=settings.replay_confirm_above,
+                guard=Guard(settings.allow_networks, settings.allow_ports),
+                clock=machine_clock,
+                chance=secrets.token_bytes,
+            )

@@ -1,0 +1,118 @@
+"""SQL: one SELECT over the team's tables."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import Annotated
+
+import anyio
+import pyarrow as pa
+from anyio import to_thread
+from fastapi import APIRouter, Header, Response
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from lakehouse.sql.tables import LakeTables
+from penstock.api.access import Reader
+from penstock.api.models import SqlAnswer, Statement
+from penstock.api.platform import API, Here, Platform
+from penstock.api.values import csv_header, csv_rows, rows_of, to_json
+
+router = APIRouter(prefix=f"{API}/sql", tags=["sql"])
+
+ARROW = "application/vnd.apache.arrow.stream"
+CSV = "text/csv"
+
+
+@router.post(
+    "",
+    response_model=SqlAnswer,
+    responses={200: {"content": {CSV: {}, ARROW: {}}}},
+)
+def ask(
+    asked: Statement, caller: Reader, here: Here, accept: Annotated[str, Header()] = ""
+) -> Response:
+    """Answer one SELECT or EXPLAIN.
+
+    JSON holds the rows up to a limit. Asked for `text/csv` or an Arrow stream, all rows are sent;
+    an answer that breaks off is not complete.
+    """
+    tables = LakeTables(here.lake, caller.team, system=caller.operator)
+    if CSV in accept:
+        return _streamed(here, asked.statement, tables, CSV, _csv)
+    if ARROW in accept:
+        return _streamed(here, asked.statement, tables, ARROW, _arrow)
+
+    with here.rooms.sql:
+        begun = time.perf_counter()
+        answer = here.sql.query(asked.statement, tables, here.sql_limits)
+        body = {
+            "columns": answer.rows.schema.names,
+            "types": [str(field.type) for field in answer.rows.schema],
+            "rows": rows_of(answer.rows),
+            "truncated": answer.truncated,
+            "seconds": time.perf_counter() - begun,
+        }
+        return Response(to_json(body), media_type="application/json")
+
+
+Encode = Callable[[pa.Schema, Iterator[pa.RecordBatch]], Iterator[bytes]]
+
+
+def _streamed(
+    here: Platform, statement: str, tables: LakeTables, media_type: str, encode: Encode
+) -> Response:
+    """Answer all rows as they come.
+
+    The first ones are computed before anything is sent: until then errors can be told.
+    """
+    with ExitStack() as opened:
+        opened.enter_context(here.rooms.sql)
+        schema, batches = opened.enter_context(
+            here.sql.stream(statement, tables, seconds=here.sql_limits.seconds)
+        )
+        first = next(batches, None)
+        rows = batches if first is None else chain([first], batches)
+        return _Streamed(encode(schema, rows), opened.pop_all(), media_type)
+
+
+class _Streamed(StreamingResponse):
+    """Gives back what was opened for it, also when nobody is there to read it."""
+
+    def __init__(self, pieces: Iterator[bytes], opened: ExitStack, media_type: str) -> None:
+        super().__init__(pieces, media_type=media_type)
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, then close."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(self._opened.close)
+
+
+def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+    yield csv_header(schema)
+    for batch in batches:
+        yield csv_rows(batch)
+
+
+def _arrow(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+    written = io.BytesIO()
+    with pa.ipc.new_stream(written, schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+            yield _taken(written)
+    yield _taken(written)
+
+
+def _taken(written: io.BytesIO) -> bytes:
+    content = written.getvalue()
+    written.seek(0)
+    written.truncate()
+    return content

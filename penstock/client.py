@@ -1,0 +1,697 @@
+"""A typed client of the platform's API: one method per route.
+
+Answers are plain dataclasses with times as `datetime` in UTC; written as JSON they are what the API
+said. Errors are those of `penstock.errors`, made again from what the API tells about them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from penstock import errors
+from penstock.errors import EngineUnavailable, PenstockError
+
+TIMEOUT_SECONDS = 90.0
+"""Longer than any answer may take: the API itself ends SQL after `sql_seconds`."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """A collection. `token` is there only right after it was made, if one was asked for."""
+
+    name: str
+    created_at: datetime
+    paused: bool
+    contract: str
+    notes: str
+    token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A discovered column: its path in the payload, and its type."""
+
+    path: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What one version changed; `event_id` is the first event that brought it."""
+
+    path: str
+    what: str
+    type: str
+    event_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One change of a collection's columns; versions count from 1."""
+
+    version: int
+    at: datetime
+    changes: list[Change]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """A collection's columns now, and how they came."""
+
+    columns: list[Column]
+    versions: list[Version]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """What one partition of the log keeps (`end` is exclusive), and what has landed of it."""
+
+    partition: int
+    start: int
+    end: int
+    mark: int
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionStatus:
+    """How far landing is with a collection, and what it holds."""
+
+    name: str
+    paused: bool
+    partitions: list[Partition]
+    waiting: int
+    rows: int
+    quarantined: int
+    columns: int
+    snapshot_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The whole installation, as far as this team may see it."""
+
+    version: str
+    team: str
+    now: datetime
+    collections: list[CollectionStatus]
+    replays: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterHealth:
+    """Whether one store or engine responds, and how long it took."""
+
+    responds: bool
+    seconds: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """Whether the platform can do its work, adapter by adapter."""
+
+    status: str
+    version: str
+    adapters: dict[str, AdapterHealth]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A token. `token`, its text, is there only right after it was made."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    collection: str | None
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """A destination; of its headers only the names."""
+
+    name: str
+    kind: str
+    url: str
+    headers: list[str]
+    created_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What a destination made of one small event."""
+
+    delivered: bool
+    status: int | None
+    reason: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundEvent:
+    """An event as it was received. Bytes that are no UTF-8 text are in the ``…_base64`` fields."""
+
+    event_id: str
+    received_at: datetime
+    event_time: datetime | None = None
+    source: str
+    content_type: str | None = None
+    key: str | None = None
+    key_base64: str | None = None
+    headers: list[tuple[str, str | dict[str, str]]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    payload: str | None = None
+    payload_base64: str | None = None
+    log_partition: int
+    log_offset: int
+    duplicate_of: str | None = None
+    misfits: list[dict[str, str]] = field(default_factory=list)
+    stage: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    attempts: int | None = None
+
+    def payload_bytes(self) -> bytes:
+        """Answer the payload as it was received."""
+        if self.payload_base64 is not None:
+            return base64.b64decode(self.payload_base64)
+        return (self.payload or "").encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some of the events found; `cursor` asks for the next ones, None where there are none.
+
+    `unsearched` acknowledged events were not looked at, because too many wait to land.
+    """
+
+    events: list[FoundEvent]
+    cursor: str | None
+    unsearched: int
+    tail_rows: int
+    reads_payloads: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """How many events a search finds."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """The events received from `start` on, up to the next bar."""
+
+    start: datetime
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Events found over time; a bar that would be empty is there too."""
+
+    bars: list[Bar]
+    step_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqlAnswer:
+    """The rows a statement answered; `truncated` when there were more than are told."""
+
+    columns: list[str]
+    types: list[str]
+    rows: list[list[Any]]
+    truncated: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a replay would send: exact, because it is counted on one pinned snapshot."""
+
+    plan: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """A replay: what was asked, what was planned, and how far it is."""
+
+    id: str
+    collection: str
+    query: str
+    since: datetime | None
+    until: datetime | None
+    destination: str
+    options: dict[str, Any]
+    state: str
+    wish: str | None
+    plan: dict[str, Any] | None
+    progress: dict[str, Any]
+    error: str | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    run_id: str | None
+
+
+class Client:
+    """The platform at `base_url`, as the holder of `token` sees it. Threads may share it.
+
+    Raises `EngineUnavailable` where nothing answers, and for every other refusal the error that
+    the platform told of.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        transport: httpx.BaseTransport | None = None,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._base = base_url
+        # trust_env off: a token must not go to whatever proxy the environment names.
+        self._http = httpx.Client(
+            base_url=base_url,
+            headers={"Authorization": f"Bearer {token}"},
+            transport=transport,
+            timeout=timeout,
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        self._http.close()
+
+    # The whole
+
+    def status(self) -> Status:
+        """Answer the team's collections with their lag, and its replays by state."""
+        return self._get("/api/v1/status", Status)
+
+    def health(self) -> Health:
+        """Answer which adapters respond; needs no token. Raises nothing for a sick platform."""
+        response = self._send("GET", "/healthz")
+        return _decode(response, Health)
+
+    def metrics(self) -> str:
+        """Answer the platform's metrics as Prometheus reads them."""
+        return self._checked("GET", "/metrics").text
+
+    # Collections
+
+    def collections(self) -> list[Collection]:
+        """List the team's collections by name."""
+        return self._get("/api/v1/collections", list[Collection])
+
+    def create_collection(
+        self, name: str, *, contract: str = "evolve", notes: str = "", token: bool = False
+    ) -> Collection:
+        """Make a collection, with an ingest token bound to it if `token`."""
+        body = {"name": name, "contract": contract, "notes": notes, "token": token}
+        return self._post("/api/v1/collections", Collection, body)
+
+    def collection(self, name: str) -> Collection:
+        """Answer a collection."""
+        return self._get(_path("collections", name), Collection)
+
+    def pause_collection(self, name: str) -> Collection:
+        """Let doors refuse the collection's events."""
+        return self._post(_path("collections", name, "pause"), Collection)
+
+    def resume_collection(self, name: str) -> Collection:
+        """Let doors accept the collection's events again."""
+        return self._post(_path("collections", name, "resume"), Collection)
+
+    def schema(self, name: str) -> Schema:
+        """Answer a collection's columns and how they came."""
+        return self._get(_path("collections", name, "schema"), Schema)
+
+    def collection_status(self, name: str) -> CollectionStatus:
+        """Answer how far landing is with a collection, and what it holds."""
+        return self._get(_path("collections", name, "status"), CollectionStatus)
+
+    # Search
+
+    def search(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: str = "newest",
+        view: str = "main",
+    ) -> Page:
+        """Answer the first events found, or those after `cursor`."""
+        body = _asked(
+            query=query,
+            since=since,
+            until=until,
+            limit=limit,
+            cursor=cursor,
+            order=order,
+            view=view,
+        )
+        return self._post(_path("collections", collection, "search"), Page, body)
+
+    def search_all(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        order: str = "newest",
+        view: str = "main",
+        page: int = 500,
+    ) -> Iterator[FoundEvent]:
+        """Yield every event found, asking for a page at a time; all are from one moment."""
+        cursor = None
+        while True:
+            found = self.search(
+                collection,
+                query,
+                since=since,
+                until=until,
+                limit=page,
+                cursor=cursor,
+                order=order,
+                view=view,
+            )
+            yield from found.events
+            cursor = found.cursor
+            if cursor is None:
+                return
+
+    def count(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        view: str = "main",
+    ) -> Count:
+        """Answer how many events are found."""
+        body = _asked(query=query, since=since, until=until, view=view)
+        return self._post(_path("collections", collection, "count"), Count, body)
+
+    def histogram(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bars: int = 60,
+        view: str = "main",
+    ) -> Histogram:
+        """Answer the events found over time, in at most about `bars` steps."""
+        body = _asked(query=query, since=since, until=until, bars=bars, view=view)
+        return self._post(_path("collections", collection, "histogram"), Histogram, body)
+
+    def event(self, collection: str, event_id: str) -> FoundEvent:
+        """Answer one event by its id."""
+        return self._get(_path("collections", collection, "events", event_id), FoundEvent)
+
+    # SQL
+
+    def sql(self, statement: str) -> SqlAnswer:
+        """Answer a SELECT or EXPLAIN over the team's collections."""
+        return self._post("/api/v1/sql", SqlAnswer, {"statement": statement})
+
+    def sql_csv(self, statement: str) -> Iterator[bytes]:
+        """Yield the answer of a statement as CSV, in pieces."""
+        yield from self._stream("/api/v1/sql", {"statement": statement}, "text/csv")
+
+    # Tokens
+
+    def tokens(self) -> list[Token]:
+        """List the team's tokens, revoked ones included, oldest first."""
+        return self._get("/api/v1/tokens", list[Token])
+
+    def create_token(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        collection: str | None = None,
+        expires_at: datetime | None = None,
+    ) -> Token:
+        """Make a token; its text is in the answer, and nowhere afterwards."""
+        body = _asked(name=name, scopes=list(scopes), collection=collection, expires_at=expires_at)
+        return self._post("/api/v1/tokens", Token, body)
+
+    def revoke_token(self, token_id: str) -> Token:
+        """Make a token worthless."""
+        return _decode(self._checked("DELETE", _path("tokens", token_id)), Token)
+
+    # Destinations
+
+    def destinations(self) -> list[Destination]:
+        """List the team's destinations by name."""
+        return self._get("/api/v1/destinations", list[Destination])
+
+    def create_destination(
+        self, name: str, url: str, *, headers: Sequence[tuple[str, str]] = ()
+    ) -> Destination:
+        """Make a destination that gets events by HTTP POST."""
+        body = {"name": name, "url": url, "headers": [list(pair) for pair in headers]}
+        return self._post("/api/v1/destinations", Destination, body)
+
+    def destination(self, name: str) -> Destination:
+        """Answer a destination."""
+        return self._get(_path("destinations", name), Destination)
+
+    def delete_destination(self, name: str) -> None:
+        """Forget a destination."""
+        self._checked("DELETE", _path("destinations", name))
+
+    def try_destination(self, name: str) -> Tried:
+        """Send one small event there and tell what became of it."""
+        return self._post(_path("destinations", name, "test"), Tried)
+
+    # Replays
+
+    def plan_replay(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        destination: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> Plan:
+        """Answer what a replay would send, without sending it."""
+        body = _asked(
+            collection=collection,
+            query=query,
+            destination=destination,
+            since=since,
+            until=until,
+            **dict(options or {}),
+        )
+        return Plan(plan=self._post("/api/v1/replays/plan", dict[str, Any], body))
+
+    def create_replay(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        destination: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        options: Mapping[str, object] | None = None,
+        confirm: int | None = None,
+    ) -> Replay:
+        """Ask for a replay. A large one needs `confirm`, the count that its plan answered."""
+        body = _asked(
+            collection=collection,
+            query=query,
+            destination=destination,
+            since=since,
+            until=until,
+            **dict(options or {}),
+        )
+        if confirm is not None:
+            body["confirm"] = confirm
+        return self._post("/api/v1/replays", Replay, body)
+
+    def replays(self) -> list[Replay]:
+        """List the team's newest replays, newest first."""
+        return self._get("/api/v1/replays", list[Replay])
+
+    def replay(self, replay_id: str) -> Replay:
+        """Answer a replay."""
+        return self._get(_path("replays", replay_id), Replay)
+
+    def pause_replay(self, replay_id: str) -> Replay:
+        """Ask a replay to stop sending for now."""
+        return self._post(_path("replays", replay_id, "pause"), Replay)
+
+    def resume_replay(self, replay_id: str) -> Replay:
+        """Ask a replay to go on."""
+        return self._post(_path("replays", replay_id, "resume"), Replay)
+
+    def cancel_replay(self, replay_id: str) -> Replay:
+        """Ask a replay to stop for good."""
+        return self._post(_path("replays", replay_id, "cancel"), Replay)
+
+    def replay_report(self, replay_id: str) -> dict[str, Any]:
+        """Answer the books of a replay: matched = delivered + failed + skipped."""
+        return self._get(_path("replays", replay_id, "report"), dict[str, Any])
+
+    # How it is sent
+
+    def _get(self, path: str, kind: type[_T]) -> _T:
+        return _decode(self._checked("GET", path), kind)
+
+    def _post(self, path: str, kind: type[_T], body: object = None) -> _T:
+        return _decode(self._checked("POST", path, body), kind)
+
+    def _checked(self, method: str, path: str, body: object = None) -> httpx.Response:
+        response = self._send(method, path, body)
+        if not response.is_success:
+            raise told(response)
+        return response
+
+    def _send(self, method: str, path: str, body: object = None) -> httpx.Response:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            return self._http.request(method, path, content=content, headers=headers)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _stream(self, path: str, body: object, accept: str) -> Iterator[bytes]:
+        headers = {"Content-Type": "application/json", "Accept": accept}
+        content = msgspec.json.encode(body)
+        try:
+            with self._http.stream("POST", path, content=content, headers=headers) as response:
+                if not response.is_success:
+                    response.read()
+                    raise told(response)
+                yield from response.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> EngineUnavailable:
+        if isinstance(error, httpx.TimeoutException):
+            return EngineUnavailable(f"{self._base} did not answer in time")
+        return EngineUnavailable(f"no platform answers at {self._base}: {error}")
+
+
+def told(response: httpx.Response) -> PenstockError:
+    """Make the error again that a problem tells of.
+
+    It has its class and its sentence; of its other facts only `retry_after`, and where a query
+    could not be read.
+    """
+    try:
+        problem = msgspec.json.decode(response.content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        problem = {}
+    detail = str(problem.get("detail") or f"the platform answered {response.status_code}")
+    if "query" in problem and "position" in problem:
+        position = int(problem["position"])
+        expected = detail.removesuffix(f", at character {position + 1}")
+        return errors.BadQuery(str(problem["query"]), position, expected)
+
+    kind = _kind(str(problem.get("type", "")), response.status_code)
+    if issubclass(kind, errors.Unavailable):
+        wait = response.headers.get("Retry-After", "1")
+        return kind(detail, retry_after=int(wait) if wait.isdecimal() else 1)
+    # Past the class's own __init__, which would make another sentence of its facts.
+    error = kind.__new__(kind)
+    Exception.__init__(error, detail)
+    return error
+
+
+_BY_STATUS: Mapping[int, type[PenstockError]] = {
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.WrongState,
+    413: errors.TooLarge,
+    429: errors.Overloaded,
+    500: PenstockError,
+}
+_SERVER_ERROR = 500
+
+
+def _kind(type_: str, status: int) -> type[PenstockError]:
+    name = type_.removeprefix("urn:penstock:").replace("-", "")
+    for kind in _every(PenstockError):
+        if kind.__name__.lower() == name:
+            return kind
+    fallback = EngineUnavailable if status > _SERVER_ERROR else errors.BadRequest
+    return _BY_STATUS.get(status, fallback)
+
+
+def _every(kind: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _every(below)
+
+
+def _decode(response: httpx.Response, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise EngineUnavailable(
+            f"what answers at {response.url} is no Penstock of this version: {error}"
+        ) from error
+
+
+def _path(*parts: str) -> str:
+    # Dots too: a part that is ".." would be taken for the folder above.
+    quoted = (quote(part, safe="").replace(".", "%2E") for part in parts)
+    return "/api/v1/" + "/".join(quoted)
+
+
+def _asked(**values: object) -> dict[str, object]:
+    """Leave out what was not given; write times as the API reads them."""
+    return {
+        name: _time(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

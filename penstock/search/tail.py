@@ -1,0 +1,203 @@
+"""The tail: events that were acknowledged and have not landed, as the rows they will become.
+
+They pass landing's own conversion, so that they are found by the same conditions. What was
+converted is kept from one search to the next, until the lake has it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penstock.buffer import Buffer
+from penstock.envelope import CollectionId, Mark
+from penstock.schema.convert import Converted, Rules, convert
+from penstock.schema.shape import Struct
+
+_READ_BYTES = 16 << 20
+
+# Each search adds a piece; scanning hundreds of small ones costs more than joining them.
+_MOST_PIECES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A span of one partition, converted."""
+
+    partition: int
+    start: int
+    end: int
+    rows: pa.Table
+    quarantined: pa.Table
+    shape: Struct
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        size: int = self.rows.nbytes + self.quarantined.nbytes
+        return size
+
+    def between(self, start: int, end: int) -> Piece:
+        """Answer the part of it from offset `start` up to `end`."""
+        return Piece(
+            self.partition,
+            max(start, self.start),
+            min(end, self.end),
+            _between(self.rows, start, end),
+            _between(self.quarantined, start, end),
+            self.shape,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What was asked for of a collection's log, without a gap, or as much of it as there is room.
+
+    `ends` says by partition how far it goes.
+    """
+
+    pieces: tuple[Piece, ...]
+    ends: Mapping[int, int]
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is kept of one partition: pieces without a gap, up to a mark."""
+
+    mark: Mark
+    pieces: list[Piece] = field(default_factory=list)
+
+    @property
+    def start(self) -> int:
+        return self.pieces[0].start if self.pieces else self.mark.next
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is kept of one collection, by partition. Whoever looks at it holds `guard`."""
+
+    parts: dict[int, _Part] = field(default_factory=dict)
+    guard: threading.Lock = field(default_factory=threading.Lock)
+    size: int = 0
+
+
+class Tails:
+    """The tails of all collections. Threads may share it."""
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        rules: Callable[[CollectionId], Rules],
+        *,
+        most_bytes: int = 256 << 20,
+    ) -> None:
+        """Keep `most_bytes` of converted events at most, and answer no more at once."""
+        self._buffer = buffer
+        self._rules = rules
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[CollectionId, _Kept] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def read(
+        self,
+        collection: CollectionId,
+        marks: Sequence[Mark],
+        ends: Mapping[int, int],
+        shape: Struct,
+    ) -> Tail:
+        """Answer the events from the marks up to `ends`; `shape` is what the lake has.
+
+        Raises as `Buffer.read` does.
+        """
+        kept = self._of(collection)
+        with kept.guard:
+            found: list[Piece] = []
+            reached = {}
+            for mark in marks:
+                part = self._from(mark, kept)
+                end = ends[mark.partition]
+                self._extend(collection, kept, part, end, shape)
+                reached[mark.partition] = min(end, part.mark.next)
+                found += (piece.between(mark.next, end) for piece in part.pieces)
+            kept.size = sum(piece.size for part in kept.parts.values() for piece in part.pieces)
+        self._forget_others(collection)
+        return Tail(tuple(found), reached)
+
+    def _of(self, collection: CollectionId) -> _Kept:
+        with self._guard:
+            kept = self._kept.setdefault(collection, _Kept())
+            self._kept.move_to_end(collection)
+            return kept
+
+    def _from(self, mark: Mark, kept: _Kept) -> _Part:
+        """Answer what is kept behind a mark, after letting go of what lies before it."""
+        part = kept.parts.get(mark.partition)
+        if part is None or not part.start <= mark.next <= part.mark.next:
+            part = kept.parts[mark.partition] = _Part(mark)
+        part.pieces = [piece for piece in part.pieces if piece.end > mark.next]
+        return part
+
+    def _extend(
+        self, collection: CollectionId, kept: _Kept, part: _Part, end: int, shape: Struct
+    ) -> None:
+        size = sum(piece.size for each in kept.parts.values() for piece in each.pieces)
+        while part.mark.next < end and size < self._most_bytes:
+            portion = self._buffer.read(collection, part.mark, end=end, max_bytes=_READ_BYTES)
+            if portion.mark.next == part.mark.next:
+                break
+            # The shape so far, so that pieces are of one shape as long as nothing new comes.
+            known = part.pieces[-1].shape if part.pieces else shape
+            converted = convert(portion.rows, known, self._rules(collection))
+            part.pieces.append(_piece(part.mark, portion.mark, converted))
+            part.mark = portion.mark
+            size += part.pieces[-1].size
+        if len(part.pieces) > _MOST_PIECES:
+            part.pieces = list(_fewer(part.pieces))
+
+    def _forget_others(self, collection: CollectionId) -> None:
+        """Let go of the tails that nobody asked for the longest, while all take too much."""
+        with self._guard:
+            size = sum(kept.size for kept in self._kept.values())
+            for name in [name for name in self._kept if name != collection]:
+                if size <= self._most_bytes:
+                    break
+                size -= self._kept.pop(name).size
+
+
+def _piece(start: Mark, end: Mark, converted: Converted) -> Piece:
+    return Piece(
+        start.partition,
+        start.next,
+        end.next,
+        converted.rows,
+        converted.quarantined,
+        converted.shape,
+    )
+
+
+def _fewer(pieces: list[Piece]) -> Iterator[Piece]:
+    """Join neighbours of one shape."""
+    for shape, neighbours in groupby(pieces, lambda piece: piece.shape):
+        same = list(neighbours)
+        yield Piece(
+            same[0].partition,
+            same[0].start,
+            same[-1].end,
+            pa.concat_tables([piece.rows for piece in same]).combine_chunks(),
+            pa.concat_tables([piece.quarantined for piece in same]).combine_chunks(),
+            shape,
+        )
+
+
+def _between(rows: pa.Table, start: int, end: int) -> pa.Table:
+    """Answer the rows with offsets from `start` up to `end`; the offsets of a piece rise."""
+    offsets = rows.column("log_offset")
+    skipped = pc.sum(pc.less(offsets, start)).as_py() or 0
+    kept = pc.sum(pc.less(offsets, end)).as_py() or 0
+    return rows.slice(skipped, max(0, kept - skipped))

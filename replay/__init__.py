@@ -1,0 +1,1 @@
+"""From a query to delivered messages: plan, send, ledger."""

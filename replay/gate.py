@@ -1,0 +1,81 @@
+"""Where workers wait: for something to send, for the rate, for the destination's own time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from replay.pacing import Bucket
+
+
+class Gate:
+    """Lets workers through while `open_` says so, no faster than the rate.
+
+    Futures and a deque, because a condition variable costs more than the rest of the sender.
+    """
+
+    def __init__(self, rate: float | None, open_: Callable[[], bool]) -> None:
+        self._bucket = Bucket(rate)
+        self._open = open_
+        self._held_until = float("-inf")
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._turn = asyncio.Lock()
+
+    def is_open(self) -> bool:
+        """Say whether something may be sent now, the rate aside."""
+        return self._open() and self.held() <= 0
+
+    def held(self) -> float:
+        """Answer for how many more seconds the destination wants to be left alone."""
+        return self._held_until - _now()
+
+    def hold(self, seconds: float) -> None:
+        """Send nothing for so long."""
+        until = _now() + seconds
+        if until > self._held_until:
+            self._held_until = until
+            asyncio.get_running_loop().call_at(until, self.wake)
+
+    def change(self, rate: float | None) -> None:
+        """Let through another rate from now on."""
+        self._bucket.change(rate, _now())
+        self.wake()
+
+    async def passed(self, count: int) -> bool:
+        """Wait for the rate to let so many through; answer False if they may not go any more."""
+        if self._bucket.rate is None:
+            return True
+        async with self._turn:
+            for _ in range(count):
+                while self.is_open() and (wait := self._bucket.take(_now())):
+                    await self.wait(wait)
+        return self.is_open()
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return when something changed, or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_later(seconds, _end, waiter) if seconds is not None else None
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def wake(self) -> None:
+        """Have everyone who waits look again."""
+        while self._waiters:
+            _end(self._waiters.popleft())
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,181 @@
+"""How far a replay is, and the account it gives in the end. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from penstock.envelope import Micros, Position
+from penstock.errors import WrongState
+
+
+class Tried(msgspec.Struct, frozen=True, gc=False):
+    """How often an event was tried, and whether the end of the last attempt is `open`."""
+
+    attempt: int
+    open: bool
+
+
+_NOT_TRIED = Tried(0, open=False)
+_FIRST_ATTEMPT = Tried(1, open=True)
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What a checkpoint keeps: where a successor goes on, and the counts so far.
+
+    Events are sent in log order. Everything up to `through` has come to an end; of what follows,
+    `done` has too. Nothing after `intended` has been sent by `epoch` or an earlier holder. An event
+    between them that is not done is at its first attempt, and nobody knows how that ended, unless
+    `tried` says otherwise.
+    """
+
+    epoch: int = 0
+    through: Position | None = None
+    passed: int = 0
+    """How many events lie up to `through`."""
+    done: tuple[Position, ...] = ()
+    intended: Position | None = None
+    tried: tuple[tuple[Position, Tried], ...] = ()
+
+    delivered: int = 0
+    failed: int = 0
+    skipped: int = 0
+    """Events that were not sent: by a dry run so far, or for whatever reason in the end."""
+    unknown: int = 0
+    """Events given up while an attempt was under way, so that nobody knows."""
+    repeated: int = 0
+    """Events sent again because a sender died between their sending and its books."""
+    attempts: int = 0
+    bytes: int = 0
+    """Payload bytes delivered."""
+    last_failure: str | None = None
+    waiting: str | None = None
+    """Why nothing is sent just now, if that is not a pause."""
+    at: Micros = 0
+
+    def history(self, position: Position) -> Tried:
+        """Say what was done about an event that none of `through`, `done`, `tried` tells of."""
+        intended = self.intended is not None and position <= self.intended
+        return _FIRST_ATTEMPT if intended else _NOT_TRIED
+
+    def as_dict(self) -> dict[str, object]:
+        """Answer what goes into the replay's row."""
+        values: dict[str, object] = msgspec.to_builtins(self)
+        return values
+
+
+def read_progress(values: Mapping[str, Any]) -> Progress:
+    """Read a row's progress; raise `WrongState` if it was written by something else."""
+    try:
+        return msgspec.convert(values, Progress)
+    except msgspec.ValidationError as error:
+        raise WrongState(f"the replay's progress cannot be read: {error}") from error
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The account of a replay: `matched` is always the sum of the five numbers below it.
+
+    At the end `waiting` and, unless a cancel cut attempts off, `unknown` are 0.
+    """
+
+    matched: int
+    delivered: int
+    failed: int
+    skipped: int
+    unknown: int
+    waiting: int
+    repeated: int
+    attempts: int
+
+
+def report(progress: Progress, *, matched: int, ended: bool) -> Report:
+    """Account for every event that the plan counted."""
+    counted = progress.delivered + progress.failed + progress.skipped + progress.unknown
+    left = matched - counted
+    return Report(
+        matched=matched,
+        delivered=progress.delivered,
+        failed=progress.failed,
+        skipped=progress.skipped + (left if ended else 0),
+        unknown=progress.unknown,
+        waiting=0 if ended else left,
+        repeated=progress.repeated,
+        attempts=progress.attempts,
+    )
+
+
+class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One row of the ledger: that an attempt was about to be made, or what came of it.
+
+    The attempt is named by (replay, epoch, partition, offset, attempt): a sender may use an event
+    id twice, a log position is given once. Every intent gets an outcome:
+    ``delivered``, ``failed`` for good, ``retry``, ``skipped`` if it was not made after all, or,
+    written by whoever comes after a sender that died, ``unknown``. Times are RFC 3339.
+    """
+
+    replay: str
+    epoch: int
+    event_id: str
+    team: str
+    collection: str
+    partition: int
+    offset: int
+    attempt: int
+    kind: str
+    outcome: str | None = None
+    status: int | None = None
+    latency_ms: float | None = None
+    reason: str | None = None
+    at: str
+    destination: str
+    who: str
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger's rows of one replay say, event by event."""
+
+    delivered: int
+    failed: int
+    skipped: int
+    unknown: int
+    retrying: int
+    """Events that failed and may be tried again."""
+    open: int
+    """Events with nothing but intents that have no outcome: a sender is at them, or died."""
+    repeats: int
+    """Attempts beyond the first that may have been delivered, over all events."""
+    attempts: int
+
+
+def tally(rows: Iterable[Attempt]) -> Tally:
+    """Count the ledger of one replay. What an event ends as is the best that was seen of it."""
+    intents: dict[tuple[int, Position, int], str] = {}
+    ends: dict[Position, str] = {}
+    for row in rows:
+        event = Position(row.partition, row.offset)
+        attempt = (row.epoch, event, row.attempt)
+        outcome = row.outcome or "open"
+        intents[attempt] = max(intents.get(attempt, "open"), outcome, key=_RANK.__getitem__)
+        ends[event] = max(ends.get(event, "open"), outcome, key=_RANK.__getitem__)
+    landed: dict[Position, int] = {}
+    for (_, event, _), outcome in intents.items():
+        if outcome in _MAYBE_DELIVERED:
+            landed[event] = landed.get(event, 0) + 1
+    count = list(ends.values()).count
+    return Tally(
+        delivered=count("delivered"),
+        failed=count("failed"),
+        skipped=count("skipped"),
+        unknown=count("unknown"),
+        retrying=count("retry"),
+        open=count("open"),
+        repeats=sum(times - 1 for times in landed.values()),
+        attempts=sum(1 for outcome in intents.values() if outcome != "skipped"),
+    )
+
+
+# An outcome beats what says less: a row `unknown` is written without looking at the ledger.
+_RANK = {"open": 0, "retry": 1, "skipped": 2, "unknown": 3, "failed": 4, "delivered": 5}
+_MAYBE_DELIVERED = {"open", "unknown", "delivered"}

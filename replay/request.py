@@ -1,0 +1,227 @@
+"""What a replay is asked to do: which events, where to, and how."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from penstock.envelope import (
+    SYSTEM_TEAM,
+    CollectionId,
+    Micros,
+    check_name,
+    parse_collection,
+)
+from penstock.errors import BadRequest
+from penstock.metadata.records import ReplayRecord
+
+View = Literal["main", "quarantine"]
+Order = Literal["log", "key"]
+HeaderMode = Literal["add", "verbatim"]
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LONGEST_QUERY = 10_000
+_LONGEST_DESTINATION = 100
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a replay sends. `rate` and `concurrency` may be changed while it runs."""
+
+    view: View = "main"
+    """The collection's table, or its quarantine."""
+
+    order: Order = "key"
+    """``log``: one event at a time, in log order. ``key``: that for the events of each key, with
+    keys side by side; events without a key have no order."""
+
+    rate: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """Sends per second at most, retries included; null for no limit."""
+
+    concurrency: Annotated[int, Meta(ge=1, le=1_000)] = 32
+    """Sends at the same time; with ``order: log`` always 1."""
+
+    max_events: Annotated[int, Meta(ge=1)] | None = None
+    """Send the first so many matches only; the others are counted as skipped."""
+
+    headers: HeaderMode = "add"
+    """``add`` the five ``penstock-…`` headers, or send ``verbatim`` what was received."""
+
+    retries: Annotated[int, Meta(ge=0, le=100)] = 10
+    """Attempts after the first, for failures that may pass."""
+
+    timeout: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    """Seconds that one attempt may take."""
+
+    pause_after: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Failed attempts in a row, over all events, that pause the replay. Null: twice the
+    concurrency, and at least 10, so that one bad moment of a destination is no reason."""
+
+    dry_run: bool = False
+    """Do everything but send."""
+
+    def at_once(self) -> int:
+        """Answer how many sends may be under way together."""
+        return 1 if self.order == "log" else self.concurrency
+
+    def patience(self) -> int:
+        """Answer how many failed attempts in a row pause the replay."""
+        return self.pause_after or max(10, 2 * self.at_once())
+
+
+class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which events of one collection go to one destination of the same team.
+
+    `since` (inclusive) and `until` (exclusive) bound the time of receipt.
+    """
+
+    team: str
+    collection: str
+    query: Annotated[str, Meta(max_length=_LONGEST_QUERY)] = ""
+    since: Micros | None = None
+    until: Micros | None = None
+    destination: Annotated[str, Meta(min_length=1, max_length=_LONGEST_DESTINATION)]
+    options: Options = msgspec.field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        """Refuse what the types cannot: names, an empty time range."""
+        if self.team != SYSTEM_TEAM:
+            check_name(self.team, what="team")
+        check_name(self.collection, what="collection")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise BadRequest("the replay's time range is empty: since is not before until")
+
+    @property
+    def id(self) -> CollectionId:
+        """The collection, with its team."""
+        return CollectionId(self.team, self.collection)
+
+    def digest(self) -> str:
+        """Answer a hash of everything that decides which messages are sent, and in what form.
+
+        A plan is resumed only under the digest it was made for. What may change while a replay
+        runs (rate, concurrency, patience with failures) is not part of it.
+        """
+        options = self.options
+        deciding = [
+            self.team,
+            self.collection,
+            self.query,
+            self.since,
+            self.until,
+            self.destination,
+            options.view,
+            options.order,
+            options.max_events,
+            options.headers,
+            options.dry_run,
+        ]
+        return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()
+
+
+def read_request(
+    values: Mapping[str, Any],
+    *,
+    team: str,
+) -> ReplayRequest:
+    """Read a request as people write it; raise `BadRequest` or `BadName` saying what is wrong.
+
+    `values` has ``collection``, ``destination``, and may have ``query``, ``since``, ``until``
+    (RFC 3339 text or microseconds since 1970) and the fields of `Options`, all on one level.
+    """
+    inner = {name: value for name, value in values.items() if name in Options.__struct_fields__}
+    outer = {name: value for name, value in values.items() if name not in inner}
+    if "team" in outer:
+        raise BadRequest("the team of a replay is the caller's, it cannot be given")
+    collection = outer.pop("collection", None)
+    if not isinstance(collection, str):
+        raise BadRequest("a replay needs the name of a collection")
+    asked = parse_collection(collection, team=team)
+    if asked.team != team:
+        raise BadRequest("a replay reads the caller's own team only")
+    times = {
+        name: read_time(outer.pop(name), what=name)
+        for name in ("since", "until")
+        if outer.get(name) is not None
+    }
+    outer.update(team=team, collection=asked.name, options=inner, **times)
+    return _converted(outer, ReplayRequest)
+
+
+def read_options(values: Mapping[str, Any]) -> Options:
+    """Read options alone; raise `BadRequest` saying what is wrong."""
+    return _converted(dict(values), Options)
+
+
+def request_of(record: ReplayRecord) -> ReplayRequest:
+    """Answer what the row of a replay asks for; raise `BadRequest` if no version understands it."""
+    return _converted(
+        {
+            "team": record.team,
+            "collection": record.collection,
+            "query": record.query,
+            "since": record.since,
+            "until": record.until,
+            "destination": record.destination,
+            "options": record.options,
+        },
+        ReplayRequest,
+    )
+
+
+def record_of(request: ReplayRequest, *, id: str, now: Micros) -> ReplayRecord:  # noqa: A002
+    """Answer the row of a new replay, in state ``requested``."""
+    return ReplayRecord(
+        id=id,
+        team=request.team,
+        collection=request.collection,
+        query=request.query,
+        since=request.since,
+        until=request.until,
+        destination=request.destination,
+        options=msgspec.to_builtins(request.options),
+        created_at=now,
+    )
+
+
+def read_time(value: object, *, what: str) -> Micros:
+    """Read RFC 3339 text, a date (its first moment, UTC), or whole microseconds since 1970."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise BadRequest(f"{what} is no time: write 2026-11-22T13:00:00Z") from error
+        return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
+    raise BadRequest(f"{what} is no time: write 2026-11-22T13:00:00Z")
+
+
+def moment_of(micros: Micros) -> datetime:
+    """Answer a time as Python has it."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def rfc3339(micros: Micros) -> str:
+    """``2025-11-24T16:00:00.000001Z``: always six digits, so that texts sort as times do."""
+    seconds, rest = divmod(micros, 1_000_000)
+    return f"{_to_the_second(seconds)}.{rest:06}Z"
+
+
+@lru_cache(maxsize=1024)
+def _to_the_second(seconds: int) -> str:
+    """Three times are written per event sent, and `strftime` takes 20 us for one."""
+    return moment_of(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _converted(values: Mapping[str, Any], kind: type[_S]) -> _S:
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"the replay cannot be read: {error}") from error

@@ -1,0 +1,628 @@
+"""The sender: takes events in log order and brings each to an end, keeping its books.
+
+One event goes through: taken into the window; *announced* in a checkpoint; its intent accepted by
+the ledger; sent; its outcome accepted by the ledger; covered by a checkpoint. Each step waits for
+the one before, in batches: a cycle of the bookkeeper writes the outcomes and intents that have
+gathered and makes one checkpoint, while the workers go on sending what was announced before.
+
+So when a sender dies, whatever it may have sent lies between the checkpoint's `through` and
+`intended` and is not in `done`. A successor writes ``unknown`` for the attempts that were open and
+repeats these events, never more than the window holds, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import structlog
+
+from penstock.envelope import Clock, CollectionId, Event, Position
+from penstock.errors import Unavailable
+from penstock.faults import fault
+from penstock.metadata.records import State
+from replay.gate import Gate
+from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing
+from replay.ledger import Ledger
+from replay.pacing import Breaker, Chance, delay
+from replay.progress import Attempt, Progress, Tried
+from replay.request import rfc3339
+from replay.targets import Delivered, Failed, Message, Outcome, Retry, Skipped, Target
+from replay.window import Item, Lanes, Window
+
+log = structlog.get_logger()
+
+_COUNTS = ("delivered", "failed", "skipped", "unknown", "repeated", "attempts", "bytes")
+# With Retry-After these speak for the whole destination, not for one event.
+_HOLDS = frozenset({429, 503})
+_LEDGER_DELAYS = (0.5, 5.0)
+_SOON = 0.05
+
+
+class Original(NamedTuple):
+    """An event and where it was on the log."""
+
+    position: Position
+    event: Event
+
+
+Source = AsyncIterator[Sequence[Original]]
+"""Matching events in log order, in batches, from just after a replay's `through`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Whose attempts these are: what stands on every row of the ledger."""
+
+    replay: str
+    epoch: int
+    collection: CollectionId
+    destination: str
+    who: str
+
+
+class Ended(NamedTuple):
+    """How a sender left its replay. `running` and `paused` mean that a successor goes on."""
+
+    state: State
+    progress: Progress
+    error: str | None
+
+
+class _Answer(NamedTuple):
+    item: Item
+    row: Attempt
+    due: float
+    """When to try again, if the outcome is a retry."""
+
+
+class Sender:
+    """Sends one replay. Made, run once, and thrown away, all in one event loop.
+
+    `matched` is the plan's count: what of it was not sent in the end is skipped. `clock` is the
+    time written into rows, `steady` the seconds by which a lease ends.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        source: Source,
+        target: Target,
+        ledger: Ledger,
+        keeper: Keeper,
+        *,
+        matched: int,
+        progress: Progress,
+        orders: Orders,
+        paused: bool = False,
+        lease_until: float,
+        clock: Clock,
+        steady: Callable[[], float],
+        chance: Chance,
+        bounds: Bounds = DEFAULT_BOUNDS,
+    ) -> None:
+        self._job = job
+        self._source = source
+        self._target = target
+        self._ledger = ledger
+        self._bounds = bounds
+        self._clock = clock
+        self._chance = chance
+        self._lease = Lease(
+            keeper,
+            bounds,
+            last=progress,
+            until=lease_until,
+            clock=clock,
+            steady=steady,
+            standing=self._standing,
+            obey=self._obey,
+        )
+
+        self._matched = matched
+        self._before = progress
+        self._tried = dict(progress.tried)
+        self._counts = Counter({name: getattr(progress, name) for name in _COUNTS})
+        self._last_failure = progress.last_failure
+        self._window = Window(
+            bounds.window,
+            bounds.window_bytes,
+            through=progress.through,
+            passed=progress.passed,
+            done=progress.done,
+        )
+        self._intended: Position | None = None
+        self._batch: deque[Original] = deque()
+        self._exhausted = False
+
+        options = orders.options
+        self._options = options
+        self._at_once = options.at_once()
+        self._lanes = Lanes(options.order)
+        self._gate = Gate(options.rate, self._may_send)
+        self._breaker = Breaker(options.patience())
+
+        # Where an event is: fresh, announced, ready (or in its lane), flying, answered, and
+        # either over or due again.
+        self._fresh: deque[Item] = deque()
+        self._announced: list[Item] = []
+        self._ready: deque[Item] = deque()
+        self._flying: set[Item] = set()
+        self._answers: list[_Answer] = []
+        self._due: list[tuple[float, Position, Item]] = []
+        self._torn: list[Item] = []
+        self._backlog = 0
+        """Events that were let go and are not answered."""
+
+        self._state: State = "paused" if paused else "running"
+        self._error: str | None = None
+        self._trouble: str | None = None
+        self._ending: State | None = None
+        self._paused_at = _now()
+        self._booked_at = float("-inf")
+        self._writes = 0
+        self._books = asyncio.Event()
+        self._space = asyncio.Event()
+        self._workers: dict[int, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._obey(orders)
+
+    async def run(self) -> Ended:
+        """Send until everything came to an end or the orders say to stop; answer how it was left.
+
+        Raises `WrongState` if the lease went to another sender, `EngineUnavailable` if it could not
+        be kept, and what the source raises. Then nothing more is sent, the books stay as they are
+        durable, and a successor goes on from them.
+        """
+        broken: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                beat = group.create_task(self._lease.beat())
+                await self._close_open_attempts()
+                reader = group.create_task(self._read())
+                self._staff()
+                await self._keep_books()
+                for task in (beat, reader, *self._workers.values()):
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            broken = _first(errors)
+        if broken is not None:
+            raise broken
+        return Ended(self._state, self._lease.last, self._error)
+
+    # Taking events
+
+    async def _fill_batch(self) -> bool:
+        """Have a batch to take from; answer False at the end of the source."""
+        while not self._batch:
+            try:
+                self._batch.extend(await anext(self._source))
+            except StopAsyncIteration:
+                return False
+        return True
+
+    async def _close_open_attempts(self) -> None:
+        """Write ``unknown`` for what the sender before left open, and take those events again."""
+        last = self._before.intended
+        reopened: list[Item] = []
+        while last is not None and await self._fill_batch() and self._batch[0].position <= last:
+            item = self._take(self._batch.popleft())
+            if item is not None and item.open:
+                reopened.append(item)
+        rows = [
+            self._row(item, epoch=self._before.epoch, outcome="unknown", reason="the sender died")
+            for item in reopened
+        ]
+        if rows:
+            await self._write(rows)
+            log.info("open attempts closed", replay=self._job.replay, events=len(rows))
+        for item in reopened:
+            item.open = False
+        self._counts["repeated"] += len(rows)
+        await self._checkpoint()
+
+    async def _read(self) -> None:
+        """Take events as long as there is room in the window."""
+        while await self._fill_batch():
+            while self._batch and self._window.room():
+                self._take(self._batch.popleft())
+            self._books.set()
+            if self._batch:
+                self._space.clear()
+                await self._space.wait()
+        self._exhausted = True
+        self._books.set()
+
+    def _take(self, original: Original) -> Item | None:
+        position, event = original
+        tried = self._tried.pop(position, None) or self._before.history(position)
+        item = self._window.take(position, event, tried)
+        if item is not None:
+            self._fresh.append(item)
+        return item
+
+    # Sending
+
+    def _staff(self) -> None:
+        """Have a worker for each number below the concurrency; others leave by themselves."""
+        assert self._group is not None  # noqa: S101 - only called while running
+        for number in range(self._at_once):
+            if number not in self._workers:
+                task = self._group.create_task(self._work(number))
+                self._workers[number] = task
+                task.add_done_callback(partial(self._left, number))
+
+    def _left(self, number: int, _: asyncio.Task[None]) -> None:
+        del self._workers[number]
+
+    def _may_send(self) -> bool:
+        return self._state == "running" and self._ending is None and self._lease.holds()
+
+    async def _work(self, number: int) -> None:
+        ready = self._ready
+        while number < self._at_once:
+            if not ready or not self._gate.is_open():
+                await self._gate.wait()
+                continue
+            items = [ready.popleft()]
+            while len(items) < self._target.most and ready:
+                items.append(ready.popleft())
+            if await self._gate.passed(len(items)):
+                await self._send(items)
+            else:
+                ready.extendleft(reversed(items))
+        self._gate.wake()
+
+    async def _send(self, items: Sequence[Item]) -> None:
+        messages = [Message(item.event, item.position, item.attempt) for item in items]
+        self._flying.update(items)
+        started = _now()
+        try:
+            outcomes = await self._target.send(messages)
+        except asyncio.CancelledError:
+            self._torn.extend(items)
+            raise
+        finally:
+            self._flying.difference_update(items)
+        fault("replay_sent")
+        latency = round((_now() - started) * 1000, 3)
+        for item, outcome in zip(items, outcomes, strict=True):
+            self._answered(item, outcome, latency)
+        # The first answer starts the bookkeeper's clock.
+        if len(self._answers) <= len(items) or self._ending or self._cycle_is_due():
+            self._books.set()
+
+    def _answered(self, item: Item, outcome: Outcome, latency: float) -> None:
+        """Say what follows from an outcome; the books learn of it in the next cycle."""
+        final = True
+        due = 0.0
+        reason: str | None = None
+        match outcome:
+            case Delivered():
+                self._breaker.reset()
+                word = "delivered"
+            case Skipped():
+                word = "skipped"
+            case Failed():
+                word, reason = "failed", outcome.reason
+                self._failed(reason)
+            case Retry():
+                reason = outcome.reason
+                final = item.attempt > self._options.retries
+                word = "failed" if final else "retry"
+                due = _now() + delay(item.attempt, outcome.after, self._chance)
+                if outcome.after is not None and outcome.status in _HOLDS:
+                    self._gate.hold(outcome.after)
+                else:
+                    self._failed(reason)
+        row = self._row(
+            item, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
+        )
+        self._answers.append(_Answer(item, row, due))
+        self._backlog -= 1
+        if final and (following := self._lanes.leave(item)) is not None:
+            self._ready.append(following)
+
+    def _failed(self, reason: str) -> None:
+        if self._breaker.failed() and self._state == "running" and self._ending is None:
+            self._pause(f"{self._breaker.failures} attempts in a row failed, the last: {reason}")
+
+    # Orders
+
+    def _obey(self, orders: Orders) -> None:
+        if orders.stop and self._ending is None:
+            self._ending = self._state
+        match orders.wish:
+            case "cancel":
+                self._ending = "cancelled"
+            case "pause" if self._state == "running":
+                self._pause(None)
+            case "resume" if self._state == "paused":
+                self._state, self._error = "running", None
+                self._breaker.reset()
+            case _:
+                pass
+        if orders.options != self._options:
+            self._change(orders)
+        self._books.set()
+        self._gate.wake()
+
+    def _pause(self, reason: str | None) -> None:
+        self._state, self._error = "paused", reason
+        self._paused_at = _now()
+        log.info("replay paused", replay=self._job.replay, reason=reason)
+
+    def _change(self, orders: Orders) -> None:
+        """Take over what may change while a replay runs."""
+        options = orders.options
+        if options.rate != self._options.rate:
+            self._gate.change(options.rate)
+        self._at_once = options.concurrency if self._options.order == "key" else 1
+        self._options = options
+        if self._workers:
+            self._staff()
+
+    def _standing(self) -> Standing:
+        waiting = self._trouble
+        if waiting is None and (left := self._gate.held()) > 0:
+            waiting = f"the destination asked to be left alone for another {left:.0f} s"
+        return Standing(self._state, self._error, waiting)
+
+    # Books
+
+    async def _keep_books(self) -> None:
+        """Run cycles until everything came to an end, or the orders say to stop."""
+        while not self._finished():
+            await self._until_cycle()
+            if self._ending is None and self._lingered():
+                self._ending = "paused"
+            if self._ending is not None:
+                await self._put_down(self._ending)
+                return
+            await self._cycle()
+        self._state, self._error, self._intended = "finished", None, None
+        self._skip_the_rest()
+        await self._checkpoint()
+
+    def _finished(self) -> bool:
+        return self._exhausted and not self._batch and not self._window and not self._answers
+
+    def _lingered(self) -> bool:
+        return self._state == "paused" and _now() >= self._linger_end()
+
+    def _linger_end(self) -> float:
+        return self._paused_at + self._bounds.linger_seconds
+
+    def _cycle_is_due(self) -> bool:
+        """Say whether what has gathered is worth a write and a checkpoint now."""
+        answers = len(self._answers)
+        if self._ending or not self._lease.shows(self._state, self._error):
+            return True
+        if answers >= self._bounds.checkpoint_answers:
+            return True
+        if self._backlog >= max(2 * self._at_once, self._bounds.window // 8):
+            return False
+        if self._announced or (self._fresh and self._state == "running"):
+            return True
+        # Nothing else can be sent: the answers may be what keeps the window shut.
+        return answers > 0 and (self._backlog == 0 or not self._window.room())
+
+    def _next_cycle(self) -> float:
+        """Answer when a cycle is due if nothing more gathers."""
+        end = float("inf")
+        if self._answers:
+            end = self._booked_at + self._bounds.checkpoint_seconds
+        if self._announced or (self._fresh and self._state == "running"):
+            # The backlog may wait behind a few keys, with nothing for the workers to do.
+            end = min(end, self._booked_at + _SOON)
+        if self._state == "paused":
+            return min(end, self._linger_end())
+        return min(end, self._due[0][0]) if self._due else end
+
+    async def _until_cycle(self) -> None:
+        while not self._cycle_is_due() and (wait := self._next_cycle() - _now()) > 0:
+            self._books.clear()
+            await _wait(self._books, wait)
+            if self._finished():
+                return
+
+    async def _cycle(self) -> None:
+        """Record what was answered and announced, let that go, announce more, and save."""
+        answers, self._answers = self._answers, []
+        announced, self._announced = self._announced, []
+        at = rfc3339(self._clock())
+        rows = [answer.row for answer in answers]
+        rows += [self._row(item, at=at) for item in announced]
+        if rows:
+            await self._write(rows)
+        for answer in answers:
+            self._close(answer)
+        for item in announced:
+            if self._lanes.enter(item):
+                self._ready.append(item)
+        self._backlog += len(announced)
+        self._gate.wake()
+        if self._state == "running":
+            self._announce()
+        await self._checkpoint()
+
+    def _announce(self) -> None:
+        """Take what may be sent next; the checkpoint that follows says so."""
+        while self._due and self._due[0][0] <= _now():
+            self._announced.append(heapq.heappop(self._due)[2])
+        if self._fresh:
+            self._intended = self._fresh[-1].position
+            self._announced += self._fresh
+            self._fresh.clear()
+        for item in self._announced:
+            item.attempt += 1
+            item.open = True
+
+    def _close(self, answer: _Answer) -> None:
+        """Take over an outcome that the ledger has."""
+        item, row, due = answer
+        item.open = False
+        self._counts["attempts"] += 1
+        if row.reason is not None:
+            self._last_failure = row.reason
+        if row.outcome == "retry":
+            heapq.heappush(self._due, (due, item.position, item))
+            return
+        if row.outcome == "delivered":
+            self._counts["bytes"] += len(item.event.payload)
+        self._counts[row.outcome or ""] += 1
+        self._window.finish(item)
+
+    async def _put_down(self, ending: State) -> None:
+        """Let what is under way come to its end, for a while; then close the books."""
+        await self._cut_off()
+        for item in self._announced:
+            _take_back(item)
+        answers, torn = self._answers, self._torn
+        known = {answer.item for answer in answers}.union(torn)
+        unsent = [i for i in self._window.unfinished() if i.open and i not in known]
+        reason = "cut off while it was under way"
+        rows = [answer.row for answer in answers]
+        rows += [self._row(item, outcome="unknown", reason=reason) for item in torn]
+        rows += [self._row(item, outcome="skipped") for item in unsent]
+        if rows:
+            await self._write(rows)
+        for answer in answers:
+            self._close(answer)
+        for item in torn:
+            item.open = False
+        for item in unsent:
+            _take_back(item)
+        self._counts["attempts"] += len(torn)
+        self._counts["unknown" if ending == "cancelled" else "repeated"] += len(torn)
+        self._intended = None
+        if ending != self._state:
+            self._state, self._error = ending, None
+        if ending == "cancelled":
+            self._skip_the_rest()
+        await self._checkpoint()
+
+    async def _cut_off(self) -> None:
+        """Wait for the answers to what is under way, then end every worker."""
+        end = _now() + self._bounds.grace_seconds
+        while self._flying and (left := end - _now()) > 0:
+            self._books.clear()
+            await _wait(self._books, left)
+        workers = list(self._workers.values())
+        for worker in workers:
+            worker.cancel()
+        if workers:
+            await asyncio.wait(workers)
+
+    def _skip_the_rest(self) -> None:
+        counts = self._counts
+        sent = counts["delivered"] + counts["failed"] + counts["unknown"]
+        counts["skipped"] = max(0, self._matched - sent)
+
+    async def _write(self, rows: Sequence[Attempt]) -> None:
+        """Have the ledger accept the rows, however long that takes."""
+        self._writes += 1
+        key = f"{self._job.replay}-{self._job.epoch}-{self._writes}"
+        shortest, longest = _LEDGER_DELAYS
+        while True:
+            try:
+                await self._ledger.write(rows, key=key)
+            except Unavailable as error:
+                self._trouble = str(error)
+                log.warning("attempts are not recorded", replay=self._job.replay, error=str(error))
+                await asyncio.sleep(min(max(error.retry_after, shortest), longest))
+            else:
+                self._trouble = None
+                return
+
+    async def _checkpoint(self) -> None:
+        """Save where we are, and so let the window move on."""
+        counts = self._counts
+        progress = Progress(
+            epoch=self._job.epoch,
+            through=self._window.through,
+            passed=self._window.passed,
+            done=self._window.done(),
+            intended=self._intended,
+            tried=tuple(
+                (item.position, Tried(item.attempt, item.open))
+                for item in self._window.unfinished()
+                if item.attempt > 1 or (item.attempt == 1 and not item.open)
+            ),
+            delivered=counts["delivered"],
+            failed=counts["failed"],
+            skipped=counts["skipped"],
+            unknown=counts["unknown"],
+            repeated=counts["repeated"],
+            attempts=counts["attempts"],
+            bytes=counts["bytes"],
+            last_failure=self._last_failure,
+        )
+        await self._lease.save(progress)
+        self._window.saved(progress.passed)
+        self._booked_at = _now()
+        self._space.set()
+
+    def _row(
+        self,
+        item: Item,
+        *,
+        at: str | None = None,
+        epoch: int | None = None,
+        outcome: str | None = None,
+        status: int | None = None,
+        reason: str | None = None,
+        latency_ms: float | None = None,
+    ) -> Attempt:
+        job = self._job
+        return Attempt(
+            replay=job.replay,
+            epoch=job.epoch if epoch is None else epoch,
+            event_id=item.event.id,
+            team=job.collection.team,
+            collection=job.collection.name,
+            partition=item.position.partition,
+            offset=item.position.offset,
+            attempt=item.attempt,
+            kind="intent" if outcome is None else "outcome",
+            outcome=outcome,
+            status=status,
+            latency_ms=latency_ms,
+            reason=reason,
+            at=at or rfc3339(self._clock()),
+            destination=job.destination,
+            who=job.who,
+        )
+
+
+def _take_back(item: Item) -> None:
+    """Say that the attempt that was announced is not made."""
+    item.attempt -= 1
+    item.open = False
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set, or after so many seconds."""
+    if seconds == float("inf"):
+        await event.wait()
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Answer what broke the sender: one task did, the others of the group went with it."""
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,74 @@
+"""Where a replay can go: the promise, and one file per kind of destination."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from penstock.envelope import Event, Position
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """One attempt to deliver one event. `attempt` counts from 1 within the replay."""
+
+    event: Event
+    position: Position
+    attempt: int
+
+
+class Delivered(msgspec.Struct, frozen=True, gc=False):
+    """The destination took the event."""
+
+    status: int | None
+
+
+class Retry(msgspec.Struct, frozen=True, gc=False):
+    """The destination did not take the event this time, or it is not known whether it did.
+
+    `after` is the destination's own wish, in seconds, for how long it wants to be left alone.
+    """
+
+    reason: str
+    status: int | None = None
+    after: float | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    """The destination will never take this event as it is."""
+
+    reason: str
+    status: int | None = None
+
+
+class Skipped(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was sent, on purpose."""
+
+    status: int | None = None
+
+
+Outcome = Delivered | Retry | Failed | Skipped
+
+
+class Target(Protocol):
+    """A destination, opened for one replay."""
+
+    @property
+    def most(self) -> int:
+        """The number of messages that one `send` may take."""
+        ...
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        """Try once to deliver each of the messages; answer an outcome for each, in order.
+
+        `Delivered` means that the destination has said so. Everything that can go wrong on the
+        way is an outcome, never an exception; an outcome's `reason` is a short fixed sentence
+        without payload, credential or address. If the call is cancelled, nothing is known of the
+        messages. Retries nothing by itself.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...

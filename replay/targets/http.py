@@ -1,0 +1,341 @@
+"""Replay to HTTP: one POST per event, with the bytes and headers that were received.
+
+Of the original headers everything is sent again except
+
+- what belongs to one connection or one body: ``Connection`` and what it names, ``Host``,
+  ``Content-Length``, ``Content-Encoding`` (payloads are kept decoded), ``Transfer-Encoding``,
+  ``Expect``, ``Keep-Alive``, ``TE``, ``Trailer``, ``Upgrade``, ``Proxy-…``;
+- credentials that were meant for somebody else: ``Authorization``, ``Cookie``;
+- what HTTP cannot carry: a name that is no token, a value with control characters or bytes that
+  are not UTF-8;
+- what the destination sets itself, and, unless the replay is verbatim, the five ``penstock-…``
+  headers below.
+
+``Content-Type`` is the event's own. An event without one is sent without one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Literal, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from aiohttp.connector import Connection
+from multidict import CIMultiDict
+from yarl import URL
+
+from penstock.envelope import Clock, CollectionId, Micros
+from penstock.errors import AddressRefused, BadRequest
+from penstock.guard import Guard, GuardedResolver, Lookup, system_lookup
+from replay.request import moment_of, rfc3339
+from replay.targets import Delivered, Failed, Message, Outcome, Retry
+
+CONNECT_SECONDS = 5.0
+TOTAL_SECONDS = 30.0
+MOST_ANSWER_BYTES = 64 << 10
+LONGEST_RETRY_AFTER = 3600.0
+
+NOT_FORWARDED = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+ADDED = (
+    "penstock-replay-id",
+    "penstock-event-id",
+    "penstock-collection",
+    "penstock-attempt",
+    "penstock-received-at",
+)
+# What a destination may not set: the first four frame the message, the others are the replay's.
+_NOT_SETTABLE = frozenset({"connection", "content-length", "host", "transfer-encoding", *ADDED})
+
+# aiohttp would add it to what is posted without one.
+_NOTHING_ADDED = CIMultiDict[None]({"Content-Type": None})
+
+_RETRIED_STATUS = frozenset({408, 425, 429})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_KNOWN_NAMES = 1_000
+_NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
+
+class HttpTarget:
+    """Posts events to one URL. Opens nothing before the first `send`; used by one event loop."""
+
+    most = 1
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        guard: Guard,
+        replay_id: str,
+        collection: CollectionId,
+        clock: Clock,
+        own_headers: Sequence[tuple[str, str]] = (),
+        headers: Literal["add", "verbatim"] = "add",
+        timeout: float = TOTAL_SECONDS,
+        lookup: Lookup = system_lookup,
+    ) -> None:
+        """Check the URL and the destination's headers; raise `AddressRefused` or `BadRequest`."""
+        self._url = agreed_url(guard, url)
+        self._guard = guard
+        self._lookup = lookup
+        self._clock = clock
+        self._own = check_own_headers(own_headers)
+        self._add = headers == "add"
+        self._forwarding = Forwarding(
+            [name for name, _ in own_headers] + (list(ADDED) if self._add else [])
+        )
+        self._own_type = any(name.lower() == "content-type" for name, _ in own_headers)
+        self._replay_id = replay_id
+        self._collection = str(collection)
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeout, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    def headers(self, message: Message) -> CIMultiDict[str]:
+        """Answer the headers of one attempt, without those that frame the body."""
+        event = message.event
+        pairs = self._forwarding.of(event.headers) if event.headers else []
+        kind = event.content_type
+        if kind is not None and not self._own_type and _sendable(kind):
+            pairs.append(("Content-Type", kind))
+        if self._add:
+            pairs += (
+                ("penstock-replay-id", self._replay_id),
+                ("penstock-collection", self._collection),
+                ("penstock-attempt", str(message.attempt)),
+                ("penstock-received-at", rfc3339(event.received_at)),
+            )
+            if _sendable(event.id):
+                pairs.append(("penstock-event-id", event.id))
+        pairs += self._own
+        return CIMultiDict(pairs)
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        """Post each message; answer what became of it."""
+        return [await self._post(message) for message in messages]
+
+    async def _post(self, message: Message) -> Outcome:
+        session = self._session or self._open()
+        try:
+            answer = await session.post(
+                self._url,
+                data=message.event.payload,
+                headers=self.headers(message),
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError, AddressRefused, ValueError) as error:
+            return outcome_of_error(error)
+        try:
+            outcome = outcome_of_status(answer.status, answer.headers, now=self._clock())
+            await _read_away(answer)
+        finally:
+            answer.release()
+        return outcome
+
+    def _open(self) -> aiohttp.ClientSession:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # the sender bounds what is in flight
+                resolver=cast("AbstractResolver", GuardedResolver(self._guard, self._lookup)),
+                socket_factory=self._guard.open_socket,
+            ),
+            request_class=_checked_request(self._guard),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self._session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def agreed_url(guard: Guard, url: str) -> URL:
+    """Answer the checked URL; refuse one that aiohttp's parser would take to another host."""
+    endpoint = guard.endpoint(url)
+    parsed = URL(endpoint.url, encoded=True)
+    if (parsed.raw_host, parsed.port, parsed.user) != (endpoint.host, endpoint.port, None):
+        raise AddressRefused("the URL can be read in two ways")
+    return parsed
+
+
+def check_own_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Answer a destination's headers; raise `BadRequest` for one that it may not set."""
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or name.lower() in _NOT_SETTABLE:
+            raise BadRequest(f"a destination cannot set the header {name!r}")
+        if not _sendable(value):
+            raise BadRequest(f"the value of the header {name!r} cannot be sent")
+    return list(headers)
+
+
+class Forwarding:
+    """Says which of an event's headers are sent again.
+
+    What was decided about a name is kept: a million events have some twenty names between them.
+    """
+
+    def __init__(self, left_out: Iterable[str]) -> None:
+        self._left_out = NOT_FORWARDED.union(name.lower() for name in left_out)
+        self._known: dict[str, str] = {}
+
+    def of(self, headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
+        """Answer the headers that are sent again, in their order, duplicates kept.
+
+        Names that differ in case only are one header in HTTP and get the first one's spelling:
+        aiohttp keeps the duplicates of one spelling only.
+        """
+        spelling: dict[str, str] = {}
+        sent = []
+        for name, value in headers:
+            lower = self._known.get(name)
+            if lower is None:
+                lower = self._decide(name)
+            if lower == "connection":
+                return self._without_named([*headers])
+            if not lower:
+                continue
+            try:
+                text = value.decode()
+            except UnicodeDecodeError:
+                continue
+            if text.isprintable() or _sendable(text):
+                sent.append((spelling.setdefault(lower, name), text))
+        return sent
+
+    def _decide(self, name: str) -> str:
+        """Answer the name in lower case, or nothing if it is not sent again."""
+        lower = name.lower()
+        if lower != "connection" and (lower in self._left_out or not _TOKEN.fullmatch(name)):
+            lower = ""
+        if len(self._known) < _KNOWN_NAMES:
+            self._known[name] = lower
+        return lower
+
+    def _without_named(self, headers: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:
+        """Leave out what the header ``Connection`` names: that was for the hop before us, too."""
+        named = b",".join(v for name, v in headers if name.lower() == "connection")
+        gone = {each.strip() for each in named.decode("latin-1").lower().split(",")}
+        gone.add("connection")
+        return self.of([(name, v) for name, v in headers if name.lower() not in gone])
+
+
+def _sendable(value: str) -> bool:
+    """Tell whether HTTP can carry this value unchanged (and aiohttp: it drops surrogates)."""
+    return not _NOT_IN_VALUES.search(value)
+
+
+def outcome_of_status(status: int, headers: Mapping[str, str], *, now: Micros) -> Outcome:
+    """Say what an answer means. Redirects are not followed: they could lead anywhere."""
+    match status // 100:
+        case 2:
+            return Delivered(status)
+        case 3:
+            return Failed(f"answered {status}; redirects are not followed", status)
+        case 4 if status not in _RETRIED_STATUS:
+            return Failed(f"answered {status}", status)
+        case _:
+            after = retry_after(headers.get("Retry-After"), now=now)
+            return Retry(f"answered {status}", status, after)
+
+
+def retry_after(text: str | None, *, now: Micros) -> float | None:
+    """Answer the seconds that a ``Retry-After`` asks for, at most an hour; None if it is none."""
+    if text is None:
+        return None
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        seconds = float(text[:10])
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - moment_of(now)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def outcome_of_error(error: Exception) -> Outcome:
+    """Say what went wrong before there was an answer, without an address in it."""
+    match error:
+        case AddressRefused() | aiohttp.ClientConnectorError(os_error=AddressRefused()):
+            return Retry("the address guard refused the destination's address")
+        case aiohttp.ConnectionTimeoutError():
+            return Retry(f"no connection within {CONNECT_SECONDS:g} s")
+        case TimeoutError():
+            return Retry("no answer in time")
+        case aiohttp.ClientConnectorDNSError():
+            return Retry("the host was not found")
+        case aiohttp.ClientSSLError():
+            return Retry("TLS failed")
+        case aiohttp.ClientConnectorError():
+            return Retry("no connection")
+        case aiohttp.ClientResponseError():
+            return Retry("the answer is not HTTP")
+        case ValueError():
+            return Failed("HTTP cannot carry this event's headers")
+        case _:
+            return Retry("the connection broke")
+
+
+async def _read_away(answer: aiohttp.ClientResponse) -> None:
+    """Read what is left of an answer, so that its connection can be used again; keep nothing.
+
+    The status has decided already: an answer that is too long, too slow or breaks off costs its
+    connection and nothing else.
+    """
+    left = MOST_ANSWER_BYTES
+    try:
+        while not answer.content.at_eof():
+            left -= len(await answer.content.readany())
+            if left < 0:
+                answer.close()
+                return
+    except (aiohttp.ClientError, OSError):
+        answer.close()
+
+
+def _checked_request(guard: Guard) -> type[aiohttp.ClientRequest]:
+    """Answer a request class that looks at the other end before it writes a byte."""
+    seen: set[object] = set()
+
+    class CheckedRequest(aiohttp.ClientRequest):
+        def update_auto_headers(self, _: Iterable[str] | None) -> None:
+            """Add nothing. Saying so for each request by names costs it a tenth of its time."""
+            self._skip_auto_headers = _NOTHING_ADDED
+
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            peer = conn.transport.get_extra_info("peername") if conn.transport else None
+            if peer not in seen:
+                guard.check_peer(peer)
+                seen.add(peer)
+            return await super().send(conn)
+
+    return CheckedRequest

@@ -1,0 +1,165 @@
+"""The same text finds the same events, wherever their leaves are stored.
+
+Random events and random searches go through the compiler and DuckDB; a slow reference, written
+from the language's page alone, says which events should have been found.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from builders import FLIGHTS, ticking
+from lakes import new_lake
+from log_batches import log_batch
+from query_reference import NOW, Asked, Read, Searches, micros
+from ugly_events import NUMBERS, TEXTS, UglyEvents
+
+from assets.landing import Landing
+from lakehouse.sql import Engine, Reader, open_engine
+from penstock.buffer.memory import MemoryLog
+from penstock.envelope import Event
+from penstock.query import Fact, Query, parse
+from penstock.query.sql import Rows, Sql, compile_parts, compile_sql
+from penstock.schema.convert import Rules, convert
+from penstock.schema.rows import QUARANTINE_SCHEMA
+from penstock.schema.shape import EMPTY, Struct
+from penstock.search.facts import with_facts, with_leaves
+
+FACTS = frozenset(Fact)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_engine(tmp_path_factory.mktemp("sql"), memory="1GB", threads=1)
+    yield engine
+    engine.close()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Events in one place, and how they are searched there."""
+
+    source: str
+    shape: Struct
+    rows: Rows = "rows"
+
+    def found(self, reader: Reader, query: Query) -> list[str]:
+        """Answer the ids by the whole condition, after checking that its parts say the same."""
+        whole = self._ids(reader, compile_sql(query, self.shape, rows=self.rows))
+        parts = compile_parts(query, self.shape, rows=self.rows)
+        if len(parts) > 1:
+            together = [found for part in parts for found in self._ids(reader, part)]
+            assert sorted(together) == sorted(whole), f"the parts find others: {query.text}"
+        return whole
+
+    def _ids(self, reader: Reader, condition: Sql) -> list[str]:
+        text = f"SELECT event_id FROM {self.source} WHERE {condition.text}"
+        ids: list[str] = reader.rows(text, condition.parameters).column("event_id").to_pylist()
+        return ids
+
+
+def discovered(reader: Reader, events: list[Event], rules: Rules) -> Stored:
+    """Land the events in three batches; the columns are those that landing discovers."""
+    shape: Struct = EMPTY
+    third = len(events) // 3 + 1
+    tables = []
+    for start in range(0, len(events), third):
+        batch = log_batch(*events[start : start + third])
+        converted = convert(batch, shape, rules)
+        assert not converted.quarantined.num_rows
+        shape = converted.shape
+        tables.append(converted.rows)
+    rows = _widened(tables)
+    rows = pa.Table.from_batches([with_facts(rows, FACTS)])
+    return Stored(reader.arrow(rows), shape)
+
+
+def _widened(tables: list[pa.Table]) -> pa.RecordBatch:
+    """Answer the rows of all batches with the columns of the last one."""
+    whole = pa.concat_tables(tables, promote_options="permissive")
+    offsets = pa.array(range(whole.num_rows), pa.int64())
+    position = whole.schema.get_field_index("log_offset")
+    whole = whole.set_column(position, whole.schema.field(position), offsets)
+    (batch,) = whole.combine_chunks().to_batches(max_chunksize=whole.num_rows)
+    return batch
+
+
+def quarantined(reader: Reader, events: list[Event]) -> Stored:
+    """Keep the events as quarantine does: payloads, and no columns of their leaves."""
+    batch = log_batch(*events).drop_columns(["quarantine_wish"])
+    for name, text in (("stage", "gate"), ("reason", "Too Deep"), ("detail", None)):
+        batch = batch.append_column(name, pa.array([text] * batch.num_rows, pa.string()))
+    batch = batch.append_column("attempts", pa.array([1] * batch.num_rows, pa.int32()))
+    assert batch.schema.names == QUARANTINE_SCHEMA.names
+    batch = with_facts(with_leaves(batch), FACTS)
+    return Stored(reader.arrow(pa.Table.from_batches([batch])), EMPTY, "quarantine")
+
+
+def landed(reader: Reader, events: list[Event], folder: Path) -> Stored:
+    """Keep the events in an Iceberg table, whose files name columns in their own way."""
+    log = MemoryLog()
+    lake = new_lake(folder)
+    clock = ticking()
+    landing = Landing(log, lake, rules=lambda _: Rules(), clock=clock, wait=lambda _: None)
+    third = len(events) // 3 + 1
+    for start in range(0, len(events), third):
+        log.append(FLIGHTS, events[start : start + third]).result()
+        while landing.land_once(FLIGHTS) is not None:
+            pass
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    return Stored(reader.lake(view), view.shape)
+
+
+def agree(engine: Engine, seed: int, folder: Path, *, events: int, searches: int) -> int:
+    """Compare every way of storing with the reference; answer how many searches found something."""
+    source = UglyEvents(seed)
+    corpus = source.events(events)
+    reads = [Read(e, partition=0, offset=offset) for offset, e in enumerate(corpus)]
+    maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS])
+    hits = 0
+    with engine.reader() as reader:
+        places = {
+            "columns": discovered(reader, corpus, Rules()),
+            "few columns": discovered(reader, corpus, Rules(max_columns=5, max_column_depth=2)),
+            "quarantine": quarantined(reader, corpus),
+            "lake": landed(reader, corpus, folder),
+        }
+        for _ in range(searches):
+            asked = maker.search()
+            wanted = {read.event.id for read in reads if asked.holds(read)}
+            hits += bool(wanted) and len(wanted) < len(corpus)
+            query = parse(asked.text, now=micros(NOW))
+            for name, place in places.items():
+                if name == "lake" and query.facts:
+                    continue  # facts are columns that a search adds to the lake's rows
+                found = place.found(reader, query)
+                assert len(found) == len(set(found))
+                assert set(found) == wanted, _difference(name, asked, reads, wanted, set(found))
+    return hits
+
+
+def _difference(
+    name: str, asked: Asked, reads: list[Read], wanted: set[str], found: set[str]
+) -> str:
+    lines = [f"{name} disagrees on {asked.text!r}"]
+    for read in reads:
+        if read.event.id in wanted ^ found:
+            kind = "missed" if read.event.id in wanted else "wrong"
+            lines.append(f"{kind}: {read.event.payload!r} {read.leaves}")
+    return "\n".join(lines[:6])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_way_of_storing_finds_what_the_reference_finds(
+    engine: Engine, seed: int, tmp_path: Path
+) -> None:
+    """A leaf beside its column, or an engine's own idea of case, would hide events from people."""
+    hits = agree(engine, seed, tmp_path, events=60, searches=40)
+
+    assert hits > 10, "the searches find nothing, so they prove nothing"

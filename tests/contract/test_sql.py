@@ -1,0 +1,500 @@
+"""What a caller's statement may do: read the tables of the caller, and nothing else at all.
+
+Canaries lie about: files outside the lake, another team's tables, files of the caller's own tables
+that no snapshot refers to. No statement may bring one of them to light, nor write anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from builders import NOON, event
+from lakes import new_lake
+
+from assets.landing import Landing
+from lakehouse import Lake
+from lakehouse.sql import Answer, Engine, Limits, TableName, open_engine
+from lakehouse.sql.embedded import DuckSql
+from lakehouse.sql.tables import LakeTables
+from penstock.buffer.memory import MemoryLog
+from penstock.envelope import SYSTEM_TEAM, CollectionId
+from penstock.errors import BadRequest, BadSql, EngineUnavailable
+from penstock.schema.convert import Rules
+from penstock.schema.shape import EMPTY, Leaf, Struct
+
+CANARY = "CANARY-4711"
+FLIGHTS = CollectionId("main", "flights")
+ORDERS = CollectionId("main", "orders")
+THEIRS = CollectionId("others", "secrets")
+ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
+LIMITS = Limits(seconds=30, rows=1_000)
+
+
+@dataclass
+class House:
+    """A lake with two teams, and the engine over it."""
+
+    folder: Path
+    engine: Engine
+    lake: Lake
+    log: MemoryLog = field(default_factory=MemoryLog)
+
+    def land(self, collection: CollectionId, *payloads: str, repeats: str | None = None) -> None:
+        events = [
+            event(payload, id=f"{collection.name}-{n}", received_at=NOON + n)
+            for n, payload in enumerate(payloads)
+        ]
+        self.log.append(collection, events).result()
+        landing = Landing(
+            self.log, self.lake, rules=lambda _: Rules(), clock=lambda: NOON, wait=lambda _: None
+        )
+        while landing.land_once(collection) is not None:
+            pass
+
+    def ask(
+        self, statement: str, team: str = "main", *, system: bool = False, limits: Limits = LIMITS
+    ) -> Answer:
+        return self.engine.query(statement, LakeTables(self.lake, team, system=system), limits)
+
+    def rows(self, statement: str, team: str = "main", **more) -> list[tuple]:
+        table = self.ask(statement, team, **more).rows
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def refused(self, statement: str, team: str = "main", **more) -> str:
+        with pytest.raises(BadSql) as refusal:
+            self.ask(statement, team, **more)
+        return str(refusal.value)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    engine = open_engine(folder / "spill", memory="500MB")
+    house = House(folder, engine, new_lake(folder))
+    house.land(FLIGHTS, '{"carrier": "UA", "delay": 3}', '{"carrier": "AA", "delay": "?"}', '{"no')
+    house.land(ORDERS, '{"total": 1.5, "lines": [{"sku": "x"}, {"sku": "y"}]}')
+    house.land(THEIRS, f'{{"word": "{CANARY}"}}')
+    house.land(ATTEMPTS, '{"replay": "r1"}')
+    (folder / "canary.txt").write_text(CANARY)
+    (folder / "canary.csv").write_text(f"a,b\n{CANARY},1\n")
+    stray = folder / "lake" / "main" / "flights" / "data" / "stray.csv"
+    stray.write_text(f"a,b\n{CANARY},1\n")
+    yield house
+    engine.close()
+
+
+# What is there for a caller
+
+
+def test_a_team_reads_its_collections_by_short_and_by_full_name(house) -> None:
+    """People write ``flights``; programs that join teams' schemas write it out."""
+    assert house.rows("SELECT data.carrier FROM flights ORDER BY 1") == [("AA",), ("UA",)]
+    assert house.rows("SELECT count(*) FROM main.flights") == [(2,)]
+    assert house.rows('SELECT count(*) FROM "main"."FLIGHTS"') == [(2,)]
+    assert house.rows("SELECT word FROM (SELECT data.word FROM secrets)", "others") == [(CANARY,)]
+
+
+def test_quarantine_and_distinct_events_have_tables_of_their_own(house) -> None:
+    """What could not become a row is asked for like anything else."""
+    assert house.rows("SELECT stage, reason FROM main__quarantine.flights") == [
+        ("gate", "invalid_json")
+    ]
+    assert house.rows("SELECT count(*) FROM flights__distinct") == [(2,)]
+
+
+def test_tables_are_joined_and_lists_unnested(house) -> None:
+    """It is SQL, not a search box."""
+    joined = house.rows(
+        "WITH skus AS (SELECT unnest(data.lines).sku AS sku FROM orders) "
+        "SELECT carrier, sku FROM (SELECT data.carrier FROM flights), skus ORDER BY ALL"
+    )
+
+    assert joined == [("AA", "x"), ("AA", "y"), ("UA", "x"), ("UA", "y")]
+
+
+def test_a_table_is_read_as_it_is_now(house) -> None:
+    """A view that was made once would go on showing the snapshot it was made for."""
+    before = house.rows("SELECT count(*) FROM orders")
+    house.land(ORDERS, '{"total": 2, "new": "column"}')
+    after = house.rows("SELECT count(*), count(data.new) FROM orders")
+
+    assert (before, after) == ([(1,)], [(2, 1)])
+
+
+def test_penstocks_own_tables_are_there_for_whom_they_are_meant(house) -> None:
+    """They tell about every team's replays."""
+    statement = f"SELECT data.replay FROM {SYSTEM_TEAM}.replay_attempts"
+
+    assert house.rows(statement, system=True) == [("r1",)]
+    assert "there is no table" in house.refused(statement)
+
+
+def test_explain_and_describe_answer(house) -> None:
+    """EXPLAIN is how people learn why a statement is slow, DESCRIBE what there is."""
+    assert "ICEBERG_SCAN" in house.rows("EXPLAIN SELECT data.carrier FROM flights")[0][1]
+    columns = dict(row[:2] for row in house.rows("DESCRIBE flights"))
+    assert columns["data"] == "STRUCT(carrier VARCHAR, delay BIGINT)"
+    assert house.rows("explain /* why */ -- so\n SELECT 1")
+
+
+def test_times_are_utc_wherever_the_machine_stands(house) -> None:
+    """A day must begin at the same moment for everybody."""
+    assert house.rows("SELECT CAST(min(received_at) AS VARCHAR) FROM flights") == [
+        ("2025-11-24 16:00:00+00",)
+    ]
+
+
+def test_the_names_of_an_answer_and_its_order_are_kept(house) -> None:
+    """Nothing is wrapped around the statement that could reorder it."""
+    answer = house.ask(
+        "SELECT delay AS b, carrier AS a FROM (SELECT data.* FROM flights) ORDER BY a"
+    )
+
+    assert answer.rows.column_names == ["b", "a"]
+    assert answer.rows["a"].to_pylist() == ["AA", "UA"]
+
+
+# What is not
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT * FROM others.secrets",
+        'SELECT * FROM "others"."secrets"',
+        "SELECT * FROM secrets",
+        "SELECT (SELECT count(*) FROM others.secrets)",
+        "SELECT 1 WHERE EXISTS (FROM others.secrets)",
+        "WITH a AS (FROM others.secrets) SELECT * FROM a",
+        "WITH secrets AS (SELECT 1) SELECT * FROM others.secrets",
+        "SELECT * FROM (WITH secrets AS (SELECT 1 AS x) FROM secrets) a, secrets b",
+        "SELECT * FROM flights JOIN others.secrets USING (event_id)",
+        "FROM others__quarantine.secrets",
+        "SELECT * FROM memory.others.secrets",
+        "SELECT * FROM query_table('others.secrets')",
+        "SELECT * FROM query('SELECT * FROM others.secrets')",
+        "EXPLAIN SELECT * FROM others.secrets",
+        "DESCRIBE others.secrets",
+        "SUMMARIZE others.secrets",
+        "SELECT * FROM (DESCRIBE others.secrets)",
+        "SELECT * FROM flights UNION ALL SELECT * FROM others.secrets",
+        "VALUES ((SELECT data.word FROM others.secrets))",
+        "SELECT unnest(list) FROM (SELECT list(s) FROM others.secrets s)",
+        "SELECT * FROM flights AT (VERSION => 1)",
+    ],
+)
+def test_another_teams_tables_do_not_exist(house, statement: str) -> None:
+    """Neither to read them nor to learn that they are there."""
+    refusal = house.refused(statement)
+
+    assert CANARY not in refusal
+    assert "secrets, " not in refusal
+
+
+def test_the_tables_of_another_team_stay_hidden_after_that_team_asked(house) -> None:
+    """Databases are kept from one statement to the next."""
+    house.rows("SELECT * FROM secrets", "others")
+
+    assert "there is no table" in house.refused("SELECT * FROM secrets")
+    assert "there is no table" in house.refused("SELECT * FROM others.secrets")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "read_text('{folder}/canary.txt')",
+        "read_blob('{folder}/canary.txt')",
+        "read_csv('{folder}/canary.csv')",
+        "read_csv_auto('{folder}/canary.csv')",
+        "sniff_csv('{folder}/canary.csv')",
+        "read_json('{folder}/canary.txt')",
+        "read_parquet('{folder}/lake/**/*.parquet')",
+        "parquet_scan('{folder}/lake/main/flights/data/**/*.parquet')",
+        "parquet_metadata('{folder}/lake/main/flights/data/**/*.parquet')",
+        "iceberg_scan('{folder}/lake/others/secrets')",
+        "iceberg_metadata('{folder}/lake/main/flights')",
+        "iceberg_snapshots('{folder}/lake/main/flights')",
+        "read_text('{folder}/lake/main/flights/data/stray.csv')",
+        "read_avro('{folder}/lake/main/flights/metadata/x.avro')",
+        "glob('{folder}/*')",
+        "glob('/etc/*')",
+        "'{folder}/canary.csv'",
+        '"{folder}/canary.csv"',
+        "'{folder}/lake/main/flights/data/stray.csv'",
+        "'file://{folder}/canary.csv'",
+        "'http://127.0.0.1:9/x.parquet'",
+        "'/etc/passwd'",
+        "duckdb_settings()",
+        "duckdb_secrets()",
+        "duckdb_views()",
+        "duckdb_databases()",
+        "duckdb_temporary_files()",
+        "information_schema.tables",
+        "pg_catalog.pg_tables",
+        "duckdb_tables",
+        "sqlite_master",
+        "pragma_database_list()",
+        "pragma_version()",
+        "which_secret('x', 's3')",
+        "json_execute_serialized_sql('x')",
+        "checkpoint()",
+        "test_all_types()",
+        "repeat_row(1, num_rows = 3)",
+    ],
+)
+def test_nothing_but_tables_is_read(house, source: str) -> None:
+    """Files of the machine, of the lake, and what the engine knows of itself."""
+    refusal = house.refused(f"SELECT * FROM {source.format(folder=house.folder)}")
+
+    assert CANARY not in refusal
+    assert "disabled by configuration" not in refusal
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY flights TO '{folder}/out.csv'",
+        "COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.parquet'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "EXPLAIN COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "/**/EXPLAIN--\nANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "EXPORT DATABASE '{folder}/out'",
+        "ATTACH '{folder}/out.db'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET threads = 64",
+        "RESET allowed_directories",
+        "PRAGMA database_list",
+        "PRAGMA enable_profiling",
+        "CALL pragma_version()",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE OR REPLACE VIEW flights AS SELECT 1",
+        "CREATE MACRO f() AS 1",
+        "CREATE SECRET s (TYPE s3)",
+        "INSERT INTO flights SELECT * FROM flights",
+        "DELETE FROM flights",
+        "UPDATE flights SET source = 'x'",
+        "DROP VIEW flights",
+        "ALTER VIEW flights RENAME TO f",
+        "BEGIN",
+        "CHECKPOINT",
+        "VACUUM",
+        "USE main",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "SHOW TABLES",
+        "SHOW ALL TABLES",
+        "PIVOT flights ON source",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; COPY (SELECT 1) TO '{folder}/out.csv'",
+        "",
+        "  ",
+        "-- nothing",
+        "SELECT",
+        "SELEC 1",
+        "SELECT $1",
+        "SELECT ?",
+        "SELECT nothing FROM flights",
+        "SELECT unknown_function(1)",
+        "SELECT current_setting('allowed_directories')",
+        "SELECT current_setting('temp_directory')",
+        "SELECT getenv('HOME')",
+        "SELECT pg_get_viewdef(1)",
+        "SELECT write_log('x')",
+        "SELECT sleep_ms(10)",
+        "SELECT nextval('x')",
+        "SELECT CAST('x' AS INTEGER)",
+        "SELECT error('x')",
+    ],
+)
+def test_everything_but_one_select_or_explain_is_refused(house, statement: str) -> None:
+    """And leaves no file behind."""
+    before = sorted(house.folder.rglob("*"))
+
+    refusal = house.refused(statement.format(folder=house.folder))
+
+    assert str(house.folder) not in refusal.replace(statement.format(folder=house.folder), "")
+    assert sorted(house.folder.rglob("*")) == before
+
+
+def test_variables_of_the_program_are_no_tables(house) -> None:
+    """The engine's Python package would take any table in a variable for one."""
+    canary = pa.table({"word": [CANARY]})
+
+    assert canary.num_rows == 1
+    assert "there is no table" in house.refused("SELECT * FROM canary")
+
+
+def test_the_locks_hold_without_the_check(house, tmp_path) -> None:
+    """The check of the syntax could have a hole: behind it, no file outside the tables opens."""
+    flights = frozenset({TableName("main", "flights")})
+    engine = DuckSql(tmp_path, memory="100MB", check=lambda *_: flights)
+    unchecked = House(house.folder, engine, house.lake)
+
+    for source in (
+        "read_text('{f}/canary.txt')",
+        "'{f}/canary.csv'",
+        "glob('{f}/*')",
+        "iceberg_scan('{f}/lake/others/secrets')",
+        "read_text('{f}/lake/main/../others/secrets/metadata/*.json')",
+        "others.secrets",
+    ):
+        assert CANARY not in unchecked.refused(f"SELECT * FROM {source.format(f=house.folder)}")
+    assert unchecked.rows("SELECT count(*) FROM flights") == [(2,)]
+    engine.close()
+
+
+# How much
+
+
+def test_a_statement_is_stopped_when_its_time_is_over(house) -> None:
+    """One person's cross join must not take the machine from everybody."""
+    refusal = house.refused(
+        "SELECT count(*) FROM range(10000000) a, range(10000000) b",
+        limits=Limits(seconds=0.3, rows=10),
+    )
+
+    assert "longer than 0.3 s" in refusal
+
+
+def test_a_statement_is_stopped_while_its_rows_are_read(house) -> None:
+    """The first row may come at once and the second never."""
+    tables = LakeTables(house.lake, "main")
+    statement = "SELECT range FROM range(1000000000000) WHERE range = 0 OR range = 999999999999"
+
+    with (
+        pytest.raises(BadSql, match=r"longer than 0\.3 s"),
+        house.engine.stream(statement, tables, seconds=0.3) as (_, batches),
+    ):
+        for _ in batches:
+            pass
+
+
+def test_an_answer_that_is_cut_off_says_so(house) -> None:
+    """Silence about the rest would be a lie about the data."""
+    limits = Limits(seconds=30, rows=5)
+
+    assert house.ask("SELECT * FROM range(5)", limits=limits).truncated is False
+    cut = house.ask("SELECT * FROM range(6)", limits=limits)
+    assert (cut.rows.num_rows, cut.truncated) == (5, True)
+    huge = house.ask("SELECT * FROM range(1000000000000)", limits=limits)
+    assert (huge.rows.num_rows, huge.truncated) == (5, True)
+
+
+def test_an_answer_holds_no_more_bytes_than_it_may(house) -> None:
+    """A thousand rows of a megabyte each would be a gigabyte in this process."""
+    limits = Limits(seconds=30, rows=1_000, bytes=100_000)
+
+    cut = house.ask("SELECT repeat('x', 10000) FROM range(1000)", limits=limits)
+    one = house.ask("SELECT repeat('x', 1000000)", limits=limits)
+
+    assert cut.truncated
+    assert 5 <= cut.rows.num_rows <= 10
+    assert (one.rows.num_rows, one.truncated) == (1, False)
+
+
+def test_a_statement_has_no_more_memory_than_it_may(tmp_path, house) -> None:
+    """It ends with a sentence, and the process goes on."""
+    engine = open_engine(tmp_path, memory="60MB")
+    tables = LakeTables(house.lake, "main")
+
+    with pytest.raises(BadSql, match="more memory"):
+        engine.query("SELECT list(repeat('x', 1000) || i) FROM range(1000000) t(i)", tables, LIMITS)
+    assert engine.query("SELECT 1", tables, LIMITS).rows.num_rows == 1
+    engine.close()
+
+
+def test_what_is_streamed_has_no_limit_on_rows(house) -> None:
+    """An export is read piece by piece."""
+    tables = LakeTables(house.lake, "main")
+
+    with house.engine.stream("SELECT * FROM range(50000)", tables, seconds=30) as (schema, batches):
+        assert schema.names == ["range"]
+        assert sum(batch.num_rows for batch in batches) == 50_000
+
+
+def test_statements_run_beside_each_other(house) -> None:
+    """Threads of the server share the engine."""
+    failures: list[Exception] = []
+
+    def ask(team: str, statement: str, answer: list[tuple]) -> None:
+        try:
+            for _ in range(5):
+                assert house.rows(statement, team) == answer
+        except Exception as failure:  # noqa: BLE001 - told below
+            failures.append(failure)
+
+    threads = [
+        threading.Thread(target=ask, args=("main", "SELECT count(*) FROM flights", [(2,)])),
+        threading.Thread(target=ask, args=("others", "SELECT count(*) FROM secrets", [(1,)])),
+        threading.Thread(
+            target=ask, args=("main", "SELECT count(*) FROM main__quarantine.flights", [(1,)])
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert not failures
+
+
+def test_files_that_are_gone_are_no_fault_of_the_statement(house, tmp_path) -> None:
+    """The caller is told to come again, not to change a word, and no address."""
+    lake = new_lake(tmp_path)
+    other = House(tmp_path, house.engine, lake)
+    other.land(FLIGHTS, '{"a": 1}')
+    for file in (tmp_path / "lake").rglob("*.parquet"):
+        file.unlink()
+
+    with pytest.raises(EngineUnavailable) as refusal:
+        other.ask("SELECT data.a FROM flights")
+    assert str(tmp_path) not in str(refusal.value)
+
+
+# Our own SQL
+
+
+def test_our_own_sql_reads_a_table_as_of_an_older_snapshot(house) -> None:
+    """A plan counts and sends what its snapshot holds, with the columns it had."""
+    collection = CollectionId("main", "history")
+    house.land(collection, '{"a": 1}')
+    old = house.lake.view(collection)
+    house.land(collection, '{"b": "x"}')
+    new = house.lake.view(collection)
+
+    with house.engine.reader() as reader:
+        then = reader.lake(new, snapshot_id=old.snapshot_id)
+        now = reader.lake(new)
+        counts = [reader.rows(f"SELECT count(*) n FROM {s}")["n"][0].as_py() for s in (then, now)]
+        shapes = [reader.shape(source) for source in (then, now)]
+
+    assert counts == [1, 2]
+    assert shapes == [Struct((("a", Leaf("long")),)), new.shape]
+    assert shapes[1] == Struct((("a", Leaf("long")), ("b", Leaf("string"))))
+
+
+def test_a_source_without_columns_of_payloads_has_the_empty_shape(house) -> None:
+    """Quarantine tables, and collections of plain text."""
+    with house.engine.reader() as reader:
+        assert reader.shape(reader.arrow(pa.table({"payload": [b"x"]}))) == EMPTY
+
+
+def test_our_own_sql_is_stopped_when_its_time_is_over(house) -> None:
+    """A search that nobody waits for any more must end."""
+    with pytest.raises(BadRequest, match="longer"), house.engine.reader(seconds=0.2) as reader:
+        reader.rows("SELECT count(*) FROM range(10000000) a, range(10000000) b")
+
+
+def test_temporary_files_go_with_the_engine(tmp_path) -> None:
+    """They hold payloads."""
+    engine = open_engine(tmp_path / "spill", memory="100MB")
+    engine.close()
+
+    assert list((tmp_path / "spill").iterdir()) == []

@@ -1,0 +1,236 @@
+"""Lakes, logs and stand-ins for the tests of landing, its commit and its upkeep."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import structlog
+from builders import FLIGHTS, NOON, event
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import CommitTableResponse, Table
+
+from assets.landing import Landing, Limits
+from lakehouse import Lake, TableView
+from lakehouse.attempts import Patience
+from lakehouse.catalog import main_table, open_catalog, quarantine_table
+from lakehouse.commit import Batch, Committed, Stale, land
+from lakehouse.upkeep import compact, expire
+from penstock import faults
+from penstock.buffer import Buffer, open_buffer
+from penstock.buffer.memory import MemoryLog
+from penstock.envelope import CollectionId, Mark
+from penstock.schema.convert import Rules, convert
+
+MAIN = main_table(FLIGHTS)
+QUARANTINE = quarantine_table(FLIGHTS)
+
+BROKEN = b'{"never": "closed'
+"""A payload that says it is JSON and is not, so that it goes to quarantine."""
+
+HASTY = Patience(seconds=20.0, wait=lambda _seconds: None)
+
+
+def urls(folder: Path) -> tuple[str, str]:
+    """Answer the addresses of the catalog and of the warehouse of a lake in the folder."""
+    return f"sqlite:///{folder / 'catalog.db'}", f"file://{folder / 'lake'}"
+
+
+def new_lake(folder: Path, catalog: Callable[[Catalog], Any] = lambda real: real) -> Lake:
+    """Answer a lake in the folder; `catalog` may put something before its catalog."""
+    return Lake(catalog(open_catalog(*urls(folder))), HASTY)
+
+
+def log_of(*payloads: bytes | str, collection: CollectionId = FLIGHTS) -> MemoryLog:
+    """Answer a log with these events, each appended for itself."""
+    log = MemoryLog()
+    append(log, *payloads, collection=collection)
+    return log
+
+
+def append(log: MemoryLog, *payloads: bytes | str, collection: CollectionId = FLIGHTS) -> None:
+    """Append events with these payloads."""
+    first = log.extents(collection)[0].end
+    for number, payload in enumerate(payloads, first):
+        log.append(collection, [event(payload, id=f"e{number}", received_at=NOON + number)])
+
+
+def numbered(count: int, first: int = 0) -> list[str]:
+    """Answer payloads that differ by their `n`."""
+    return [f'{{"n": {number}}}' for number in range(first, first + count)]
+
+
+def landing(log: Buffer, lake: Lake, *, rules: Rules | None = None, **more: Any) -> Landing:
+    """Answer a landing with a clock that stands still unless one is given."""
+    more.setdefault("clock", lambda: NOON)
+    return Landing(log, lake, rules=lambda _collection: rules or Rules(), **more)
+
+
+def batch_of(
+    log: MemoryLog, view: TableView, *, upto: int | None = None, rules: Rules | None = None
+) -> Batch:
+    """Read and convert what follows the view's mark; `upto` ends it before the log does."""
+    start = view.mark(log.log_id, 0)
+    end = log.extents(view.collection)[0].end if upto is None else upto
+    portion = log.read(view.collection, start, end=end, max_bytes=1 << 30)
+    return Batch(
+        converted=convert(portion.rows, view.shape, rules or Rules()),
+        based_on=view,
+        marks=(portion.mark,),
+        batch_id=f"0-{start.next}-{portion.mark.next}",
+        run_id=os.urandom(8).hex(),
+    )
+
+
+def put(lake: Lake, batch: Batch) -> Committed | Stale:
+    """Land the batch at noon."""
+    return land(lake, batch, clock=lambda: NOON)
+
+
+def offsets(lake: Lake, *, quarantine: bool = False) -> list[int]:
+    """Answer the log offsets of the rows that a table has, sorted; doubles stay doubles."""
+    table = lake.table(QUARANTINE if quarantine else MAIN)
+    rows = table.scan(selected_fields=("log_offset",)).to_arrow() if table else None
+    return sorted(rows["log_offset"].to_pylist()) if rows else []
+
+
+def everywhere(lake: Lake) -> Counter[int]:
+    """Count the log offsets in both tables together."""
+    return Counter(offsets(lake) + offsets(lake, quarantine=True))
+
+
+def column(lake: Lake, name: str) -> list[Any]:
+    """Answer a discovered column in the order of the log."""
+    table = lake.table(MAIN)
+    assert table is not None
+    rows = table.scan().to_arrow().sort_by("log_offset")
+    return [row.get(name) if row else None for row in rows["data"].to_pylist()]
+
+
+def mark_of(lake: Lake) -> Mark:
+    """Answer the mark of the main table."""
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    (mark,) = view.marks
+    return mark
+
+
+class Tampered:
+    """A catalog to which something happens around a commit of a table.
+
+    `before` is called with the number of the commit (from 1) before it is made, `after` when it
+    was made; what they raise is what the committer sees.
+    """
+
+    def __init__(
+        self,
+        real: Catalog,
+        *,
+        before: Callable[[int], None] = lambda _number: None,
+        after: Callable[[int], None] = lambda _number: None,
+    ) -> None:
+        self.real = real
+        self.commits = 0
+        self._before = before
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def commit_table(
+        self, table: Table, requirements: tuple[Any, ...], updates: tuple[Any, ...]
+    ) -> CommitTableResponse:
+        self.commits += 1
+        number = self.commits
+        self._before(number)
+        response = self.real.commit_table(table, requirements, updates)
+        self._after(number)
+        return response
+
+
+class Counting(Tampered):
+    """A catalog that counts the commits which met another one."""
+
+    conflicts = 0
+
+    def commit_table(
+        self, table: Table, requirements: tuple[Any, ...], updates: tuple[Any, ...]
+    ) -> CommitTableResponse:
+        try:
+            return super().commit_table(table, requirements, updates)
+        except CommitFailedException:
+            self.conflicts += 1
+            raise
+
+
+def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:
+    """Land everything that waits, as a process of its own would; `fault` may break it.
+
+    Leaves a file that says how many commits met another one.
+    """
+    begin_process(fault)
+    catalog = Counting(open_catalog(*urls(folder)))
+    lake = Lake(catalog, Patience(seconds=30.0))  # type: ignore[arg-type]  # a stand-in
+    buffer = open_buffer(f"embedded://{folder / 'log'}")
+    work = landing(buffer, lake, limits=Limits(batch_bytes=batch_bytes, patience=0))
+    for collection in buffer.collections():
+        while work.land_once(collection):
+            pass
+    buffer.close()
+    (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
+
+
+def tend_in_process(folder: Path) -> None:
+    """Compact and expire the table again and again until the file `enough` is there."""
+    begin_process(None)
+    lake = Lake(open_catalog(*urls(folder)))
+    numbers = count()
+    while not (folder / "enough").exists():
+        compact(lake, MAIN, below=1 << 20, new_name=lambda: f"merged-{next(numbers)}", fewest=2)
+        expire(lake, MAIN, keep=5)
+
+
+def tend_once_in_process(folder: Path, fault: str | None) -> None:
+    """Compact and expire the table once; `fault` may break it."""
+    begin_process(fault)
+    lake = Lake(open_catalog(*urls(folder)))
+    compact(lake, MAIN, below=1 << 20, new_name=lambda: f"merged-{os.getpid()}", fewest=2)
+    expire(lake, MAIN, keep=1)
+
+
+def begin_process(fault: str | None) -> None:
+    """Arm the fault as the variable says it, and log errors only."""
+    if fault:
+        os.environ[faults.VARIABLE] = fault
+    faults.arm(os.environ.get(faults.VARIABLE))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    logging.getLogger("pyiceberg").setLevel(logging.ERROR)
+
+
+def child(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Answer a process, not yet started, that has imported what the target needs."""
+    context = multiprocessing.get_context("forkserver")
+    # Importing them takes seconds; the server that processes are forked from does it once. This
+    # module it could not find: it does not know the folder of the tests.
+    context.set_forkserver_preload(
+        ["assets.landing", "lakehouse.upkeep", "penstock.buffer.embedded"]
+    )
+    return context.Process(target=target, args=arguments)
+
+
+def finished(process: BaseProcess, seconds: float = 60.0) -> int:
+    """Wait for the process; answer how it ended (the signal negative)."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError("the process did not end")
+    return process.exitcode

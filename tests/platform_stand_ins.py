@@ -1,0 +1,345 @@
+"""A platform for tests: real store and cache, stand-ins for the rest, and a way to call it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+from builders import NOON
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Send
+from starlette.types import Scope as Asked
+
+from lakehouse.sql import Answer, Limits, Tables
+from lakehouse.tables import TableView
+from penstock.api.platform import Platform
+from penstock.cache import open_cache
+from penstock.envelope import CollectionId, Extent, Mark
+from penstock.errors import EngineUnavailable, NotFound
+from penstock.guard import Guard
+from penstock.metadata.records import Scope
+from penstock.metadata.store import Store, open_store
+from penstock.metadata.tokens import issue
+from penstock.schema.shape import EMPTY, Struct
+from penstock.search import Bar, Found, Histogram, Page, SearchRequest
+from replay.plan import Happened, Plan, Reach, Wake
+from replay.request import ReplayRequest
+
+LOG_ID = "log-1"
+
+
+@dataclass
+class StandInBuffer:
+    """A log that holds what a test says."""
+
+    held: dict[CollectionId, Mapping[int, Extent]] = field(default_factory=dict)
+    log_id: str = LOG_ID
+    let_go: dict[CollectionId, Mapping[int, int]] = field(default_factory=dict)
+
+    def released(self, collection: CollectionId) -> Mapping[int, int]:
+        return self.let_go.get(collection, {})
+
+    def collections(self) -> Sequence[CollectionId]:
+        return sorted(self.held)
+
+    def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+        return self.held.get(collection, {0: Extent(0, 0)})
+
+
+@dataclass
+class StandInLake:
+    """Tables that say what a test says."""
+
+    views: dict[CollectionId, TableView] = field(default_factory=dict)
+    quarantined: dict[CollectionId, TableView] = field(default_factory=dict)
+
+    def view(self, collection: CollectionId) -> TableView | None:
+        return self.views.get(collection)
+
+    def quarantine_view(self, collection: CollectionId) -> TableView | None:
+        return self.quarantined.get(collection)
+
+    def collections(self) -> list[CollectionId]:
+        return sorted(self.views)
+
+
+class StandInSql:
+    """Answers the rows that a test says, and remembers what it was asked."""
+
+    def __init__(self, rows: pa.Table | None = None) -> None:
+        self.rows = pa.table({"n": [1, 2]}) if rows is None else rows
+        self.truncated = False
+        self.error: Exception | None = None
+        self.breaks_off: Exception | None = None
+        self.asked: list[tuple[str, str, list[str]]] = []
+        self.open = 0
+
+    def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
+        self._ask(statement, tables)
+        return Answer(self.rows, self.truncated)
+
+    @contextmanager
+    def stream(
+        self, statement: str, tables: Tables, *, seconds: float
+    ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+        self._ask(statement, tables)
+        self.open += 1
+        try:
+            yield self.rows.schema, self._batches()
+        finally:
+            self.open -= 1
+
+    def close(self) -> None:
+        pass
+
+    def _ask(self, statement: str, tables: Tables) -> None:
+        self.asked.append((statement, tables.home, sorted(map(str, tables.names()))))
+        if self.error is not None:
+            raise self.error
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        yield from self.rows.to_batches(max_chunksize=1)
+        if self.breaks_off is not None:
+            raise self.breaks_off
+
+
+class StandInDagster:
+    """Launches what it is asked to, or does not answer."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.launched: list[str] = []
+
+    def launch(self, replay_id: str) -> str:
+        if self.away:
+            raise EngineUnavailable("Dagster does not answer")
+        self.launched.append(replay_id)
+        return f"run-{len(self.launched)}"
+
+
+def plan(request: ReplayRequest, *, count: int = 10) -> Plan:
+    """Answer a plan with this many events."""
+    return Plan(
+        count=count,
+        bytes=count * 100,
+        to_send=count,
+        first=Happened(
+            event_id="e1", received_at="2025-11-24T16:00:00.000000Z", partition=0, offset=3
+        ),
+        last=None,
+        earliest=None,
+        latest=None,
+        spans=(Reach(partition=0, start=3, end=20, events=count),),
+        estimated_seconds=1.5,
+        warnings=("nothing was sent",),
+        digest=request.digest(),
+        now=NOON,
+        log_id=LOG_ID,
+        ends=((0, 20),),
+        marks=((0, 20),),
+        table_uuid="table-1",
+        snapshot_id="6000000000000000001",
+        pin="penstock-replay-r1",
+    )
+
+
+@dataclass
+class StandInSearcher:
+    """Answers what a test says, and remembers what it was asked."""
+
+    events: Sequence[Found] = ()
+    cursor: str | None = None
+    number: int = 0
+    unsearched: int = 0
+    asked: list[SearchRequest] = field(default_factory=list)
+
+    def search(self, asked: SearchRequest) -> Page:
+        self.asked.append(asked)
+        cursor = self.cursor if asked.cursor is None else None
+        return Page(self.events, cursor, unsearched=self.unsearched)
+
+    def count(self, asked: SearchRequest) -> int:
+        self.asked.append(asked)
+        return self.number
+
+    def histogram(self, asked: SearchRequest, *, bars: int) -> Histogram:
+        self.asked.append(asked)
+        return Histogram([Bar(NOON, 3), Bar(NOON + 1_500_000, bars)], 1_500_000)
+
+    def event(self, collection: CollectionId, event_id: str) -> Found:
+        for found in self.events:
+            if found.event_id == event_id:
+                return found
+        raise NotFound("event", event_id)
+
+
+def found(payload: bytes = b"{}", **given: Any) -> Found:
+    """Answer an event that was found."""
+    values: dict[str, Any] = {
+        "event_id": "e1",
+        "received_at": NOON,
+        "event_time": None,
+        "source": "http",
+        "content_type": "application/json",
+        "key": None,
+        "headers": (),
+        "metadata": {},
+        "payload": payload,
+        "log_partition": 0,
+        "log_offset": 7,
+    }
+    return Found(**{**values, **given})
+
+
+class StandInPlanner:
+    """Plans ten events for everybody."""
+
+    def plan(
+        self, request: ReplayRequest, *, wake: Wake, patience: float, replay_id: str | None = None
+    ) -> Plan:
+        return plan(request)
+
+
+def table(
+    collection: CollectionId,
+    *,
+    rows: int = 0,
+    mark: int = 0,
+    shape: Struct = EMPTY,
+    snapshot_id: int | None = 6_000_000_000_000_000_001,
+) -> TableView:
+    """Answer what one load of a table says."""
+    return TableView(
+        collection=collection,
+        uuid="table-1",
+        metadata_location="file:///lake/metadata.json",
+        snapshot_id=snapshot_id,
+        schema_id=0,
+        shape=shape,
+        marks=(Mark(LOG_ID, 0, mark, "f"),),
+        landed_sequence=1,
+        rolled_back=False,
+        rows=rows,
+        bytes=rows * 100,
+        files=1,
+    )
+
+
+def chances() -> Callable[[int], bytes]:
+    """Answer chance that repeats in every test, and never within one."""
+    numbers = itertools.count(1)
+    return lambda size: next(numbers).to_bytes(size)
+
+
+@functools.cache
+def empty_database() -> bytes:
+    """Answer a database with its tables made: making them anew takes 0.1 s a test."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "metadata.db"
+        open_store(f"sqlite:///{file}").close()
+        return file.read_bytes()
+
+
+def platform(folder: Path, **given: Any) -> Platform:
+    """Answer a platform over an empty store; `given` replaces stand-ins."""
+    file = folder / "metadata.db"
+    file.write_bytes(empty_database())
+    parts: dict[str, Any] = {
+        "store": open_store(f"sqlite:///{file}"),
+        "cache": open_cache(f"embedded://{folder / 'cache'}"),
+        "buffer": StandInBuffer(),
+        "lake": StandInLake(),
+        "searcher": StandInSearcher(),
+        "sql": StandInSql(),
+        "sql_limits": Limits(seconds=5.0, rows=100),
+        "planner": StandInPlanner(),
+        "launch": StandInDagster().launch,
+        "confirm_above": 1_000,
+        "guard": Guard(),
+        "clock": lambda: NOON,
+        "chance": chances(),
+    }
+    return Platform(**{**parts, **given})
+
+
+def grant(
+    store: Store,
+    *scopes: Scope,
+    team: str = "main",
+    collection: str | None = None,
+    expires_at: int | None = None,
+) -> str:
+    """Add a token with these scopes and answer its text."""
+    what = repr((scopes, team, collection, expires_at)).encode()
+    text, record = issue(
+        lambda size: hashlib.sha256(what).digest()[:size],
+        team=team,
+        name="test",
+        scopes=scopes,
+        collection=collection,
+        created_at=NOON,
+        expires_at=expires_at,
+    )
+    store.add_token(record)
+    return text
+
+
+class InProcess(httpx.BaseTransport):
+    """Calls an app without a server; one event loop per call, so that nothing stays open."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return asyncio.run(self._call(request))
+
+    async def _call(self, request: httpx.Request) -> httpx.Response:
+        complete = False
+
+        async def watched(scope: Asked, receive: Receive, send: Send) -> None:
+            async def noted(message: Message) -> None:
+                nonlocal complete
+                complete = message["type"] == "http.response.body" and not message.get("more_body")
+                await send(message)
+
+            await self._app(scope, receive, noted)
+
+        transport = httpx.ASGITransport(watched, raise_app_exceptions=False)
+        asked = httpx.Request(
+            request.method, request.url, headers=request.headers, content=request.read()
+        )
+        answer = await transport.handle_async_request(asked)
+        content = await answer.aread()
+        if not complete:
+            raise httpx.RemoteProtocolError("the answer broke off", request=request)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=content)
+
+
+@dataclass
+class Caller:
+    """Somebody with a token who talks JSON."""
+
+    app: FastAPI
+    token: str | None
+
+    def __call__(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        auth = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        with httpx.Client(transport=InProcess(self.app), base_url="http://penstock") as http:
+            return http.request(method, path, json=body, headers={**auth, **(headers or {})})

@@ -1,0 +1,121 @@
+"""What was sent is what is in the lake and what a replay delivers, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from itertools import islice
+
+import aiohttp
+import grpc
+import psutil
+import pytest
+from ugly import Message, messages
+
+from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
+from lakehouse import open_lake
+from lakehouse.catalog import main_table, quarantine_table
+from penstock.cli.receiver import digest
+from penstock.envelope import CollectionId
+from penstock.settings import load_settings
+
+pytestmark = [pytest.mark.trip, pytest.mark.timeout(400), pytest.mark.xdist_group("bytes")]
+
+COUNT = 10_000
+UGLY = CollectionId("main", "ugly")
+
+
+def test_ten_thousand_ugly_messages_survive_the_whole_trip(here) -> None:
+    """One changed byte would make replays lies; one refused shape would make the lake a sieve."""
+    here.cli("collection", "create", "ugly")
+    here.cli("destination", "create", "bytes", f"http://127.0.0.1:{here.receiver.port}/")
+    made = here.json("token", "create", "ugly", "--scope", "ingest", "--collection", "ugly")
+    before = processes(here)
+    sent = list(messages(COUNT))
+    over_http, over_grpc = sent[: COUNT // 2], sent[COUNT // 2 :] + list(islice(sent, 100))
+
+    statuses = asyncio.run(post_all(here, over_http))
+    send_kafka_records(here, made["token"], over_grpc)
+
+    assert statuses == Counter({202: len(over_http)})
+    status = here.landed("ugly", seconds=180)
+    expected = Counter(digest(m.payload) for m in (*over_http, *over_grpc))
+    assert status.rows + status.quarantined == expected.total()
+    assert status.quarantined > 0
+    assert lake_digests(here) == expected
+    assert replayed_digests(here) == expected
+    assert processes(here) == before, "a process died on the way"
+
+
+async def post_all(here, messages: list[Message]) -> Counter[int]:
+    """Post every message by itself, 16 at a time; answer how often each status came."""
+    statuses: Counter[int] = Counter()
+    waiting = iter(messages)
+    async with aiohttp.ClientSession(skip_auto_headers=("Content-Type",)) as session:
+
+        async def sender() -> None:
+            for message in waiting:
+                headers = [("Authorization", f"Bearer {here.token}"), *message.headers]
+                if message.content_type is not None:
+                    headers.append(("Content-Type", message.content_type))
+                url = f"{here.door}/v1/events/ugly"
+                async with session.post(url, data=message.payload, headers=headers) as answer:
+                    await answer.read()
+                    statuses[answer.status] += 1
+
+        await asyncio.gather(*(sender() for _ in range(16)))
+    return statuses
+
+
+def send_kafka_records(here, token: str, messages: list[Message]) -> None:
+    """Send every message as a Kafka record, 100 a call."""
+    with grpc.insecure_channel(
+        here.grpc, options=[("grpc.max_send_message_length", 100 << 20)]
+    ) as channel:
+        door = services_pb2_grpc.GRPCCollectorStub(channel)
+        for start in range(0, len(messages), 100):
+            records = [
+                records_pb2.KafkaSinkRecord(
+                    topic="ugly",
+                    key=message.key or b"",
+                    value=message.payload,
+                    offset=start + place,
+                    headers=[
+                        records_pb2.KafkaHeader(key=name, value=value)
+                        for name, value in message.headers
+                    ],
+                )
+                for place, message in enumerate(messages[start : start + 100])
+            ]
+            request = services_pb2.KafkaSinkRecordRequest(records=records)
+            answer = door.AddKafkaRecord(request, metadata=(("batch.token", token),))
+            assert answer.num_records_processed == len(records)
+
+
+def lake_digests(here) -> Counter[bytes]:
+    """Read the payloads of both tables straight from the lake."""
+    settings = load_settings(here.home, {})
+    lake = open_lake(settings.catalog, settings.warehouse)
+    found: Counter[bytes] = Counter()
+    for name in (main_table(UGLY), quarantine_table(UGLY)):
+        rows = lake.table(name).scan(selected_fields=("payload",)).to_arrow()
+        found.update(digest(payload) for payload in rows["payload"].to_pylist())
+    return found
+
+
+def replayed_digests(here) -> Counter[bytes]:
+    """Replay both tables and answer what was received."""
+    found: Counter[bytes] = Counter()
+    for view in ([], ["--quarantine"]):
+        replay = here.json("replay", "start", "ugly", "--to", "bytes", "--wait", *view)
+        assert replay["state"] == "finished", replay
+        found += here.receiver.payloads[replay["id"]]
+    return found
+
+
+def processes(here) -> dict[str, int]:
+    """Answer the pids of what `penstock up` keeps alive, by what they are."""
+    return {
+        " ".join(child.cmdline()[1:5]): child.pid
+        for child in psutil.Process(here.process.pid).children()
+    }

@@ -1,0 +1,190 @@
+"""The client against the real app: what goes in comes out, and errors arrive as themselves."""
+
+from __future__ import annotations
+
+import inspect
+from datetime import UTC, datetime
+
+import httpx
+import msgspec
+import pytest
+from builders import NOON
+from fastapi import FastAPI
+from platform_stand_ins import InProcess, grant
+
+from penstock import client as client_module
+from penstock import errors
+from penstock.api.platform import Platform
+from penstock.client import Client, told
+from penstock.problem import CONTENT_TYPE, problem
+
+NOON_TIME = datetime.fromtimestamp(NOON / 1_000_000, UTC)
+
+
+@pytest.fixture
+def client(app: FastAPI, here: Platform) -> Client:
+    return Client("http://penstock", grant(here.store, "admin"), InProcess(app))
+
+
+def test_collections(client: Client) -> None:
+    made = client.create_collection("flights", notes="from 2013", token=True)
+
+    assert (made.name, made.created_at, made.notes) == ("flights", NOON_TIME, "from 2013")
+    assert made.token is not None
+    assert [c.name for c in client.collections()] == ["flights"]
+    assert client.pause_collection("flights").paused
+    assert client.collection("flights").paused
+    assert not client.resume_collection("flights").paused
+    assert client.schema("flights").columns == []
+    assert client.collection_status("flights").waiting == 0
+    assert [c.name for c in client.status().collections] == ["flights"]
+
+
+def test_tokens(client: Client) -> None:
+    later = datetime(2030, 1, 1, 12, 30, 15, 123456, UTC)
+    made = client.create_token("ci", ["read", "replay"], expires_at=later)
+
+    assert made.expires_at == later
+    assert made.token is not None
+    shown = {t.id: t for t in client.tokens()}[made.id]
+    assert shown.token is None
+    assert client.revoke_token(made.id).revoked_at == NOON_TIME
+
+
+def test_destinations(client: Client) -> None:
+    made = client.create_destination(
+        "billing", "https://billing.example/", headers=[("X-Key", "hidden")]
+    )
+
+    assert made.headers == ["X-Key"]
+    assert client.destination("billing") == made
+    assert client.destinations() == [made]
+    client.delete_destination("billing")
+    assert client.destinations() == []
+
+
+def test_the_whole(client: Client) -> None:
+    health = client.health()
+
+    assert health.status == "ok"
+    assert health.adapters["lake"].responds
+    assert "penstock_platform_requests" in client.metrics()
+
+
+def test_answers_written_as_json_are_what_the_api_said(client: Client, app: FastAPI) -> None:
+    """Programs that read `--json` and programs that call the API see the same."""
+    client.create_collection("flights")
+    client.create_token("ci", ["read"])
+
+    for path, answer in (
+        ("/api/v1/tokens", client.tokens()),
+        ("/api/v1/status", client.status()),
+    ):
+        said = client._http.get(path).json()
+        written = msgspec.json.decode(msgspec.json.encode(answer))
+        assert _without_nothing(written) == _without_nothing(said)
+
+
+def _without_nothing(value: object) -> object:
+    """Leave out nulls, and write times in one form."""
+    if isinstance(value, dict):
+        return {k: _without_nothing(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list):
+        return [_without_nothing(v) for v in value]
+    if isinstance(value, str) and value.endswith("Z"):
+        return datetime.fromisoformat(value)
+    return value
+
+
+ERRORS = [
+    errors.Unauthorized("the token is unknown"),
+    errors.Forbidden("this needs a token with the scope 'admin'"),
+    errors.NotFound("collection", "flights"),
+    errors.AlreadyExists("collection", "flights"),
+    errors.TooLarge("body", 5_000_000, 1_000_000),
+    errors.BadName("A", what="collection"),
+    errors.BadQuery("carrier:>", 9, "expected a number"),
+    errors.BadSql("one SELECT is wanted"),
+    errors.BadRequest("limit: too large"),
+    errors.WrongState("the replay is finished"),
+    errors.AddressRefused("the address is not public"),
+    errors.Overloaded("too many searches", retry_after=4),
+    errors.EngineUnavailable("the lake does not answer", retry_after=9),
+    errors.TableChanged("the table was rolled back"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_arrives_as_it_was_raised(error: errors.PenstockError) -> None:
+    """The command line decides by its class what to print and how to exit."""
+    sent = problem(error)
+    headers = {} if sent.retry_after is None else {"Retry-After": str(sent.retry_after)}
+    arrived = told(httpx.Response(sent.status, headers=headers, content=sent.body()))
+
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    if isinstance(error, errors.Unavailable):
+        assert isinstance(arrived, errors.Unavailable)
+        assert arrived.retry_after == error.retry_after
+    if isinstance(error, errors.BadQuery):
+        assert isinstance(arrived, errors.BadQuery)
+        assert arrived.pointer() == error.pointer()
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (401, b"", errors.Unauthorized),
+        (404, b"<html>", errors.NotFound),
+        (418, b"[]", errors.BadRequest),
+        (502, b"bad gateway", errors.EngineUnavailable),
+        (500, b"{}", errors.PenstockError),
+        (404, b'{"type": "urn:penstock:made-up-later", "detail": "gone"}', errors.NotFound),
+    ],
+)
+def test_what_a_proxy_answers_is_an_error_too(
+    status: int, content: bytes, kind: type[errors.PenstockError]
+) -> None:
+    arrived = told(httpx.Response(status, content=content, headers={"Content-Type": CONTENT_TYPE}))
+
+    assert type(arrived) is kind
+
+
+def test_where_nothing_answers_the_address_is_named() -> None:
+    with (
+        Client("http://127.0.0.1:1", "pst_x") as client,
+        pytest.raises(
+            errors.EngineUnavailable, match=r"no platform answers at http://127\.0\.0\.1:1"
+        ),
+    ):
+        client.status()
+
+
+def test_what_is_no_penstock_is_said_to_be_none() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, text="<html>hello</html>"))
+    with (
+        Client("http://elsewhere", "pst_x", transport) as client,
+        pytest.raises(errors.EngineUnavailable, match="no Penstock"),
+    ):
+        client.collections()
+
+
+def test_names_cannot_leave_their_place_in_the_path() -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(204)
+
+    with Client("http://penstock", "pst_x", httpx.MockTransport(answer)) as client:
+        client.delete_destination("../tokens/t1?x=1#y")
+
+    assert asked == [b"/api/v1/destinations/%2E%2E%2Ftokens%2Ft1%3Fx%3D1%23y"]
+
+
+def test_the_client_knows_nothing_of_the_server() -> None:
+    """The command line must start without loading FastAPI."""
+    source = inspect.getsource(client_module)
+
+    assert "fastapi" not in source.lower()
+    assert "pydantic" not in source

@@ -1,0 +1,256 @@
+"""Collections, tokens and destinations."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from builders import FLIGHTS, NOON
+from fastapi import FastAPI
+from platform_stand_ins import Caller, StandInBuffer, StandInLake, grant, table
+
+from penstock.api.platform import Platform
+from penstock.envelope import Extent
+from penstock.metadata.tokens import digest
+from penstock.schema.shape import Leaf, List, Struct
+
+NOON_TEXT = "2025-11-24T16:00:00.000000Z"
+
+
+class TestCollections:
+    def test_a_collection_is_made_shown_and_listed(self, admin: Caller) -> None:
+        made = admin("POST", "/api/v1/collections", {"name": "flights", "notes": "from 2013"})
+
+        assert made.status_code == 201
+        expected = {
+            "name": "flights",
+            "created_at": NOON_TEXT,
+            "paused": False,
+            "contract": "evolve",
+            "notes": "from 2013",
+        }
+        assert made.json() == {**expected, "token": None}
+        assert admin("GET", "/api/v1/collections/flights").json() == expected
+        assert admin("GET", "/api/v1/collections").json() == [expected]
+
+    def test_its_ingest_token_is_shown_once_and_bound_to_it(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        text = admin("POST", "/api/v1/collections", {"name": "flights", "token": True}).json()[
+            "token"
+        ]
+
+        record = here.store.token_by_digest(digest(text))
+        assert record is not None
+        assert (record.team, record.scopes, record.collection) == ("main", ("ingest",), "flights")
+        assert text not in admin("GET", "/api/v1/tokens").text
+        assert text not in admin("GET", "/api/v1/collections/flights").text
+
+    @pytest.mark.parametrize("name", ["", "Flights", "a b", "a__b", "penstock_x", "x" * 64, "../x"])
+    def test_a_name_that_could_be_no_table_is_refused(self, admin: Caller, name: str) -> None:
+        refused = admin("POST", "/api/v1/collections", {"name": name})
+
+        assert refused.status_code == 400
+        assert refused.json()["type"] == "urn:penstock:bad-name"
+
+    def test_doors_learn_of_every_change_before_it_is_answered(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Whoever was told "made" or "revoked" may rely on it at once."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        assert here.cache.read() == here.store.known()
+        admin("POST", "/api/v1/collections/flights/pause")
+        assert here.cache.read() == here.store.known()
+        token = admin("POST", "/api/v1/tokens", {"name": "ci", "scopes": ["ingest"]}).json()
+        assert here.cache.read() == here.store.known()
+        admin("DELETE", f"/api/v1/tokens/{token['id']}")
+        assert here.cache.read() == here.store.known()
+
+        known = here.cache.read()
+        assert known is not None
+        assert [c.paused for c in known.collections] == [True]
+        assert token["id"] not in {t.id for t in known.tokens}
+
+    def test_pause_and_resume_answer_what_is_so_now(self, admin: Caller) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+
+        assert admin("POST", "/api/v1/collections/flights/pause").json()["paused"] is True
+        assert admin("POST", "/api/v1/collections/flights/pause").json()["paused"] is True
+        assert admin("POST", "/api/v1/collections/flights/resume").json()["paused"] is False
+        assert admin("POST", "/api/v1/collections/trains/pause").status_code == 404
+
+    def test_the_schema_shows_columns_and_how_they_came(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        assert admin("GET", "/api/v1/collections/flights/schema").json() == {
+            "columns": [],
+            "versions": [],
+        }
+        lake = here.lake
+        assert isinstance(lake, StandInLake)
+        lake.views[FLIGHTS] = table(
+            FLIGHTS,
+            shape=Struct(
+                (("carrier", Leaf("string")), ("legs", List(Struct((("km", Leaf("long")),)))))
+            ),
+        )
+        change = {"path": "carrier", "what": "added", "type": "string", "event_id": "e1"}
+        here.store.add_schema_version(FLIGHTS, NOON, [change])
+
+        assert admin("GET", "/api/v1/collections/flights/schema").json() == {
+            "columns": [
+                {"path": "carrier", "type": "string"},
+                {"path": "legs[].km", "type": "long"},
+            ],
+            "versions": [{"version": 1, "at": NOON_TEXT, "changes": [change]}],
+        }
+
+    def test_the_status_counts_what_waits_and_what_landed(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        buffer, lake = here.buffer, here.lake
+        assert isinstance(buffer, StandInBuffer)
+        assert isinstance(lake, StandInLake)
+        buffer.held[FLIGHTS] = {0: Extent(5, 120), 1: Extent(10, 30)}
+        lake.views[FLIGHTS] = table(FLIGHTS, rows=98, mark=100)
+        lake.quarantined[FLIGHTS] = table(FLIGHTS, rows=2)
+
+        expected = {
+            "name": "flights",
+            "paused": False,
+            "partitions": [
+                {"partition": 0, "start": 5, "end": 120, "mark": 100, "waiting": 20},
+                {"partition": 1, "start": 10, "end": 30, "mark": 0, "waiting": 20},
+            ],
+            "waiting": 40,
+            "rows": 98,
+            "quarantined": 2,
+            "columns": 0,
+            "snapshot_id": "6000000000000000001",
+        }
+        assert admin("GET", "/api/v1/collections/flights/status").json() == expected
+        whole = admin("GET", "/api/v1/status").json()
+        assert whole["collections"] == [expected]
+        assert (whole["team"], whole["now"]) == ("main", NOON_TEXT)
+
+
+class TestTokens:
+    def test_a_token_is_shown_once_and_works(self, admin: Caller, app: FastAPI) -> None:
+        made = admin(
+            "POST",
+            "/api/v1/tokens",
+            {"name": "ci", "scopes": ["read"], "expires_at": "2025-11-25T17:00:00+01:00"},
+        ).json()
+        text = made.pop("token")
+
+        listed = admin("GET", "/api/v1/tokens").json()
+        assert made in listed
+        assert made["hint"] == text[:8]
+        assert made["expires_at"] == "2025-11-25T16:00:00.000000Z"
+        assert Caller(app, text)("GET", "/api/v1/collections").status_code == 200
+
+    def test_a_revoked_token_works_no_more(self, admin: Caller, app: FastAPI) -> None:
+        made = admin("POST", "/api/v1/tokens", {"name": "ci", "scopes": ["read"]}).json()
+        revoked = admin("DELETE", f"/api/v1/tokens/{made['id']}")
+
+        assert revoked.json()["revoked_at"] == NOON_TEXT
+        assert Caller(app, made["token"])("GET", "/api/v1/collections").status_code == 401
+
+    def test_a_token_out_of_date_works_no_more(self, here: Platform, app: FastAPI) -> None:
+        late = Caller(app, grant(here.store, "read", expires_at=NOON))
+        early = Caller(app, grant(here.store, "read", expires_at=NOON + 1))
+
+        assert late("GET", "/api/v1/collections").status_code == 401
+        assert early("GET", "/api/v1/collections").status_code == 200
+
+    @pytest.mark.parametrize(
+        ("body", "why"),
+        [
+            ({"name": "x", "scopes": []}, "scopes"),
+            ({"name": "x", "scopes": ["root"]}, "scopes"),
+            ({"name": "x", "scopes": ["read"], "collection": "flights"}, "bound"),
+            ({"name": "x", "scopes": ["ingest", "read"], "collection": "flights"}, "bound"),
+            ({"name": "x", "scopes": ["read"], "expires_at": "2025-11-24T16:00:00Z"}, "passed"),
+            ({"name": "x", "scopes": ["read"], "expires_at": "2025-11-25T16:00:00"}, "zone"),
+            ({"name": "x", "scopes": ["read"], "expires_at": 1_764_000_000}, "write a time as"),
+            ({"name": "x", "scopes": ["read"], "team": "rivals"}, "team: there is no such field"),
+        ],
+    )
+    def test_what_cannot_be_a_token_is_refused(
+        self, admin: Caller, body: dict[str, object], why: str
+    ) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        before = admin("GET", "/api/v1/tokens").json()
+
+        refused = admin("POST", "/api/v1/tokens", body)
+
+        assert refused.status_code == 400
+        assert why in refused.json()["detail"]
+        assert admin("GET", "/api/v1/tokens").json() == before
+
+    def test_a_token_is_bound_to_a_collection_that_there_is(self, admin: Caller) -> None:
+        bound = {"name": "x", "scopes": ["ingest"], "collection": "flights"}
+
+        assert admin("POST", "/api/v1/tokens", bound).status_code == 404
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        assert admin("POST", "/api/v1/tokens", bound).json()["collection"] == "flights"
+
+
+class TestDestinations:
+    BODY: ClassVar[dict[str, Any]] = {
+        "name": "billing",
+        "url": "https://billing.example/events",
+        "headers": [["Authorization", "Bearer very-hidden"]],
+    }
+
+    def test_a_destination_never_tells_its_credentials_again(self, admin: Caller) -> None:
+        made = admin("POST", "/api/v1/destinations", self.BODY)
+        shown = admin("GET", "/api/v1/destinations/billing")
+        listed = admin("GET", "/api/v1/destinations")
+
+        assert made.status_code == 201
+        assert shown.json() == {
+            "name": "billing",
+            "kind": "http",
+            "url": "https://billing.example/events",
+            "headers": ["Authorization"],
+            "created_at": NOON_TEXT,
+        }
+        assert listed.json() == [shown.json()]
+        assert "very-hidden" not in made.text + shown.text + listed.text
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://127.0.0.1:8000/",
+            "http://169.254.169.254/latest",
+            "file:///etc/passwd",
+            "https://u:p@billing.example/",
+            "http://billing.example:22/",
+        ],
+    )
+    def test_an_address_that_replays_may_not_reach_is_refused(
+        self, admin: Caller, url: str
+    ) -> None:
+        refused = admin("POST", "/api/v1/destinations", {**self.BODY, "url": url})
+
+        assert refused.status_code == 400
+        assert refused.json()["type"] == "urn:penstock:address-refused"
+        assert admin("GET", "/api/v1/destinations").json() == []
+
+    def test_a_header_that_frames_the_request_is_refused(self, admin: Caller) -> None:
+        """A destination's own Content-Length could smuggle a second request."""
+        refused = admin(
+            "POST", "/api/v1/destinations", {**self.BODY, "headers": [["Content-Length", "5"]]}
+        )
+
+        assert refused.status_code == 400
+
+    def test_a_destination_is_deleted(self, admin: Caller) -> None:
+        admin("POST", "/api/v1/destinations", self.BODY)
+
+        assert admin("DELETE", "/api/v1/destinations/billing").status_code == 204
+        assert admin("GET", "/api/v1/destinations/billing").status_code == 404
+        assert admin("DELETE", "/api/v1/destinations/billing").status_code == 404

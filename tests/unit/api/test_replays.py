@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, NOON
+from fastapi import FastAPI
+from metadata_builders import collection, destination
+from platform_stand_ins import (
+    Caller,
+    InProcess,
+    StandInBuffer,
+    StandInDagster,
+    StandInSearcher,
+    grant,
+    plan,
+    platform,
+)
+
+from penstock.api.platform import Platform
+from penstock.client import Client
+from penstock.envelope import Extent
+from penstock.errors import NotFound, WrongState
+from penstock.search import SearchRequest
+from replay.request import ReplayRequest
+
+ASKED = {"collection": "flights", "query": "carrier:UA", "destination": "billing"}
+SECOND = 1_000_000
+PLAN = plan(ReplayRequest(team="main", collection="flights", destination="billing"))
+
+
+@pytest.fixture
+def dagster() -> StandInDagster:
+    return StandInDagster()
+
+
+@pytest.fixture
+def here(tmp_path: Path, dagster: StandInDagster) -> Iterator[Platform]:
+    made = platform(tmp_path, launch=dagster.launch)
+    made.store.create_collection(collection())
+    made.store.add_destination(destination())
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def replayer(app: FastAPI, here: Platform) -> Caller:
+    return Caller(app, grant(here.store, "replay"))
+
+
+def test_a_replay_is_made_and_launched(
+    replayer: Caller, here: Platform, dagster: StandInDagster
+) -> None:
+    made = replayer(
+        "POST",
+        "/api/v1/replays",
+        {**ASKED, "since": "2025-11-24T16:00:00Z", "rate": 10, "order": "log"},
+    )
+
+    assert made.status_code == 201
+    told = made.json()
+    assert (told["state"], told["run_id"], told["since"]) == (
+        "requested",
+        "run-1",
+        "2025-11-24T16:00:00.000000Z",
+    )
+    assert (told["options"]["rate"], told["options"]["order"]) == (10, "log")
+    assert dagster.launched == [told["id"]]
+    assert replayer("GET", f"/api/v1/replays/{told['id']}").json() == told
+    assert replayer("GET", "/api/v1/replays").json() == [told]
+
+
+def test_a_replay_waits_for_dagster(
+    replayer: Caller, here: Platform, dagster: StandInDagster
+) -> None:
+    """What a person asked for is not lost because the engine was away for a minute."""
+    dagster.away = True
+    made = replayer("POST", "/api/v1/replays", ASKED)
+
+    assert made.status_code == 201
+    assert made.json()["run_id"] is None
+    assert [r.state for r in here.store.open_replays()] == ["requested"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "why"),
+    [
+        ({"collection": "trains"}, 404, "no collection 'trains'"),
+        ({"collection": "rivals.flights"}, 400, "own team"),
+        ({"destination": "nowhere"}, 404, "no destination 'nowhere'"),
+        ({"rate": 0}, 400, "rate"),
+        ({"concurrency": 5000}, 400, "concurrency"),
+        ({"order": "random"}, 400, "order"),
+        ({"speed": 2}, 400, "speed: there is no such field"),
+        ({"team": "rivals"}, 400, "team: there is no such field"),
+        ({"since": "2025-11-24T16:00:00Z", "until": "2025-11-24T16:00:00Z"}, 400, "empty"),
+        ({"since": "yesterday"}, 400, "since"),
+        ({"query": "carrier:>"}, 400, "at character"),
+        ({"query": "* ${LIMIT 5}"}, 400, "max_events"),
+    ],
+)
+def test_what_cannot_be_replayed_is_refused(
+    replayer: Caller, here: Platform, change: dict[str, object], status: int, why: str
+) -> None:
+    refused = replayer("POST", "/api/v1/replays", {**ASKED, **change})
+
+    assert refused.status_code == status
+    assert why in refused.json()["detail"]
+    assert here.store.replays("main") == []
+
+
+def test_a_plan_says_what_would_be_sent_and_makes_nothing(
+    replayer: Caller, here: Platform, dagster: StandInDagster
+) -> None:
+    told = replayer("POST", "/api/v1/replays/plan", ASKED).json()
+
+    assert told == {
+        "count": 10,
+        "bytes": 1000,
+        "to_send": 10,
+        "first": {
+            "event_id": "e1",
+            "received_at": "2025-11-24T16:00:00.000000Z",
+            "partition": 0,
+            "offset": 3,
+        },
+        "last": None,
+        "earliest": None,
+        "latest": None,
+        "spans": [{"partition": 0, "start": 3, "end": 20, "events": 10}],
+        "estimated_seconds": 1.5,
+        "warnings": ["nothing was sent"],
+        "snapshot_id": "6000000000000000001",
+    }
+    assert here.store.replays("main") == []
+    assert dagster.launched == []
+    assert replayer("POST", "/api/v1/replays/plan", {**ASKED, "confirm": 3}).status_code == 400
+
+
+def test_wishes_reach_whoever_sends(replayer: Caller, here: Platform) -> None:
+    replay_id = replayer("POST", "/api/v1/replays", ASKED).json()["id"]
+    mine = here.store.claim_replay(replay_id, "run-1", NOON, 10 * SECOND)
+    assert mine is not None
+    here.store.checkpoint_replay(
+        replay_id, mine.epoch, progress={}, state="running", now=NOON, ttl=10 * SECOND
+    )
+
+    asked = replayer("POST", f"/api/v1/replays/{replay_id}/pause").json()
+
+    assert (asked["state"], asked["wish"]) == ("running", "pause")
+
+
+def test_a_resumed_replay_gets_a_run_of_its_own(replayer: Caller, dagster: StandInDagster) -> None:
+    replay_id = replayer("POST", "/api/v1/replays", ASKED).json()["id"]
+    path = f"/api/v1/replays/{replay_id}"
+
+    assert replayer("POST", f"{path}/pause").json()["state"] == "paused"
+    assert dagster.launched == [replay_id]
+    resumed = replayer("POST", f"{path}/resume").json()
+    assert (resumed["state"], resumed["run_id"]) == ("requested", "run-2")
+    assert dagster.launched == [replay_id, replay_id]
+    assert replayer("POST", f"{path}/cancel").json()["state"] == "cancelled"
+    assert replayer("POST", f"{path}/resume").status_code == 409
+    assert dagster.launched == [replay_id, replay_id]
+
+
+def test_a_replay_of_very_many_events_has_to_be_confirmed(replayer: Caller, here: Platform) -> None:
+    """One word left out of a query must not send a million events to somebody's endpoint."""
+    buffer, searcher = here.buffer, here.searcher
+    assert isinstance(buffer, StandInBuffer)
+    assert isinstance(searcher, StandInSearcher)
+    searcher.number = 5_000
+    assert replayer("POST", "/api/v1/replays", ASKED).status_code == 201, "so many never arrived"
+    buffer.held[FLIGHTS] = {0: Extent(9_000, 10_000)}
+
+    refused = replayer("POST", "/api/v1/replays", ASKED)
+    assert refused.status_code == 400
+    assert "5,000 events to 'billing'" in refused.json()["detail"]
+    for change, status in (
+        ({"confirm": 4_999}, 400),
+        ({"confirm": 5_000}, 201),
+        ({"max_events": 1_000}, 201),
+        ({"max_events": 1_001}, 400),
+        ({"dry_run": True}, 201),
+    ):
+        answer = replayer("POST", "/api/v1/replays", {**ASKED, **change})
+        assert answer.status_code == status, change
+    assert searcher.asked[-1] == SearchRequest(
+        collection=FLIGHTS, query="carrier:UA", since=None, until=None, view="main"
+    )
+    searcher.number = 1_000
+    assert replayer("POST", "/api/v1/replays", ASKED).status_code == 201
+
+
+def test_the_books_account_for_every_event(replayer: Caller, here: Platform) -> None:
+    replay_id = replayer("POST", "/api/v1/replays", ASKED).json()["id"]
+    path = f"/api/v1/replays/{replay_id}/report"
+    assert replayer("GET", path).status_code == 409, "there is no plan to account for"
+    mine = here.store.claim_replay(replay_id, "run-1", NOON, SECOND)
+    assert mine is not None
+
+    def checkpoint(**values: object) -> dict[str, int]:
+        here.store.checkpoint_replay(
+            replay_id,
+            mine.epoch,
+            progress={"delivered": 5, "failed": 2, "attempts": 9},
+            plan=PLAN.as_dict(),
+            now=NOON,
+            ttl=SECOND,
+            **values,
+        )
+        books: dict[str, int] = replayer("GET", path).json()
+        return books
+
+    running = checkpoint(state="running")
+    assert (running["matched"], running["delivered"], running["waiting"]) == (10, 5, 3)
+    ended = checkpoint(state="cancelled")
+    assert (ended["failed"], ended["skipped"], ended["waiting"], ended["attempts"]) == (2, 3, 0, 9)
+    told = replayer("GET", f"/api/v1/replays/{replay_id}").json()
+    assert (told["progress"]["delivered"], told["progress"]["failed"]) == (5, 2)
+    assert told["plan"]["count"] == 10
+
+
+def test_the_client_speaks_of_replays(app: FastAPI, here: Platform) -> None:
+    client = Client("http://penstock", grant(here.store, "replay"), InProcess(app))
+
+    made = client.create_replay(
+        "flights", "carrier:UA", destination="billing", options={"rate": 5.0, "dry_run": True}
+    )
+
+    assert made.options["dry_run"] is True
+    assert client.plan_replay("flights", destination="billing").plan["count"] == 10
+    assert client.replay(made.id) == made
+    assert client.replays() == [made]
+    assert client.pause_replay(made.id).state == "paused"
+    assert client.resume_replay(made.id).state == "requested"
+    with pytest.raises(WrongState, match="no plan"):
+        client.replay_report(made.id)
+    assert client.cancel_replay(made.id).state == "cancelled"
+    with pytest.raises(NotFound):
+        client.replay("r9")

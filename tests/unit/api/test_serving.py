@@ -1,0 +1,146 @@
+"""The app behind a real server: what only shows with sockets, threads and a running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from metadata_builders import token
+from platform_stand_ins import StandInSql, grant, platform
+
+from lakehouse.sql import Answer, Limits, Tables
+from penstock.api.app import create_app
+from penstock.api.platform import Platform
+from penstock.api.serve import Server
+from penstock.client import Client
+from penstock.errors import Overloaded
+
+
+@contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Serve the app on a free port for the block; answer its address."""
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    thread.start()
+    try:
+        until(lambda: server.started)
+        [listening] = server.servers
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not become so in time"
+        time.sleep(0.005)
+
+
+class SlowSql(StandInSql):
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = threading.Event()
+        self.inside = 0
+
+    def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
+        self.inside += 1
+        self.may.wait(20)
+        return super().query(statement, tables, limits)
+
+
+@pytest.fixture
+def engine() -> SlowSql:
+    return SlowSql()
+
+
+@pytest.fixture
+def here(tmp_path: Path, engine: SlowSql) -> Iterator[Platform]:
+    made = platform(tmp_path, sql=engine)
+    yield made
+    made.store.close()
+
+
+def test_health_and_lists_answer_while_everybody_asks_slow_questions(
+    here: Platform, engine: SlowSql
+) -> None:
+    """A few slow statements must not look like a dead platform, nor take its memory."""
+    with served(create_app(here)) as url, Client(url, grant(here.store, "read")) as client:
+
+        def ask(_number: int) -> str:
+            try:
+                client.sql("select slow")
+            except Overloaded:
+                return "refused"
+            return "answered"
+
+        with ThreadPoolExecutor(50) as pool:
+            try:
+                asked = [pool.submit(ask, number) for number in range(50)]
+                until(lambda: sum(future.done() for future in asked) == 42)
+                begun = time.monotonic()
+                assert client.health().status == "ok"
+                assert client.collections() == []
+                assert time.monotonic() - begun < 2
+                assert engine.inside == 2
+            finally:
+                engine.may.set()
+            answers = [future.result() for future in asked]
+
+    assert answers.count("refused") == 42
+    assert answers.count("answered") == 8
+
+
+def test_a_signal_ends_the_server_and_leaves_the_process_to_close_its_stores(
+    here: Platform,
+) -> None:
+    """A process that dies of the signal leaves its spill files and its database's log behind."""
+    server = Server(uvicorn.Config(create_app(here), port=0, log_config=None, ws="none"))
+
+    def interrupt() -> None:
+        until(lambda: server.started)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    thread.start()
+    server.run()
+    thread.join()
+
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_doors_are_told_when_the_platform_starts_and_of_changes_made_elsewhere(
+    here: Platform,
+) -> None:
+    """A home that was restored, or a token made on the command line, needs no further step."""
+    assert here.cache.read() is None
+    with served(create_app(here)):
+        until(lambda: here.cache.read() is not None)
+        here.store.add_token(token(1))
+        until(lambda: here.cache.read() == here.store.known())
+
+
+def test_the_platform_starts_while_doors_cannot_be_told(here: Platform, tmp_path: Path) -> None:
+    """What is wrong with the cache passes; search goes on."""
+    blocker = tmp_path / "cache"
+    blocker.write_text("a file where the folder should be")
+    with served(create_app(here)) as url, Client(url, grant(here.store, "read")) as client:
+        assert client.collections() == []
+        blocker.unlink()
+        until(lambda: here.cache.read() == here.store.known())
