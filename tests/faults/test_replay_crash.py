@@ -202,8 +202,7 @@ def assert_promises_kept(world: World, order: str, *, deaths: int) -> None:
     ("point", "order"),
     [
         ("replay_sent", "key"),
-        ("replay_sent", "log"),
-        ("replay_before_ckpt", "key"),
+        ("replay_before_ckpt", "log"),
         ("replay_after_ckpt", "key"),
     ],
 )
@@ -213,14 +212,14 @@ def test_a_sender_that_is_killed_at_a_point_is_taken_over(
     """Between sending and its books, before a checkpoint and behind one."""
     world.ask(order)
     repeats = Repeats(world)
-    for nth in (1, 5, 30):
+    for nth in (2, 30):
         killed = world.start(f"{point}:{nth}:kill")
         assert finished(killed) == -signal.SIGKILL
         assert repeats.after() <= WINDOW
 
     assert finished(world.start()) == 0
     assert repeats.after() <= WINDOW
-    assert_promises_kept(world, order, deaths=3)
+    assert_promises_kept(world, order, deaths=2)
 
 
 def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -239,7 +238,7 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
     world.ask(order)
     repeats = Repeats(world)
     deaths = 0
-    for _ in range(4):
+    for _ in range(3):
         process = world.start()
         wanted = len(world.receiver.requests) + chance.randrange(1, EVENTS // 6)
         until(lambda p=process, n=wanted: len(world.receiver.requests) >= n or not p.is_alive())

@@ -95,7 +95,7 @@ def suffix_repeats_only(positions: Sequence[Position]) -> bool:
     return all(step <= 1 for step in steps)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     order=st.sampled_from(["log", "key"]),
     deaths=st.lists(st.floats(0.001, 3.0), max_size=5),

@@ -310,7 +310,7 @@ def quiet_for(receiver: Receiver, seconds: float) -> bool:
 
 def test_a_paused_replay_gives_its_run_back_and_is_resumed_by_another(world: World) -> None:
     """A run must not sit there for days; nothing is sent twice when the next one goes on."""
-    world.append(*events(500))
+    world.append(*events(200))
     replay_id = world.ask(rate=200)
     working = Working(world, replay_id)
     eventually(lambda: len(world.receiver.requests) > 20)
@@ -325,13 +325,13 @@ def test_a_paused_replay_gives_its_run_back_and_is_resumed_by_another(world: Wor
     second = world.run(replay_id)
 
     assert second.state == "finished"
-    assert world.received() == Counter({f"e{n}": 1 for n in range(500)})
+    assert world.received() == Counter({f"e{n}": 1 for n in range(200)})
     assert second.epoch > first.epoch
 
 
 def test_a_run_that_is_told_to_stop_puts_the_replay_down_for_the_next_one(world: World) -> None:
     """Shutting down is no crash: nothing is repeated, nothing is unknown."""
-    world.append(*events(500))
+    world.append(*events(200))
     replay_id = world.ask(rate=200)
     working = Working(world, replay_id)
     eventually(lambda: len(world.receiver.requests) > 20)
@@ -343,7 +343,7 @@ def test_a_run_that_is_told_to_stop_puts_the_replay_down_for_the_next_one(world:
     second = world.run(replay_id)
 
     assert second.state == "finished"
-    assert world.received() == Counter({f"e{n}": 1 for n in range(500)})
+    assert world.received() == Counter({f"e{n}": 1 for n in range(200)})
     assert tally(world.ledger.rows).unknown == 0
 
 

@@ -1,0 +1,267 @@
+"""From the tree to SQL: what the text of a condition is made of."""
+
+from __future__ import annotations
+
+import random
+
+import duckdb
+import pytest
+
+from penstock.query import parse
+from penstock.query.order import sort_value
+from penstock.query.sql import (
+    ALWAYS,
+    DUCKDB,
+    NEVER,
+    Sql,
+    all_of,
+    any_of,
+    compile_parts,
+    compile_sql,
+    negated,
+    quoted,
+    sql,
+    value,
+)
+from penstock.query.tree import Payload
+from penstock.schema.gate import Refused, read
+from penstock.schema.shape import EMPTY, Leaf, List, Struct
+
+SHAPE = Struct(
+    (
+        ("n", Leaf("long")),
+        ("x", Leaf("double")),
+        ("s", Leaf("string")),
+        ("b", Leaf("bool")),
+        ("tags", List(Leaf("string"))),
+        ("items", List(Struct((("sku", Leaf("string")), ("qty", Leaf("long")))))),
+        ("a%2Eb", Struct((("%00", Leaf("long")),))),
+    )
+)
+
+
+def condition(text: str, shape: Struct = SHAPE) -> Sql:
+    return compile_sql(parse(text, now=0), shape)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with duckdb.connect() as engine:
+        yield engine
+
+
+@pytest.mark.parametrize(
+    "text", ["s:INJECTED", 's:~"INJECTED x"', "INJECTED", "s:INJ*ECTED", "headers.INJECTED:x"]
+)
+@pytest.mark.parametrize("quote", ["'", '\\"', "\\\\", "%", ";--"])
+def test_what_people_write_is_a_parameter_and_never_text(text: str, quote: str) -> None:
+    """SQL in a search box would run."""
+    made = condition(text.replace("INJECTED", f"injected{quote}x") if '"' in text else text)
+
+    assert "injected" not in made.text.lower()
+    assert any("inj" in str(parameter).lower() for parameter in made.parameters)
+
+
+def test_names_from_payloads_are_quoted(engine) -> None:
+    """Senders choose the keys, and columns are named after them."""
+    name = 'x" OR 1=1 --'
+    shape = Struct((("y", Leaf("long")), (name, Leaf("long"))))
+    engine.execute(
+        "CREATE OR REPLACE TABLE t AS SELECT NULL::STRUCT(path VARCHAR, value VARCHAR)[] AS misfits"
+    )
+    engine.execute(f"ALTER TABLE t ADD COLUMN data STRUCT(y BIGINT, {quoted(name)} BIGINT)")
+    made = condition(r"x\"\ OR\ 1=1\ --:5", shape)
+
+    assert quoted(name) in made.text
+    found = engine.execute(f"SELECT count(*) FROM t WHERE {made.text}", list(made.parameters))
+    assert found.fetchall() == [(0,)]
+
+
+def test_times_are_bare_comparisons_of_the_column() -> None:
+    """Only so engines leave out the partitions and row groups that cannot match."""
+    made = condition("received_at:[2026-11-22 TO 2026-11-22] n:1")
+
+    assert made.text.startswith(
+        "((received_at >= make_timestamptz(?) AND received_at < make_timestamptz(?)) AND "
+    )
+    assert made.parameters[:2] == (1_795_305_600_000_000, 1_795_392_000_000_000)
+
+
+def test_not_is_the_plain_complement() -> None:
+    """A missing field is NULL in SQL, and NOT NULL would lose the event."""
+    assert condition("NOT n:1").text.endswith("IS NOT TRUE)")
+    assert condition("NOT (n:1 AND NOT s:x)").text.count("IS NOT TRUE") == 2
+    assert negated(NEVER) == ALWAYS
+    assert condition("NOT *") == NEVER
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("n:5", 'data."n" = ?'),
+        ("n:>5", 'data."n" > ?'),
+        ("n:[5 TO 7}", '(data."n" >= ? AND data."n" < ?)'),
+        ("n:>9007199254740992", 'CAST(data."n" AS DOUBLE) > ?'),
+        ("x:5", 'data."x" = ?'),
+        ("b:true", 'data."b"'),
+        ("b:false", 'NOT data."b"'),
+        ("tags:x", 'len(list_filter(data."tags", lambda v0: lower(v0) = ?)) > 0'),
+        ("items.sku:x", 'len(list_filter(data."items", lambda v0: lower(v0."sku") = ?)) > 0'),
+        (r"a\.b.:1", 'data."a%2Eb"."%00" = ?'),
+        ("s:a*", "lower(data.\"s\") LIKE ? ESCAPE '\\'"),
+    ],
+)
+def test_a_condition_asks_the_column_at_its_path(text: str, part: str) -> None:
+    """And the misfits, for a value may have found no room in the column."""
+    made = condition(text).text
+
+    assert part in made
+    assert "misfits" in made
+
+
+@pytest.mark.parametrize(
+    ("text", "parameter"),
+    [("n:>2.5", 2), ("n:>=2.5", 3), ("n:<2.5", 3), ("n:<=2.5", 2), ("n:>=-2.5", -2), ("n:2.0", 2)],
+)
+def test_fractions_bound_whole_numbers(text: str, parameter: int) -> None:
+    """Compared as integers, row groups can be left out by them."""
+    assert condition(text).parameters[0] == parameter
+
+
+def test_a_column_that_cannot_hold_the_value_is_not_asked() -> None:
+    """A condition of a thousand columns is slow to plan."""
+    assert 'data."n"' not in condition("n:abc").text
+    assert 'data."n"' not in condition("n:2.5").text
+    assert 'data."s"' not in condition("s:>5").text
+    assert 'data."b"' not in condition("b:yes").text
+
+
+def test_words_are_looked_for_with_one_expression_whatever_the_columns() -> None:
+    """Compiling one that knows all letters takes 8 ms; a hundred columns took a second."""
+    wide = Struct(tuple((f"c{n}", Leaf("string")) for n in range(100)))
+    stored, opaque = compile_parts(parse("word", now=0), wide)
+
+    assert stored.text.count("regexp_matches") == 1
+    assert "payload" not in stored.text
+    assert opaque.text.count('data."c') == 1
+
+
+def test_opaque_payloads_are_a_part_only_where_words_are_wanted() -> None:
+    """Reading payloads costs more than everything else."""
+    assert len(compile_parts(parse("s:x n:>5", now=0), SHAPE)) == 1
+    assert len(compile_parts(parse("word OR s:x", now=0), SHAPE)) == 2
+    assert len(compile_parts(parse("word NOT s:x", now=0), SHAPE)) == 2
+    assert len(compile_parts(parse("NOT word", now=0), SHAPE)) == 1
+    assert len(compile_parts(parse("word NOT other", now=0), SHAPE)) == 1
+
+
+def test_fields_of_the_quarantine_find_nothing_elsewhere() -> None:
+    """Rows were not refused for any reason."""
+    assert condition("quarantine.reason:x") == NEVER
+    query = parse("quarantine.reason:x", now=0)
+    assert compile_sql(query, EMPTY, rows="quarantine") == Sql("lower(reason) = ?", ("x",))
+
+
+def test_pieces_are_put_together_with_their_values_in_order() -> None:
+    """One value too early, and the search is another one."""
+    first, second = sql("a = {0}", value(1)), sql("{1} < {0}", value(2), Sql("b"))
+
+    assert all_of(first, ALWAYS, second) == Sql("(a = ? AND b < ?)", (1, 2))
+    assert any_of(NEVER, first) == first
+    assert all_of() == ALWAYS
+    assert any_of() == NEVER
+    assert all_of(first, NEVER) == NEVER
+    assert any_of(first, ALWAYS) == ALWAYS
+    assert sql("{0} {1} {0}", value(1), value(2)) == Sql("? ? ?", (1, 2, 1))
+
+
+JSON_PIECES = [
+    *("{", "}", "[", "]", ",", ":", '"', '"a"', '"NaN"', '",]"', "1", "-", "0", ".", "e", "+", "5"),
+    *("true", "null", "NaN", "nan", "Inf", "-Infinity", "nul", "\\", "\\n", "\\u00e9", "\\ud800"),
+    *("\\ud83d\\ude00", " ", "\n", "\t", "\x0b", "\x00", "\ufeff", "//", "/*", "*/", "'", "é", "#"),
+]
+JSON_TEXTS = [
+    *(
+        '{"a":1}',
+        "[1,]",
+        '{"a":1,}',
+        "[,]",
+        "NaN",
+        "[nan]",
+        "-inf",
+        '"NaN"',
+        '{"nan":null}',
+        '",]"',
+    ),
+    *(
+        '["\\",]"]',
+        '{"a":"\\\\",}',
+        "1 2",
+        "{}x",
+        "{}\x00",
+        "",
+        " ",
+        "01",
+        "1.",
+        ".5",
+        "1e400",
+        '"\t"',
+    ),
+    *("1" * 5_000, "[" * 100 + "]" * 100, '{"a":1,"a":2}', '"\\ud800"', "\ufeff1", "tru", "[1 2]"),
+]
+
+
+def is_json(text: str) -> bool:
+    try:
+        read(text.encode(), max_depth=128, max_keys=10_000)
+    except Refused:
+        return False
+    return True
+
+
+def test_the_engine_takes_for_json_what_landing_takes_for_json(engine) -> None:
+    """Else a document would be searched as text, keys and all, or a text not at all."""
+    chance = random.Random(1)
+    made = ["".join(chance.choices(JSON_PIECES, k=chance.randint(1, 7))) for _ in range(6_000)]
+    texts = [*JSON_TEXTS, *made]
+    engine.execute("CREATE OR REPLACE TABLE texts AS SELECT unnest(?) AS t", [texts])
+    found = engine.execute(f"SELECT t FROM texts WHERE {DUCKDB.is_json.format('t')}").fetchall()
+
+    theirs = {text for (text,) in found}
+    ours = {text for text in texts if is_json(text)}
+    assert theirs ^ ours == set()
+    assert len(ours) > 100
+
+
+ROWS = (
+    "SELECT * FROM (VALUES "
+    "(1, {'s': 'b', 'l': [3, 1]}, []), "
+    "(2, {'s': 'A', 'l': NULL}, [{'path': 'l', 'value': '\"x\"'}]), "
+    "(3, {'s': NULL, 'l': [2]}, [{'path': 's', 'value': '7'}, {'path': 'l', 'value': 'true'}]), "
+    "(4, {'s': NULL, 'l': []}, NULL)) t(id, data, misfits)"
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "descending", "order"),
+    [
+        ("s", False, [3, 2, 1, 4]),
+        ("s", True, [1, 2, 3, 4]),
+        ("l", False, [1, 3, 2, 4]),
+        ("l", True, [2, 3, 1, 4]),
+    ],
+)
+def test_events_are_ordered_by_numbers_then_text_wherever_they_are(
+    engine, field: str, descending: bool, order: list[int]
+) -> None:
+    """A value beside its column has its place among the others; events without one come last."""
+    shape = Struct((("s", Leaf("string")), ("l", List(Leaf("long")))))
+    by = sort_value(Payload((field,)), shape, descending=descending)
+    direction = "DESC" if descending else "ASC"
+    text = (
+        f"SELECT id FROM ({ROWS}) ORDER BY {by.rank.text}, {by.number.text} {direction} NULLS LAST, "
+        f"{by.text.text} {direction} NULLS LAST"
+    )
+    parameters = [*by.rank.parameters, *by.number.parameters, *by.text.parameters]
+
+    assert [row[0] for row in engine.execute(text, parameters).fetchall()] == order
