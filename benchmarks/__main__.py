@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|replay …]`: measure, print a table, keep the results."""
+"""`python -m benchmarks [door|landing …]`: measure, print a table, keep the results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,9 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Result]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, landing, replay
+    from benchmarks import door, landing
 
-    return {
-        "door": door.results,
-        "landing": landing.results,
-        "ask": ask.results,
-        "replay": replay.results,
-    }
+    return {"door": door.results, "landing": landing.results}
 
 
 def main() -> None:

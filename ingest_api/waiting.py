@@ -1,8 +1,10 @@
 """From the log's thread back to the event loop, once for many calls.
 
 The log makes the appends of many requests durable together and finishes their futures one after
-the other. Waking the loop for each of them is what `asyncio.wrap_future` does; here the first one
-wakes it, and it finds the others finished too.
+the other. `asyncio.wrap_future` wakes the loop for each of them; here the first one wakes it, and
+it finds the others finished too (a twenty-fifth of a small request's time). And where that one
+cancels the log's future when a request is given up, here the log is left alone: what was handed to
+it is stored.
 """
 
 from __future__ import annotations

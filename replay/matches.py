@@ -20,7 +20,7 @@ from penstock.codec import TIME
 from penstock.envelope import Event, Micros, Position
 from penstock.errors import TableChanged
 from penstock.query import Query
-from penstock.query.sql import Sql, all_of, any_of, compile_sql, sql, value
+from penstock.query.sql import Rows, Sql, all_of, any_of, compile_parts, compile_sql, sql, value
 from penstock.search.facts import with_facts, with_leaves
 from replay.request import View
 from replay.send import Original
@@ -65,6 +65,16 @@ class Selection:
         if self.until is not None:
             parts.append(sql("received_at < make_timestamptz({0})", value(self.until)))
         return all_of(*parts)
+
+    @property
+    def reads_payloads(self) -> bool:
+        """Whether only payloads can tell what matches: in quarantine leaves have no columns."""
+        return bool(self.query.facts) or (self.view == "quarantine" and self.query.reads_payload)
+
+    def told(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Answer rows with the columns that only payloads can tell."""
+        known = with_leaves(batch) if self.view == "quarantine" else batch
+        return with_facts(known, self.query.facts)
 
 
 class Bucket(NamedTuple):
@@ -254,24 +264,20 @@ class Matches:
             raise TableChanged("the table is not the one that was planned")
         selection = self._selection
         cut = all_of(selection.cut(), *([where] if where else []))
+        rows: Rows = "quarantine" if selection.view == "quarantine" else "rows"
         with self._engine.reader() as reader:
             lake = reader.lake(view, snapshot_id=self._snapshot_id)
-            quarantine = selection.view == "quarantine"
-            enrich = _enriched(selection.query, quarantine=quarantine)
-            if enrich is None:
-                condition = compile_sql(selection.query, reader.shape(lake))
-                yield _run(reader, columns, lake, all_of(cut, condition), tail)
+            shape = reader.shape(lake)
+            if not selection.reads_payloads:
+                for part in compile_parts(selection.query, shape, rows=rows):
+                    yield _run(reader, columns, lake, all_of(cut, part), tail)
                 return
-            condition = compile_sql(
-                selection.query,
-                reader.shape(lake),
-                rows="quarantine" if quarantine else "rows",
-            )
+            condition = compile_sql(selection.query, shape, rows=rows)
             # Another connection: one cannot read a result and run a statement at once.
             with self._engine.reader() as source:
                 for batch in source.batches(*_text("SELECT *", lake, cut, "")):
-                    rows = reader.arrow(pa.Table.from_batches([enrich(batch)]))
-                    yield _run(reader, columns, rows, condition, tail)
+                    told = reader.arrow(pa.Table.from_batches([selection.told(batch)]))
+                    yield _run(reader, columns, told, condition, tail)
 
 
 def originals_of(rows: pa.Table) -> list[Original]:
@@ -344,20 +350,6 @@ def _range_of(part: Slice) -> Sql:
         value(part.first),
         value(part.last),
     )
-
-
-def _enriched(
-    query: Query, *, quarantine: bool
-) -> Callable[[pa.RecordBatch], pa.RecordBatch] | None:
-    """Answer what makes the columns that payloads have to be read for, None if none is needed."""
-    facts = query.facts
-    if not quarantine and not facts:
-        return None
-
-    def enrich(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return with_facts(with_leaves(batch) if quarantine else batch, facts)
-
-    return enrich
 
 
 def _run(reader: Reader, columns: str, source: str, where: Sql, tail: str) -> pa.Table:

@@ -357,7 +357,7 @@ def warnings(request: ReplayRequest, query: Query, buckets: Sequence[Bucket]) ->
         said.append("verbatim: receivers cannot tell the replay from the original")
     if options.order == "log" and options.concurrency > 1:
         said.append("log order sends one event at a time, whatever the concurrency")
-    if query.facts:
+    if query.facts or (options.view == "quarantine" and query.reads_payload):
         said.append("the query reads every payload, so counting and reading are slow")
     if options.dry_run:
         said.append("dry run: nothing is sent")

@@ -39,6 +39,7 @@ _EXTENSIONS = ("avro", "iceberg")
 _LOCKED_KEPT = 4
 
 _BATCH = 2_000
+_INTERRUPT_SECONDS = 0.05
 
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
@@ -268,13 +269,21 @@ def _interrupted_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection)
     if seconds is None:
         yield
         return
-    timer = threading.Timer(seconds, cursor.interrupt)
-    timer.daemon = True
-    timer.start()
+    done = threading.Event()
+
+    def interrupt() -> None:
+        # Again and again: between two statements there is nothing that could be interrupted.
+        if not done.wait(seconds):
+            while not done.wait(_INTERRUPT_SECONDS):
+                cursor.interrupt()
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
+        thread.join()
 
 
 def _told_to_caller(error: Exception, seconds: float) -> PenstockError:

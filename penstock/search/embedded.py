@@ -45,8 +45,8 @@ from penstock.search.tail import Tails
 MOST_EVENTS = 1_000
 """Events of one page."""
 
-# Of a large table the newest events are searched first, for most pages are full by then.
-_WINDOWS = (200_000, 2_000_000, 20_000_000)
+WINDOWS = (200_000, 2_000_000, 20_000_000)
+"""So many of the newest events are searched first: most pages are full by then."""
 
 _ENVELOPE = (
     "event_id, received_at, event_time, source, content_type, key, headers, metadata, payload, "
@@ -72,8 +72,10 @@ class EmbeddedSearcher:
         clock: Clock,
         seconds: float = 30.0,
         tail_bytes: int = 256 << 20,
+        windows: Sequence[int] = WINDOWS,
     ) -> None:
         """Search for `seconds` at most, and keep `tail_bytes` of what has not landed."""
+        self._windows = windows
         self._cuts = Cuts(lake, buffer, Tails(buffer, rules, most_bytes=tail_bytes))
         self._buffer = buffer
         self._engine = engine
@@ -92,7 +94,7 @@ class EmbeddedSearcher:
 
         cut = self._cuts.take(asked.collection, asked.view, cursor.ends if cursor else None)
         with self._engine.reader(seconds=self._seconds) as reader:
-            looking = _Looking(search, cut, reader, self._engine)
+            looking = _Looking(search, cut, reader, self._engine, self._windows)
             places = looking.first(limit + 1) if search.by_place else looking.ordered(limit)
             events = looking.read(places[:limit])
 
@@ -180,13 +182,8 @@ class _Search:
 
     @property
     def descending(self) -> bool:
-        """Whether what the events are ordered by falls."""
+        """Whether what the events are ordered by falls: newest first, unless told otherwise."""
         return self.query.descending if self.query.order_by else self.asked.newest_first
-
-    @property
-    def newest_first(self) -> bool:
-        """The same where events come in the order of their places."""
-        return self.descending
 
     @property
     def quarantine(self) -> bool:
@@ -230,7 +227,7 @@ class _Search:
         if self.asked.until is not None:
             parts.append(sql("received_at < make_timestamptz({0})", value(self.asked.until)))
         if self.after is not None:
-            parts.append(_beyond(self.after, newest_first=self.newest_first))
+            parts.append(_beyond(self.after, newest_first=self.descending))
         return all_of(*parts)
 
 
@@ -252,8 +249,16 @@ class _Source:
 class _Looking:
     """One search of one cut, with a connection."""
 
-    def __init__(self, search: _Search, cut: Cut, reader: Reader, engine: Engine) -> None:
+    def __init__(
+        self,
+        search: _Search,
+        cut: Cut,
+        reader: Reader,
+        engine: Engine,
+        windows: Sequence[int] = (),
+    ) -> None:
         self._search = search
+        self._widths = windows
         self._cut = cut
         self._reader = reader
         self._engine = engine
@@ -269,7 +274,7 @@ class _Looking:
 
     def first(self, wanted: int) -> list[Place]:
         """Answer the places of the first events found."""
-        order = "DESC" if self._search.newest_first else "ASC"
+        order = "DESC" if self._search.descending else "ASC"
         rest = (
             f"ORDER BY received_at {order}, log_partition {order}, log_offset {order} "
             f"LIMIT {wanted}"
@@ -284,7 +289,7 @@ class _Looking:
                     places.update(_places(table))
                 if start is not None and sum(p.received_at >= start for p in places) >= wanted:
                     break
-        return sorted(places, reverse=self._search.newest_first)[:wanted]
+        return sorted(places, reverse=self._search.descending)[:wanted]
 
     def ordered(self, wanted: int) -> list[Place]:
         """Answer the places of the first events in the order that the query's modifiers say."""
@@ -351,8 +356,8 @@ class _Looking:
         Together they are all of it. Only from the newest event back it is known where to begin.
         """
         newer: Sql = ALWAYS
-        if self._search.newest_first:
-            for width in _WINDOWS:
+        if self._search.descending:
+            for width in self._widths:
                 start = self._received_by_newest(source, width)
                 if start is None:
                     break

@@ -160,6 +160,6 @@ def test_every_way_of_storing_finds_what_the_reference_finds(
     engine: Engine, seed: int, tmp_path: Path
 ) -> None:
     """A leaf beside its column, or an engine's own idea of case, would hide events from people."""
-    hits = agree(engine, seed, tmp_path, events=60, searches=40)
+    hits = agree(engine, seed, tmp_path, events=60, searches=30)
 
-    assert hits > 10, "the searches find nothing, so they prove nothing"
+    assert hits > 8, "the searches find nothing, so they prove nothing"

@@ -72,7 +72,7 @@ class Installation:
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             **given,
         )
         assert done.returncode == code, done.stderr
@@ -140,7 +140,7 @@ def installation(home: Path) -> Iterator[Installation]:
 
 
 def _wait_ready(home: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import duckdb
 import pytest
@@ -211,6 +212,20 @@ JSON_TEXTS = [
 ]
 
 
+def spoilt(chance: random.Random) -> str:
+    """Answer a document with a piece too many or too few, perhaps."""
+    pieces = re.findall(
+        r'"[^"]*"|[a-z]+|.', '{"a": [1, -2.5e3, null, {}], "b,]": "nan", "c": true}'
+    )
+    for _ in range(chance.randint(0, 2)):
+        place = chance.randrange(len(pieces))
+        pieces[place : place + chance.randint(0, 1)] = chance.choices(
+            JSON_PIECES, k=chance.randint(0, 1)
+        )
+    start = chance.randrange(len(pieces)) if chance.random() < 0.2 else 0
+    return "".join(pieces[start:])
+
+
 def is_json(text: str) -> bool:
     try:
         read(text.encode(), max_depth=128, max_keys=10_000)
@@ -222,15 +237,14 @@ def is_json(text: str) -> bool:
 def test_the_engine_takes_for_json_what_landing_takes_for_json(engine) -> None:
     """Else a document would be searched as text, keys and all, or a text not at all."""
     chance = random.Random(1)
-    made = ["".join(chance.choices(JSON_PIECES, k=chance.randint(1, 7))) for _ in range(6_000)]
-    texts = [*JSON_TEXTS, *made]
+    texts = [*JSON_TEXTS, *(spoilt(chance) for _ in range(5_000))]
     engine.execute("CREATE OR REPLACE TABLE texts AS SELECT unnest(?) AS t", [texts])
     found = engine.execute(f"SELECT t FROM texts WHERE {DUCKDB.is_json.format('t')}").fetchall()
 
     theirs = {text for (text,) in found}
     ours = {text for text in texts if is_json(text)}
     assert theirs ^ ours == set()
-    assert len(ours) > 100
+    assert len(ours) > 60
 
 
 ROWS = (
@@ -259,8 +273,8 @@ def test_events_are_ordered_by_numbers_then_text_wherever_they_are(
     by = sort_value(Payload((field,)), shape, descending=descending)
     direction = "DESC" if descending else "ASC"
     text = (
-        f"SELECT id FROM ({ROWS}) ORDER BY {by.rank.text}, {by.number.text} {direction} NULLS LAST, "
-        f"{by.text.text} {direction} NULLS LAST"
+        f"SELECT id FROM ({ROWS}) ORDER BY {by.rank.text}, "
+        f"{by.number.text} {direction} NULLS LAST, {by.text.text} {direction} NULLS LAST"
     )
     parameters = [*by.rank.parameters, *by.number.parameters, *by.text.parameters]
 

@@ -26,6 +26,9 @@ from penstock.errors import (
     TableChanged,
     WrongState,
 )
+from penstock.schema.convert import Rules
+from penstock.search import SearchRequest
+from penstock.search.embedded import EmbeddedSearcher
 from replay.matches import Bucket, Matches, Slice, cut_up, merged, slices
 from replay.plan import Plan, Planner, pin_of, read_plan
 from replay.request import ReplayRequest, read_request
@@ -209,6 +212,30 @@ def test_the_time_range_includes_its_start_and_not_its_end(world: World) -> None
         "2025-11-24T16:00:00.000010Z",
         "2025-11-24T16:00:00.000019Z",
     )
+
+
+@pytest.mark.parametrize("view", ["main", "quarantine"])
+@pytest.mark.parametrize(
+    "query", ["", "JFK", "origin:JFK", "n:null", "NOT n:<9", "key:k1", "closed"]
+)
+def test_the_number_searched_is_the_number_planned(world: World, query: str, view) -> None:
+    """The search is the selector, its tail included, in both views."""
+    broken = [event(BROKEN, id=f"b{n}") for n in range(3)]
+    world.append(*flights(30), *broken, event(b'{"n": null}', id="null"))
+    world.wake(FLIGHTS)
+    world.append(*flights(10, first=30), event(b"free JFK text", id="t", content_type=None))
+    searcher = EmbeddedSearcher(
+        world.lake,
+        world.log,
+        world.engine,
+        rules=lambda _: Rules(),
+        clock=lambda: world.now,
+    )
+    counted = searcher.count(SearchRequest(collection=FLIGHTS, query=query, view=view))
+
+    plan = world.plan(request(query, view=view), "r1")
+
+    assert plan.count == counted == len(world.read(request(query, view=view), plan))
 
 
 def test_a_plan_says_where_it_begins_and_ends(world: World) -> None:
