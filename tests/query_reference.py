@@ -11,7 +11,7 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
@@ -162,12 +162,23 @@ _RESERVED = {*_ENVELOPE, *_TIMES, "data", "client", "metadata", "headers", "batc
 
 
 class Searches:
-    """Makes searches over the keys, values and words of a corpus."""
+    """Makes searches over the keys, values and words of some events."""
 
-    def __init__(self, chance: random.Random, paths: list[tuple[str, ...]], values: list[str]):
+    def __init__(
+        self,
+        chance: random.Random,
+        paths: list[tuple[str, ...]],
+        values: list[str],
+        reads: Sequence[Read],
+    ) -> None:
         self._chance = chance
         self._paths = paths
         self._values = values
+        self._known: dict[str | None, list[str]] = {}
+        for path, value in (leaf for read in reads for leaf in read.leaves):
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            if text not in ("inf", "-inf"):
+                self._known.setdefault(path, []).append(text)
 
     # Fields
 
@@ -318,15 +329,18 @@ class Searches:
     def _quoted(self, text: str) -> str:
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    def _some_text(self) -> str:
+    def _some_text(self, place: Place | None = None) -> str:
+        known = self._known.get(place.path) if place else None
         text = self._chance.choice(self._values)
+        if known and self._chance.random() < 0.7:
+            text = self._chance.choice(known)
         change = self._chance.random()
         if change < 0.2:
             return text.upper() if "ß" not in text else text
         return text
 
     def _equals(self, place: Place) -> Asked:
-        text = self._some_text()
+        text = self._some_text(place)
         plain = re.fullmatch(r"[\w.+][\w.+-]*", text) and text not in ("null", "AND", "OR", "NOT")
         written = text if plain and self._chance.random() < 0.7 else self._quoted(text)
         number = number_of(text)
@@ -345,9 +359,9 @@ class Searches:
 
         return Asked(written, holds)
 
-    def _some_words(self) -> tuple[str, list[str]]:
+    def _some_words(self, place: Place | None = None) -> tuple[str, list[str]]:
         while True:
-            text = self._some_text()
+            text = self._some_text(place)
             found = [word for word in words_of(text) if word]
             if not found:
                 continue
@@ -356,7 +370,7 @@ class Searches:
             return " ".join(wanted), wanted
 
     def _contains(self, place: Place) -> Asked:
-        text, wanted = self._some_words()
+        text, wanted = self._some_words(place)
         one = len(wanted) == 1 and text not in ("and", "or", "not")
         written = text if one and self._chance.random() < 0.5 else self._quoted(text)
 
@@ -387,7 +401,7 @@ class Searches:
         return Asked(written, holds)
 
     def _like(self, place: Place) -> Asked:
-        text = self._some_text() or "a"
+        text = self._some_text(place) or "a"
         start = self._chance.randrange(len(text))
         stop = self._chance.randint(start, len(text))
         wild = self._chance.choice(["*", "?", "*"])

@@ -121,7 +121,7 @@ def agree(engine: Engine, seed: int, folder: Path, *, events: int, searches: int
     source = UglyEvents(seed)
     corpus = source.events(events)
     reads = [Read(e, partition=0, offset=offset) for offset, e in enumerate(corpus)]
-    maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS])
+    maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS], reads)
     hits = 0
     with engine.reader() as reader:
         places = {
