@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help demo up test check format bench lock proto clean
+.PHONY: help demo up test test-long check format bench lock proto clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -29,6 +29,9 @@ up: $(READY) ## Start everything and leave it running
 
 test: check ## Check, then run every test, the trip from door to replay included
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+
+test-long: $(READY) ## Run the tests that take minutes each: byte truth, parts of Dagster killed
+	@$(BIN)/python -m pytest -q -m long
 
 check: $(READY) ## Lint, type-check, check the directions of imports
 	@$(BIN)/ruff check .

@@ -93,7 +93,7 @@ class Installation:
         assert "errors" not in document, document
         return document["data"]
 
-    def landed(self, collection: str, seconds: float = 90.0):
+    def landed(self, collection: str, seconds: float = 240.0):
         """Wait until nothing of the collection waits; answer its status."""
         with self.client() as client:
             deadline = time.monotonic() + seconds

@@ -19,7 +19,12 @@ from penstock.cli.receiver import digest
 from penstock.envelope import CollectionId
 from penstock.settings import load_settings
 
-pytestmark = [pytest.mark.trip, pytest.mark.timeout(400), pytest.mark.xdist_group("bytes")]
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.trip,
+    pytest.mark.timeout(400),
+    pytest.mark.xdist_group("bytes"),
+]
 
 COUNT = 10_000
 UGLY = CollectionId("main", "ugly")

@@ -17,7 +17,7 @@ import pytest
 from penstock.cli.receiver import digest
 from penstock.samples import flights, orders
 
-pytestmark = [pytest.mark.trip, pytest.mark.timeout(300), pytest.mark.xdist_group("trip")]
+pytestmark = [pytest.mark.trip, pytest.mark.timeout(600), pytest.mark.xdist_group("trip")]
 
 DEPARTURES = 20_000
 
@@ -190,6 +190,7 @@ def test_a_replay_launched_from_dagster_is_listed(here, departures, destination)
     assert mine[0]["query"] == config["query"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("victim", ["landing run", "code-server", "dagster-daemon"])
 def test_landing_goes_on_when_a_part_of_dagster_is_killed(here, victim):
     """Nobody should have to restart anything by hand."""
