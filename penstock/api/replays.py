@@ -186,5 +186,4 @@ def _launched(here: Platform, record: ReplayRecord) -> ReplayRecord:
     except Unavailable as error:
         log.warning("replay not launched, a sensor will", replay=record.id, reason=str(error))
         return record
-    here.store.set_replay_run(record.id, run_id)
-    return here.store.replay(record.team, record.id)
+    return here.store.set_replay_run(record.id, run_id, here.clock())

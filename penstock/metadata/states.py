@@ -7,7 +7,6 @@ requested -> planning -> running <-> paused
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 from penstock.envelope import Micros
 from penstock.errors import WrongState
@@ -49,14 +48,6 @@ def next_state(
             return "running" if planned else "requested"
         case "resume":
             return state
-
-
-def check_wish(text: str) -> Wish:
-    """Read a wish; raise `WrongState` for any other word."""
-    for wish in get_args(Wish):
-        if wish == text:
-            return wish  # type: ignore[no-any-return]  # get_args has no better type
-    raise WrongState(f"a replay can pause, resume or cancel, not {text!r}")
 
 
 def moved(state: State, to: State) -> State:

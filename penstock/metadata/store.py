@@ -351,11 +351,14 @@ class Store:
         with self._writing() as connection:
             connection.execute(update(replays).where(mine).values(lease_until=None))
 
-    def set_replay_run(self, id: str, run_id: str) -> None:  # noqa: A002
-        """Note which Dagster run was started for the replay; raise `NotFound`."""
+    def set_replay_run(self, id: str, run_id: str, now: Micros) -> ReplayRecord:  # noqa: A002
+        """Note which Dagster run was started for the replay and answer it; raise `NotFound`.
+
+        Changes nothing while somebody holds the replay: the run that holds it is the one to show.
+        """
         with self._writing() as connection:
             replay = _replay_of(connection, None, id, for_update=True)
-            _change(connection, replay, run_id=run_id)
+            return replay if replay.held(now) else _change(connection, replay, run_id=run_id)
 
     # Column histories
 

@@ -377,14 +377,16 @@ class TestReplays:
         assert checkpoint() == "the destination is down"
         assert checkpoint(state="running") is None
 
-    def test_the_run_is_noted(self, store: Store) -> None:
-        store.set_replay_run("r1", "run-1")
-        assert store.replay("main", "r1").run_id == "run-1"
-        again = store.claim_replay("r1", "me", NOON, SECOND, run_id="run-2")
-        assert again is not None
-        assert again.run_id == "run-2"
+    def test_the_run_is_noted_unless_another_one_holds_the_replay(self, store: Store) -> None:
+        """The sensor fails runs that do not hold what they were started for: not the real one."""
+        assert store.set_replay_run("r1", "run-1", NOON).run_id == "run-1"
+        held = store.claim_replay("r1", "me", NOON, SECOND, run_id="run-2")
+        assert held is not None
+        assert held.run_id == "run-2"
+        assert store.set_replay_run("r1", "run-3", NOON).run_id == "run-2"
+        assert store.set_replay_run("r1", "run-4", NOON + SECOND).run_id == "run-4"
         with pytest.raises(NotFound):
-            store.set_replay_run("r9", "run-1")
+            store.set_replay_run("r9", "run-1", NOON)
 
 
 class TestColumnHistories:

@@ -11,7 +11,6 @@ from penstock.metadata.records import State, Wish
 from penstock.metadata.states import (
     ENDS,
     MOVES,
-    check_wish,
     moved,
     next_state,
     remaining,
@@ -131,9 +130,3 @@ def test_a_run_is_wanted_where_work_is_left_and_nobody_is_on_it(
     record = replay(state=state, wish=wish, lease_until=lease_until)
 
     assert wants_a_run(record, NOON) is wanted
-
-
-def test_only_three_words_are_wishes() -> None:
-    assert [check_wish(word) for word in ("pause", "resume", "cancel")] == list(get_args(Wish))
-    with pytest.raises(WrongState, match="'stop'"):
-        check_wish("stop")
