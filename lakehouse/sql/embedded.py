@@ -129,16 +129,18 @@ class DuckSql:
     def _run(
         self, statement: str, tables: Tables, seconds: float
     ) -> Iterator[pa.RecordBatchReader]:
+        folders: tuple[str, ...] = ()
         try:
             checked, used = self._check(statement, tables.names(), tables.home)
             views = {name: tables.view(name) for name in used}
-            database = self._database(views)
+            folders = tuple(sorted({_namespace_folder(view) for view in views.values()}))
+            database = self._database(folders)
             with _cursor(database.database) as cursor, _interrupted_after(seconds, cursor):
                 database.show(views, tables.home)
                 cursor.execute(f"SET schema = {_text(tables.home)}")
                 yield cursor.execute(checked).to_arrow_reader(_BATCH)
         except (duckdb.Error, OSError) as error:
-            raise _told_to_caller(error, seconds) from error
+            raise _told_to_caller(error, seconds, folders) from error
 
     def _check(
         self, statement: str, names: Collection[TableName], home: str
@@ -161,9 +163,8 @@ class DuckSql:
         used = self._tables_used(tree, names, home)
         return (select if inner is None else f"EXPLAIN {select}"), used
 
-    def _database(self, views: dict[TableName, TableView]) -> _Locked:
-        """Answer a database that can read these tables' namespaces and nothing else."""
-        folders = tuple(sorted({_namespace_folder(view) for view in views.values()}))
+    def _database(self, folders: tuple[str, ...]) -> _Locked:
+        """Answer a database that can read these folders and nothing else."""
         with self._guard:
             found = self._locked.pop(folders, None)
             if found is None:
@@ -286,16 +287,17 @@ def _interrupted_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection)
         thread.join()
 
 
-def _told_to_caller(error: Exception, seconds: float) -> PenstockError:
+def _told_to_caller(error: Exception, seconds: float, folders: Sequence[str]) -> PenstockError:
     """Answer a sentence for the person who wrote the statement, without addresses of files."""
     text = str(error)
+    about_files = any(folder in text for folder in folders)
     if text.startswith(_INTERRUPTED):
         return BadSql(f"the statement took longer than {seconds:g} s and was stopped")
     if text.startswith(_OUT_OF_MEMORY):
         return BadSql("the statement needs more memory than it may use")
     if text.startswith(_FORBIDDEN):
         return BadSql("a statement reads tables only, no files")
-    if text.startswith(_ABOUT_STATEMENT):
+    if text.startswith(_ABOUT_STATEMENT) and not about_files:
         # The advice behind it is about settings and extensions.
         return BadSql(text.split("\n\nPossible solutions", 1)[0].strip())
     log.error("the engine could not run a statement", error=text)

@@ -262,6 +262,7 @@ def test_nothing_but_tables_is_read(house, source: str) -> None:
         "COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.parquet'",
         "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
         "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "EXPLAIN ANALYZE SELECT * FROM flights",
         "EXPLAIN COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
         "/**/EXPLAIN--\nANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
         "EXPORT DATABASE '{folder}/out'",
@@ -445,12 +446,13 @@ def test_statements_run_beside_each_other(house) -> None:
     assert not failures
 
 
-def test_files_that_are_gone_are_no_fault_of_the_statement(house, tmp_path) -> None:
+@pytest.mark.parametrize("files", ["*.parquet", "*.avro", "*.metadata.json"])
+def test_files_that_are_gone_are_no_fault_of_the_statement(house, tmp_path, files) -> None:
     """The caller is told to come again, not to change a word, and no address."""
     lake = new_lake(tmp_path)
     other = House(tmp_path, house.engine, lake)
     other.land(FLIGHTS, '{"a": 1}')
-    for file in (tmp_path / "lake").rglob("*.parquet"):
+    for file in (tmp_path / "lake").rglob(files):
         file.unlink()
 
     with pytest.raises(EngineUnavailable) as refusal:
