@@ -27,6 +27,7 @@ from penstock.query.sql import (
     Sql,
     all_of,
     any_of,
+    compile_before,
     compile_parts,
     compile_sql,
     sql,
@@ -39,7 +40,7 @@ from penstock.search import Bar, Found, Histogram, Page, Place, SearchRequest, V
 from penstock.search import cursor as cursors
 from penstock.search.cursor import Cursor
 from penstock.search.cut import Cut, Cuts
-from penstock.search.facts import with_facts, with_leaves
+from penstock.search.facts import told
 from penstock.search.tail import Tails
 
 MOST_EVENTS = 1_000
@@ -47,6 +48,9 @@ MOST_EVENTS = 1_000
 
 WINDOWS = (200_000, 2_000_000, 20_000_000)
 """So many of the newest events are searched first: most pages are full by then."""
+
+# A histogram counts in so many steps to a bar before it knows how long the bars will be.
+_FINER = 32
 
 _ENVELOPE = (
     "event_id, received_at, event_time, source, content_type, key, headers, metadata, payload, "
@@ -127,14 +131,25 @@ class EmbeddedSearcher:
             span = looking.span()
             if span is None:
                 return Histogram((), _NICE_STEPS[0])
-            step = nice_step(span[1] - span[0], bars)
-            counts: dict[int, int] = {}
-            columns = Sql(f"epoch_us(received_at) // {step} AS bar, count(*) AS n")
-            for table in looking.ask(columns, "GROUP BY 1"):
-                for bar, n in zip(table["bar"].to_pylist(), table["n"].to_pylist(), strict=True):
-                    counts[bar] = counts.get(bar, 0) + n
-        drawn = range(span[0] // step, span[1] // step + 1)
-        return Histogram(tuple(Bar(bar * step, counts.get(bar, 0)) for bar in drawn), step)
+            if asked.since is not None and asked.until is not None:
+                step = nice_step(span[1] - span[0], bars)
+                return _drawn(looking.counts(step), step, asked)
+            # The events found may lie close together within the time of all events.
+            fine = nice_step(span[1] - span[0], bars * _FINER)
+            counts = looking.counts(fine)
+            if not counts:
+                return Histogram((), fine)
+            first, last = min(counts) * fine, (max(counts) + 1) * fine - 1
+            first = first if asked.since is None else asked.since
+            last = last if asked.until is None else asked.until - 1
+            step = nice_step(last - first, bars)
+            if step % fine:
+                within = all_of(*_received(since=first, until=last + 1))
+                return _drawn(looking.counts(step, within), step, asked)
+        coarse: dict[int, int] = {}
+        for bar, n in counts.items():
+            coarse[bar * fine // step] = coarse.get(bar * fine // step, 0) + n
+        return _drawn(coarse, step, asked)
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
         """Answer the newest event with this id."""
@@ -208,24 +223,9 @@ class _Search:
         for shape, same in groupby((s for s in shown if s[0].num_rows), lambda s: s[1]):
             yield pa.concat_tables([rows for rows, _ in same]), shape
 
-    def told(self, batches: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """Answer the rows with the columns that only payloads can tell."""
-
-        def tell(batch: pa.RecordBatch) -> pa.RecordBatch:
-            return with_facts(with_leaves(batch) if self.quarantine else batch, self.query.facts)
-
-        nothing = pa.RecordBatch.from_pylist([], schema=batches.schema)
-        return pa.RecordBatchReader.from_batches(
-            tell(nothing).schema, (tell(batch) for batch in batches)
-        )
-
     def where(self) -> Sql:
         """Answer the conditions on the envelope that hold for lake and tail alike."""
-        parts = []
-        if self.asked.since is not None:
-            parts.append(sql("received_at >= make_timestamptz({0})", value(self.asked.since)))
-        if self.asked.until is not None:
-            parts.append(sql("received_at < make_timestamptz({0})", value(self.asked.until)))
+        parts = list(_received(since=self.asked.since, until=self.asked.until))
         if self.after is not None:
             parts.append(_beyond(self.after, newest_first=self.descending))
         return all_of(*parts)
@@ -267,10 +267,10 @@ class _Looking:
             self._lake = [_Source(cut.table, cut.table.shape, cut.landed())]
         self._tail = [_Source(rows, shape, ALWAYS) for rows, shape in search.tail(cut)]
 
-    def ask(self, select: Sql, rest: str = "") -> Iterator[pa.Table]:
+    def ask(self, select: Sql, rest: str = "", within: Sql = ALWAYS) -> Iterator[pa.Table]:
         """Select from lake and tail; there are several answers, to be put together."""
         for source in (*self._lake, *self._tail):
-            yield from self._ask(source, select, rest)
+            yield from self._ask(source, select, rest, within)
 
     def first(self, wanted: int) -> list[Place]:
         """Answer the places of the first events found."""
@@ -335,20 +335,31 @@ class _Looking:
         return [events[place] for place in places]
 
     def span(self) -> tuple[Micros, Micros] | None:
-        """Answer the times that a histogram covers, both included: asked for, or of the events."""
+        """Answer from when to when, both included, events were received, found or not."""
         since, until = self._search.asked.since, self._search.asked.until
         if since is not None and until is not None:
             return since, until - 1
         columns = Sql("epoch_us(min(received_at)) AS first, epoch_us(max(received_at)) AS last")
-        ends = [
-            (table["first"][0].as_py(), table["last"][0].as_py())
-            for table in self.ask(columns)
-            if table["first"][0].is_valid
-        ]
+        ends = []
+        for source in (*self._lake, *self._tail):
+            where = all_of(self._search.where(), source.counts)
+            found = _selected(self._reader, columns, source.relation(self._reader), where, "")
+            ends += [
+                (row["first"], row["last"]) for row in found.to_pylist() if row["first"] is not None
+            ]
         if not ends:
             return None
         first, last = min(first for first, _ in ends), max(last for _, last in ends)
         return first if since is None else since, last if until is None else until - 1
+
+    def counts(self, step: Micros, within: Sql = ALWAYS) -> dict[int, int]:
+        """Answer how many events are found in each step of time that has any."""
+        columns = Sql(f"epoch_us(received_at) // {step:d} AS bar, count(*) AS n")
+        counts: dict[int, int] = {}
+        for table in self.ask(columns, "GROUP BY 1", within):
+            for bar, n in zip(table["bar"].to_pylist(), table["n"].to_pylist(), strict=True):
+                counts[bar] = counts.get(bar, 0) + n
+        return counts
 
     def _windows(self, source: _Source) -> Iterator[tuple[Micros | None, Sql]]:
         """Answer spans of time to search one after the other, each with its beginning.
@@ -375,7 +386,8 @@ class _Looking:
         ends = dict(self._cut.ends)
         if after is not None and after.partition in ends:
             ends[after.partition] = min(ends[after.partition], after.offset)
-        if any(end <= width for end in ends.values()):
+        # Less than as much again is not worth a search of its own.
+        if any(end < 2 * width for end in ends.values()):
             return None
         edges = any_of(
             *(
@@ -427,10 +439,30 @@ class _Looking:
         rows: Rows = "quarantine" if search.quarantine else "rows"
         condition = compile_sql(search.query, source.shape, rows=rows)
         # One connection cannot read a result and run another statement at once.
+        before = compile_before(search.query, source.shape, rows=rows)
+        bounds = all_of(bounds, before)
         with self._engine.reader() as other:
             text = f"SELECT * FROM {source.relation(other)} WHERE {bounds.text}"  # noqa: S608
-            told = search.told(other.batches(text, bounds.parameters))
-            return _selected(self._reader, select, self._reader.arrow(told), condition, rest)
+            batches = other.batches(text, bounds.parameters)
+            relation = told(batches, search.query.facts, quarantine=search.quarantine)
+            return _selected(self._reader, select, self._reader.arrow(relation), condition, rest)
+
+
+def _drawn(counts: Mapping[int, int], step: Micros, asked: SearchRequest) -> Histogram:
+    """Answer the bars, from the bounds that were asked for or from the first event to the last."""
+    if not counts and (asked.since is None or asked.until is None):
+        return Histogram((), step)
+    first = min(counts) if asked.since is None else asked.since // step
+    last = max(counts) if asked.until is None else (asked.until - 1) // step
+    bars = (Bar(bar * step, counts.get(bar, 0)) for bar in range(first, last + 1))
+    return Histogram(tuple(bars), step)
+
+
+def _received(*, since: Micros | None, until: Micros | None) -> Iterator[Sql]:
+    if since is not None:
+        yield sql("received_at >= make_timestamptz({0})", value(since))
+    if until is not None:
+        yield sql("received_at < make_timestamptz({0})", value(until))
 
 
 def nice_step(span: Micros, bars: int) -> Micros:

@@ -43,6 +43,24 @@ def with_leaves(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.append_column("misfits", pa.array(found, MISFITS))
 
 
+def told(
+    batches: pa.RecordBatchReader, facts: frozenset[Fact], *, quarantine: bool
+) -> pa.RecordBatchReader:
+    """Answer rows with the columns that only payloads can tell, a batch at a time.
+
+    So a table of any size is searched in the memory of a batch. Nothing is read before it is
+    asked for.
+    """
+
+    def tell(batch: pa.RecordBatch) -> pa.RecordBatch:
+        return with_facts(with_leaves(batch) if quarantine else batch, facts)
+
+    nothing = pa.RecordBatch.from_pylist([], schema=batches.schema)
+    return pa.RecordBatchReader.from_batches(
+        tell(nothing).schema, (tell(batch) for batch in batches)
+    )
+
+
 def _tells(payload: bytes, fact: Fact) -> list[object] | None:
     if _SIGNS[fact] not in payload:
         return None

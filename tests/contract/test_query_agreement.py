@@ -163,3 +163,26 @@ def test_every_way_of_storing_finds_what_the_reference_finds(
     hits = agree(engine, seed, tmp_path, events=60, searches=30)
 
     assert hits > 8, "the searches find nothing, so they prove nothing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "source:http OR alpha",
+        "alpha OR (source:http AND NOT a:1)",
+        "(source:http OR plain) (content_type:* OR text)",
+        "data:~alpha OR log_offset:>20",
+        "data:* OR source:grpc",
+        "alpha bravo OR _exists_:key",
+    ],
+)
+def test_the_parts_of_a_condition_share_no_event(engine: Engine, text: str) -> None:
+    """They are asked one after the other and added up; what both find would count twice."""
+    source = UglyEvents(5)
+    corpus = source.events(60)
+    query = parse(text, now=micros(NOW))
+    with engine.reader() as reader:
+        place = discovered(reader, corpus, Rules())
+
+        assert len(compile_parts(query, place.shape)) == 2
+        assert place.found(reader, query)

@@ -17,6 +17,7 @@ from penstock.query.sql import (
     Sql,
     all_of,
     any_of,
+    compile_before,
     compile_parts,
     compile_sql,
     negated,
@@ -154,6 +155,25 @@ def test_opaque_payloads_are_a_part_only_where_words_are_wanted() -> None:
     assert len(compile_parts(parse("word NOT s:x", now=0), SHAPE)) == 2
     assert len(compile_parts(parse("NOT word", now=0), SHAPE)) == 1
     assert len(compile_parts(parse("word NOT other", now=0), SHAPE)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "before"),
+    [
+        ("n:null log_offset:>5", "rows", "log_offset > ?"),
+        ("n:null (log_offset:>5 OR s:null)", "rows", "TRUE"),
+        ("(n:null log_offset:>5) OR log_offset:1", "rows", "(log_offset > ? OR log_offset = ?)"),
+        ("NOT (n:null log_offset:>5)", "rows", "TRUE"),
+        ("n:null NOT log_offset:5", "rows", "((log_offset = ?) IS NOT TRUE)"),
+        ("n:1 log_offset:>5", "quarantine", "log_offset > ?"),
+        ("word source:http", "quarantine", "lower(source) = ?"),
+    ],
+)
+def test_payloads_are_read_of_rows_that_come_into_question_only(text, rows, before) -> None:
+    """A search for a null in the last hour must not read a year of payloads."""
+    shape = EMPTY if rows == "quarantine" else SHAPE
+
+    assert compile_before(parse(text, now=0), shape, rows=rows).text == before
 
 
 def test_fields_of_the_quarantine_find_nothing_elsewhere() -> None:
