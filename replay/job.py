@@ -2,11 +2,12 @@
 
 # No postponed annotations here: Dagster reads the classes in them.
 
+import gc
 import os
 import secrets
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from enum import Enum
 from typing import Any, Protocol
 
@@ -154,7 +155,7 @@ def send(
         replay_id = config.replay_id or ask(stores.store, config, machine_clock)
         context.instance.add_run_tags(context.run_id, {REPLAY_TAG: replay_id})
         folder = stores.settings.home / "sql"
-        with closing(open_engine(folder, memory=stores.settings.sql_memory)) as engine:
+        with closing(open_engine(folder, memory=stores.settings.sql_memory)) as engine, frozen():
             record = watched(context, replay_id, tools_of(stores, engine))
     except PenstockError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -177,6 +178,20 @@ def send(
 def replay() -> None:
     """Send one replay."""
     send()
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """Keep the collector away from everything that exists before the block.
+
+    Dagster, PyIceberg and Arrow are two hundred thousand objects; walking them again and again took
+    a tenth of the time of sending.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def ask(store: Store, config: ReplayConfig, clock: Clock) -> str:

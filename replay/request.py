@@ -139,6 +139,8 @@ def read_request(
     outer = {name: value for name, value in values.items() if name not in inner}
     if "team" in outer:
         raise BadRequest("the team of a replay is the caller's, it cannot be given")
+    if "options" in outer:
+        raise BadRequest("options are given beside the query, not in a field of their own")
     collection = outer.pop("collection", None)
     if not isinstance(collection, str):
         raise BadRequest("a replay needs the name of a collection")
@@ -216,8 +218,8 @@ def rfc3339(micros: Micros) -> str:
 
 @lru_cache(maxsize=1024)
 def _to_the_second(seconds: int) -> str:
-    """Three times are written per event sent, and `strftime` takes 20 us for one."""
-    return moment_of(seconds * 1_000_000).strftime("%Y-%m-%dT%H:%M:%S")
+    """Three times are written per event sent, and a date takes 5 us to write."""
+    return moment_of(seconds * 1_000_000).replace(tzinfo=None).isoformat()
 
 
 def _converted(values: Mapping[str, Any], kind: type[_S]) -> _S:

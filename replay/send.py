@@ -140,6 +140,7 @@ class Sender:
         self._intended: Position | None = None
         self._batch: deque[Original] = deque()
         self._exhausted = False
+        self._broken: Exception | None = None
 
         options = orders.options
         self._options = options
@@ -176,9 +177,10 @@ class Sender:
     async def run(self) -> Ended:
         """Send until everything came to an end or the orders say to stop; answer how it was left.
 
-        Raises `WrongState` if the lease went to another sender, `EngineUnavailable` if it could not
-        be kept, and what the source raises. Then nothing more is sent, the books stay as they are
-        durable, and a successor goes on from them.
+        Raises what the source raises, after what was under way came to its end and the books were
+        closed; and at once `WrongState` if the lease went to another sender, `EngineUnavailable`
+        if it could not be kept. Then the books stay as they are durable. Either way a successor
+        goes on from them.
         """
         broken: BaseException | None = None
         try:
@@ -193,6 +195,7 @@ class Sender:
                     task.cancel()
         except BaseExceptionGroup as errors:
             broken = _first(errors)
+        broken = broken or self._broken
         if broken is not None:
             raise broken
         return Ended(self._state, self._lease.last, self._error)
@@ -230,13 +233,17 @@ class Sender:
 
     async def _read(self) -> None:
         """Take events as long as there is room in the window."""
-        while await self._fill_batch():
-            while self._batch and self._window.room():
-                self._take(self._batch.popleft())
-            self._books.set()
-            if self._batch:
-                self._space.clear()
-                await self._space.wait()
+        try:
+            while await self._fill_batch():
+                while self._batch and self._window.room():
+                    self._take(self._batch.popleft())
+                self._books.set()
+                if self._batch:
+                    self._space.clear()
+                    await self._space.wait()
+        except Exception as error:  # noqa: BLE001 - raised again when the books are closed
+            self._broken = error
+            self._ending = self._ending or self._state
         self._exhausted = True
         self._books.set()
 
@@ -392,6 +399,8 @@ class Sender:
         await self._checkpoint()
 
     def _finished(self) -> bool:
+        if self._broken is not None:
+            return False
         return self._exhausted and not self._batch and not self._window and not self._answers
 
     def _lingered(self) -> bool:

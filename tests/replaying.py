@@ -202,6 +202,7 @@ def sender(
     *,
     bounds: Bounds | None = None,
     chance: Callable[[], float] = lambda: 0.0,
+    steady: Callable[[], float] = now,
 ) -> Sender:
     """Answer a sender that goes on where the keeper's progress is."""
     return Sender(
@@ -216,7 +217,7 @@ def sender(
         paused=keeper.state == "paused",
         lease_until=now() + (bounds or Bounds()).lease_seconds,
         clock=lambda: NOON + int(now() * 1e6),
-        steady=now,
+        steady=steady,
         chance=chance,
         bounds=bounds or Bounds(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 
@@ -16,7 +17,7 @@ from receiving import Receiver, Reply, Request, receiving
 
 from penstock.envelope import Event, Position
 from penstock.errors import AddressRefused, BadRequest
-from penstock.guard import Guard
+from penstock.guard import Endpoint, Guard
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
 from replay.targets.http import ADDED, NOT_FORWARDED, HttpTarget, retry_after
 
@@ -369,6 +370,43 @@ def test_a_name_that_leads_inside_reaches_nothing(answers: list[str]) -> None:
 
     assert outcome == Retry("the address guard refused the destination's address")
     assert receiver.connections == 0
+
+
+class Forgetful(Guard):
+    """A guard that lets every URL and every answer of a resolver pass."""
+
+    def endpoint(self, url: str) -> Endpoint:
+        return Guard((HERE,), tuple(range(1, 65536))).endpoint(url)
+
+    def check_answers(self, host: str, answers: Sequence[str]) -> None:
+        """Forget to look."""
+
+
+class MoreForgetful(Forgetful):
+    """One that also opens every socket."""
+
+    def open_socket(self, info) -> socket.socket:
+        return socket.socket(*info[:3])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "inside.example"])
+def test_the_socket_is_looked_at_even_if_everything_before_let_it_pass(host: str) -> None:
+    """Each of the nets has to hold alone: a change in one must not open the others."""
+
+    async def lookup(_host: str, _port: int) -> Sequence[str]:
+        return ["127.0.0.1"]
+
+    with receiving() as receiver:
+        url = f"http://{host}:{receiver.port}/"
+        for guard, connections in ((Forgetful(), 0), (MoreForgetful(), 1)):
+            [outcome] = sent(http(receiver, url=url, guard=guard, lookup=lookup), event(b"{}"))
+            assert outcome == Retry("the address guard refused the destination's address")
+            # The other end learns of a connection a moment after this one.
+            deadline = time.monotonic() + 5
+            while receiver.connections != connections and time.monotonic() < deadline:
+                time.sleep(0.001)
+            assert receiver.connections == connections
+    assert receiver.requests == []
 
 
 def test_reasons_carry_no_address_and_no_payload() -> None:

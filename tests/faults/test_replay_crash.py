@@ -21,19 +21,19 @@ import pytest
 from builders import FLIGHTS, NOON, event
 from lakes import finished, landing, new_lake
 from metadata_builders import collection
+from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 from replay_process import sending_process
 
 from penstock.buffer import open_appender, open_buffer
 from penstock.metadata.records import Destination, ReplayRecord
-from penstock.metadata.store import open_store
 from replay.lease import Bounds
 from replay.progress import Attempt, Progress, read_progress, report, tally
 from replay.request import read_request, record_of
 
 pytestmark = pytest.mark.crash
 
-EVENTS = 300
+EVENTS = 200
 WINDOW = 40
 KEYS = 7
 BOUNDS = Bounds(window=WINDOW, checkpoint_answers=10)
@@ -94,7 +94,7 @@ class World:
         buffer = open_buffer(f"embedded://{folder / 'log'}")
         landing(buffer, new_lake(folder)).land_once(FLIGHTS)
         buffer.close()
-        self.store = open_store(f"sqlite:///{folder / 'metadata.db'}")
+        self.store = ready_store(folder)
         self.store.create_collection(collection())
         self.store.add_destination(
             Destination(team="main", name="d1", url=receiver.url, created_at=NOON)
@@ -212,7 +212,7 @@ def test_a_sender_that_is_killed_at_a_point_is_taken_over(
     """Between sending and its books, before a checkpoint and behind one."""
     world.ask(order)
     repeats = Repeats(world)
-    for nth in (2, 30):
+    for nth in (2, 12):
         killed = world.start(f"{point}:{nth}:kill")
         assert finished(killed) == -signal.SIGKILL
         assert repeats.after() <= WINDOW

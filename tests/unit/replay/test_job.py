@@ -16,6 +16,7 @@ import pytest
 from builders import FLIGHTS, event
 from lakes import landing, new_lake
 from metadata_builders import collection
+from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 
 from lakehouse import Lake
@@ -25,7 +26,7 @@ from penstock.clock import machine_clock
 from penstock.errors import BadRequest, NotFound
 from penstock.metadata.home import LEDGER_TOKEN
 from penstock.metadata.records import Destination
-from penstock.metadata.store import Store, open_store
+from penstock.metadata.store import Store
 from penstock.settings import Settings, load_settings
 from replay.job import (
     REPLAY_TAG,
@@ -70,7 +71,7 @@ class World:
             allow_networks=(ip_network("127.0.0.1/32"),),
             allow_ports=(receiver.port,),
         )
-        store = open_store(settings.metadata)
+        store = ready_store(folder)
         self.stores = HomeStores(settings, MemoryLog(), new_lake(folder), store)
         for n in range(20):
             self.stores.buffer.append(FLIGHTS, [event(b'{"n": %d}' % n, id=f"e{n}")])

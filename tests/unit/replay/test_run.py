@@ -15,6 +15,7 @@ import pytest
 from builders import FLIGHTS, event
 from lakes import BROKEN, landing, new_lake
 from metadata_builders import collection
+from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 from replaying import MemoryLedger
 
@@ -25,7 +26,7 @@ from penstock.envelope import CollectionId, Event, Micros
 from penstock.errors import AddressRefused, EngineUnavailable, NotFound, WrongState
 from penstock.guard import Guard
 from penstock.metadata.records import Destination, ReplayRecord
-from penstock.metadata.store import Store, open_store
+from penstock.metadata.store import Store
 from replay.lease import Bounds
 from replay.plan import Planner, pin_of
 from replay.progress import read_progress, report, tally
@@ -49,7 +50,7 @@ class World:
     def __init__(self, folder: Path, engine: Engine, receiver: Receiver) -> None:
         self.log = MemoryLog()
         self.lake = new_lake(folder)
-        self.store: Store = open_store(f"sqlite:///{folder / 'metadata.db'}")
+        self.store: Store = ready_store(folder)
         self.receiver = receiver
         self.ledger = MemoryLedger()
         self.ledger.seconds = 0.0

@@ -270,6 +270,19 @@ def test_a_wish_is_seen_while_the_ledger_does_not_answer() -> None:
     assert tally(ledger.rows).repeats == 0
 
 
+def test_a_heartbeat_takes_nothing_back_that_a_checkpoint_said() -> None:
+    """It waits its turn behind a slow checkpoint, and must not then write the one before."""
+    keeper = MemoryKeeper(Options(rate=50))
+    keeper.seconds = 1.5
+    target = ScriptedTarget(fails_first(3))
+
+    replayed(originals(300), target, keeper, bounds=Bounds(window=50, checkpoint_answers=10))
+
+    said = [(p.passed, p.intended or p.through or FIRST, p.attempts) for _, _, p in keeper.saves]
+    assert said == sorted(said)
+    assert len(said) > len(set(said)), "and there were heartbeats"
+
+
 def test_nothing_is_sent_before_its_intent_is_in_the_ledger() -> None:
     """Otherwise a crash leaves a delivery that no book knows of."""
     ledger = MemoryLedger()
@@ -380,8 +393,30 @@ def test_a_hanging_store_counts_as_one_that_fails() -> None:
         with pytest.raises(EngineUnavailable):
             await task
         assert max(at for at, _ in target.sent) <= keeper.saves[-1][0] + 12
+        assert now() <= keeper.saves[-1][0] + 12.5
 
     run_virtual(main())
+
+
+def test_a_sender_that_was_asleep_looks_at_its_lease_before_it_sends() -> None:
+    """A laptop that was closed wakes up in the middle of a send, hours after its lease."""
+    keeper = MemoryKeeper(Options(rate=100))
+    target = ScriptedTarget()
+    woken = 5.5
+
+    async def main() -> None:
+        work = sender(
+            originals(5_000),
+            target,
+            keeper,
+            MemoryLedger(),
+            steady=lambda: now() if now() < woken else now() + 3_600,
+        )
+        with pytest.raises(EngineUnavailable):
+            await work.run()
+
+    run_virtual(main())
+    assert woken - 0.1 < max(at for at, _ in target.sent) < woken
 
 
 def test_stopping_leaves_nothing_open_and_the_next_sender_goes_on() -> None:
@@ -405,6 +440,23 @@ def test_stopping_leaves_nothing_open_and_the_next_sender_goes_on() -> None:
     assert (books.delivered, books.open, books.repeats) == (2_000, 0, 0)
     numbers = [m.attempt for _, m in target.sent if m.position == FIRST]
     assert numbers == [1, 2, 3, 4, 5], "and the attempts are counted on"
+
+
+def test_retries_that_wait_for_their_turn_are_not_repeats_after_a_stop() -> None:
+    """They are in the ledger as intents, and nobody may take them for sent."""
+    keeper, ledger = MemoryKeeper(Options(rate=4, pause_after=1_000)), MemoryLedger()
+    keeper.stop_at = 20.0
+    target = ScriptedTarget(lambda m: Retry("answered 500") if m.attempt == 1 else Delivered(200))
+
+    replayed(originals(60), target, keeper, ledger)
+    keeper.stop_at = float("inf")
+    ended = replayed(originals(60), target, next_epoch(keeper), ledger)
+
+    assert (ended.state, ended.progress.repeated) == ("finished", 0)
+    assert tally(ledger.rows).unknown == 0
+    assert len(target.sent) == 120
+    attempts = {(m.position.offset, m.attempt) for _, m in target.sent}
+    assert attempts == {(offset, attempt) for offset in range(60) for attempt in (1, 2)}
 
 
 def test_cancelling_waits_a_moment_for_answers_and_then_says_unknown() -> None:
@@ -458,20 +510,31 @@ def test_an_empty_replay_finishes() -> None:
     assert ended.progress.passed == 0
 
 
-def test_a_source_that_breaks_stops_the_sender_with_its_error() -> None:
+@pytest.mark.parametrize("good", [0, 10, 300])
+def test_a_source_that_breaks_stops_the_sender_with_its_error(good: int) -> None:
     """A slice that cannot be read must not look like the end of the plan."""
+    keeper, ledger, target = MemoryKeeper(), MemoryLedger(), ScriptedTarget()
 
-    async def broken(_after):
-        yield originals(10)
+    async def broken():
+        yield originals(good)
+        await asyncio.sleep(0.2)
         raise OSError("the lake is gone")
 
     async def main() -> None:
-        work = sender([], ScriptedTarget(), MemoryKeeper(), MemoryLedger())
-        work._source = broken(None)
+        work = sender(originals(500), target, keeper, ledger)
+        work._source = broken()
         with pytest.raises(OSError, match="the lake is gone"):
             await work.run()
 
     run_virtual(main())
+
+    assert keeper.state == "running"
+    assert keeper.progress.intended is None
+    books = tally(ledger.rows)
+    assert (books.open, books.unknown, books.delivered) == (0, 0, keeper.progress.delivered)
+    ended = replayed(originals(500), target, next_epoch(keeper), ledger)
+    assert (ended.state, ended.progress.repeated) == ("finished", 0)
+    assert sorted(target.delivered) == [each.position for each in originals(500)]
 
 
 def test_targets_that_take_many_messages_get_many() -> None:
