@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import TypeGuard
@@ -51,13 +51,20 @@ class Door:
         *,
         clock: Clock,
         new_ids: NewIds,
+        learn: Callable[[], bool] = bool,
         metrics: Metrics | None = None,
     ) -> None:
+        """Take what the door needs.
+
+        `learn` brings the keyring up to date and says whether there was anything new. It is asked
+        before every refusal, so it has to be cheap while there is not.
+        """
         self.keyring = keyring
         self.limits = limits
         self.new_ids = new_ids
         self.metrics = metrics or Metrics()
         self._appender = appender
+        self._learn = learn
         self._log_responds = True
         self._clock = clock
         self._latest: Micros = 0
@@ -76,7 +83,18 @@ class Door:
         `collection` as text is read in the token's team; None is the one the token is bound to.
         Raises `Unauthorized`, `Forbidden`, `BadName`, `NotFound` (also for whatever belongs to
         another team), `CollectionPaused`, and `EngineUnavailable` while the door knows nothing.
+        A token or collection that the platform has answered for is known here from then on.
         """
+        try:
+            return self._granted(token, collection)
+        except PenstockError:
+            if not self._learn():
+                raise
+        return self._granted(token, collection)
+
+    def _granted(
+        self, token: str | None, collection: CollectionId | str | None
+    ) -> tuple[Grant, CollectionRecord]:
         if not token:
             raise refuse_missing()
         grant = self.keyring.grant(token, self.received())

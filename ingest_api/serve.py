@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -74,7 +75,7 @@ async def _serve(settings: Settings) -> None:
     refresh(keyring, cache)
     appender = open_appender(settings.log, max_waiting_bytes=settings.max_waiting_bytes)
     try:
-        door = create_door(settings, appender, keyring)
+        door = create_door(settings, appender, keyring, learn=partial(refresh, keyring, cache))
         http = HttpDoor(door, max_held_bytes=settings.max_waiting_bytes)
         checks = {"log": door.check_log, "cache": lambda: _check(cache)}
         server = create_server(create_app(http, checks, door.metrics))
@@ -94,7 +95,9 @@ async def _serve(settings: Settings) -> None:
         log.info("door closed")
 
 
-def create_door(settings: Settings, appender: Appender, keyring: Keyring) -> Door:
+def create_door(
+    settings: Settings, appender: Appender, keyring: Keyring, *, learn: Callable[[], bool]
+) -> Door:
     """Answer the door of these settings, with the machine's clock and chance."""
     limits = Limits(
         max_event_bytes=settings.max_event_bytes,
@@ -105,7 +108,7 @@ def create_door(settings: Settings, appender: Appender, keyring: Keyring) -> Doo
     # Ids have to be unique, not secret; the system's own chance costs a switch of threads.
     chance = random.Random(secrets.randbits(128))  # noqa: S311
     new_ids = Uuid7(machine_clock, chance.getrandbits)
-    return Door(appender, keyring, limits, clock=machine_clock, new_ids=new_ids)
+    return Door(appender, keyring, limits, clock=machine_clock, new_ids=new_ids, learn=learn)
 
 
 def reuse_memory() -> None:
@@ -174,16 +177,21 @@ async def watch(keyring: Keyring, cache: Cache) -> None:
         refresh(keyring, cache)
 
 
-def refresh(keyring: Keyring, cache: Cache) -> None:
-    """Look at the cache once; while it says nothing, the door goes on with what it knows."""
+def refresh(keyring: Keyring, cache: Cache) -> bool:
+    """Look at the cache once and answer whether it held anything new.
+
+    While it says nothing, the door goes on with what it knows.
+    """
     try:
         known = cache.read()
     except EngineUnavailable as error:
         log.warning("cache does not answer", reason=str(error))
-        return
-    if known is not None and known.version != keyring.version:
-        keyring.replace(known)
-        log.info("tokens and collections read", version=known.version)
+        return False
+    if known is None or known.version == keyring.version:
+        return False
+    keyring.replace(known)
+    log.info("tokens and collections read", version=known.version)
+    return True
 
 
 def machine_clock() -> Micros:

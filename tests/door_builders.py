@@ -126,10 +126,16 @@ class FailingLog:
         return [event.payload for event in self.events]
 
 
-def door_on(log: FailingLog, *, limits: Limits = LIMITS, keyring: Keyring | None = None) -> Door:
+def door_on(
+    log: FailingLog,
+    *,
+    limits: Limits = LIMITS,
+    keyring: Keyring | None = None,
+    learn: Callable[[], bool] = bool,
+) -> Door:
     """Answer a door with the tokens above, a clock that ticks and ids that count."""
     ring = Keyring(known()) if keyring is None else keyring
-    return Door(log, ring, limits, clock=ticking(), new_ids=numbered())
+    return Door(log, ring, limits, clock=ticking(), new_ids=numbered(), learn=learn)
 
 
 @dataclass(frozen=True)

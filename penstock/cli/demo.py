@@ -183,7 +183,6 @@ class Trip:
         for books in self._books.values():
             status = self._wait_landed(books.collection)
             books.rows_before, books.quarantined_before = status.rows, status.quarantined
-        # Made early: doors know a new token within a second, not at once.
         made = self._client.create_token("demo, gRPC", ["ingest"], collection="orders")
         self._token = made.token or ""
         if RECEIVER in {one.name for one in self._client.destinations()}:

@@ -7,9 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from builders import FLIGHTS, NOON
 from door_builders import TOKEN, UNKNOWN, FailingLog, client_on, door_on, known, token_record, until
@@ -19,7 +22,7 @@ from ingest_api.serve import listen, refresh, watch
 from penstock.buffer import open_buffer, start_of
 from penstock.cache import open_cache
 from penstock.errors import BadSetting, EngineUnavailable
-from penstock.metadata.records import Known
+from penstock.metadata.records import CollectionRecord, Known
 from penstock.settings import load_settings
 
 
@@ -64,6 +67,28 @@ def test_a_door_starts_without_a_cache_and_learns_later() -> None:
     refresh(keyring, cache)
 
     assert client.post(b"x").status == 202
+
+
+@pytest.mark.parametrize(
+    ("token", "path"), [(UNKNOWN, "/v1/events/flights"), (TOKEN, "/v1/events/paused")]
+)
+def test_a_door_refuses_nobody_for_what_it_has_not_heard_yet(token: str, path: str) -> None:
+    """Who made a token, or resumed a collection, uses it in the very next request."""
+    cache = StandInCache(known())
+    keyring = Keyring(known())
+    door = door_on(FailingLog(), keyring=keyring, learn=partial(refresh, keyring, cache))
+    client = client_on(door)
+    before = client.post(b"x", path, token=token).status
+
+    newer = known(version=2, tokens=[token_record(UNKNOWN, "new")])
+    cache.publish(msgspec.structs.replace(newer, collections=running(newer.collections)))
+
+    assert before in (401, 409)
+    assert client.post(b"x", path, token=token).status == 202
+
+
+def running(records: Iterable[CollectionRecord]) -> tuple[CollectionRecord, ...]:
+    return tuple(msgspec.structs.replace(record, paused=False) for record in records)
 
 
 def test_the_same_version_is_not_read_twice() -> None:
