@@ -20,7 +20,6 @@ from penstock.envelope import CollectionId
 from penstock.settings import load_settings
 
 pytestmark = [
-    pytest.mark.long,
     pytest.mark.trip,
     pytest.mark.timeout(400),
     pytest.mark.xdist_group("bytes"),
