@@ -1,0 +1,180 @@
+"""Kill the door at each of its points while a sender sends: what it acknowledged becomes a row.
+
+The real process over real HTTP and gRPC, its log, and a landing that is killed as well.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from door_builders import TOKEN, known
+from lakes import MAIN, child, finished, land_in_process, new_lake
+
+from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
+from penstock.cache import open_cache
+from penstock.faults import VARIABLE
+from penstock.settings import load_settings
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
+
+DEATHS = (
+    *("recv:1", "parsed:6", "before_log:2", "after_log:1", "after_log:7"),
+    *("before_ack:1", "before_ack:8", "after_ack:3"),
+)
+"""The points of an event's way through the door, and at which visit it dies there."""
+
+
+@dataclass
+class Sender:
+    """Sends numbered events over HTTP and gRPC in turn, and notes what was acknowledged."""
+
+    http: str
+    grpc: str
+    numbers: Iterator[int] = field(default_factory=count)
+    sent: set[int] = field(default_factory=set)
+    acknowledged: dict[int, int | None] = field(default_factory=dict)
+    """Where each number is on the log, as far as the answer said so."""
+
+    def until_it_dies(self) -> None:
+        """Send until a connection breaks."""
+        with httpx.Client(base_url=self.http, trust_env=False) as http:
+            try:
+                for way in cycle((self.one, self.lines, self.records)):
+                    way(http)
+            except httpx.TransportError:
+                return
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+
+    def one(self, http: httpx.Client) -> None:
+        self._posted(http, "application/json", self._take(1))
+
+    def lines(self, http: httpx.Client) -> None:
+        self._posted(http, "application/x-ndjson", self._take(3))
+
+    def records(self, _http: httpx.Client) -> None:
+        numbers = self._take(3)
+        records = [records_pb2.GenericRecord(body=payload(number)) for number in numbers]
+        with grpc.insecure_channel(self.grpc) as channel:
+            door = services_pb2_grpc.GRPCCollectorStub(channel)
+            answer = door.AddRecord(
+                services_pb2.GenericRecordRequest(records=records),
+                metadata=(("batch-token", TOKEN), ("penstock-collection", "flights")),
+                timeout=20,
+            )
+        assert answer.num_records_processed == len(numbers)
+        self.acknowledged.update(dict.fromkeys(numbers))
+
+    def again(self) -> None:
+        """Send once more what was not acknowledged, as senders do."""
+        missing = sorted(self.sent - self.acknowledged.keys())
+        with httpx.Client(base_url=self.http, trust_env=False) as http:
+            self._posted(http, "application/x-ndjson", missing)
+
+    def _take(self, many: int) -> list[int]:
+        numbers = [next(self.numbers) for _ in range(many)]
+        self.sent.update(numbers)
+        return numbers
+
+    def _posted(self, http: httpx.Client, content_type: str, numbers: list[int]) -> None:
+        answer = http.post(
+            "/v1/events/flights",
+            content=b"\n".join(payload(number) for number in numbers),
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type},
+        )
+        assert answer.status_code == 202
+        [(partition, first, end)] = answer.json()["positions"]
+        assert (partition, end - first) == (0, len(numbers))
+        self.acknowledged.update(zip(numbers, range(first, end), strict=True))
+
+
+def payload(number: int) -> bytes:
+    return b'{"n": %d}' % number
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+@contextmanager
+def door(home: Path, ports: tuple[int, int], fault: str | None) -> Iterator[subprocess.Popen]:
+    """Run the door's process for the block, and wait until it answers."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+    environ |= {"PENSTOCK_HTTP_PORT": str(ports[0]), "PENSTOCK_GRPC_PORT": str(ports[1])}
+    if fault:
+        environ[VARIABLE] = fault
+    with (home / "door.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock", "serve", "door", "--home", str(home)],
+            env=environ,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while not answers(ports[0]):
+            assert process.poll() is None, (home / "door.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+    """F1 to F3: before, in and after each acknowledgement, then a landing killed on top."""
+    open_cache(load_settings(tmp_path, {}).cache).publish(known())
+    ports = free_ports()
+    sender = Sender(f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
+
+    for death in DEATHS:
+        with door(tmp_path, ports, f"{death}:kill") as process:
+            sender.until_it_dies()
+            assert process.wait(30) == -signal.SIGKILL
+    with door(tmp_path, ports, None):
+        sender.again()
+    for fault, code in (("after_parquet:1:kill", -signal.SIGKILL), (None, 0)):
+        landing = child(land_in_process, tmp_path, fault, 1 << 20)
+        landing.start()
+        assert finished(landing) == code
+
+    table = new_lake(tmp_path).table(MAIN)
+    assert table is not None
+    rows = table.scan(selected_fields=("payload", "log_offset")).to_arrow().to_pylist()
+    found = {row["log_offset"]: row["payload"] for row in rows}
+    assert sorted(found) == list(range(len(rows))), "a log position is one row"
+    times = Counter(found.values())
+    assert times.keys() == {payload(number) for number in sender.sent}
+    for number, offset in sender.acknowledged.items():
+        if offset is not None:
+            assert found[offset] == payload(number)
+    # What was stored and not acknowledged was sent again: such deaths happened, or nothing was
+    # tried here.
+    assert max(times.values()) == 2
+    assert len(rows) > len(sender.sent) > 2 * len(DEATHS)
