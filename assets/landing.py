@@ -33,7 +33,7 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.faults import fault
-from penstock.schema.convert import Change, Converted, Rules, convert
+from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
 from penstock.schema.shape import Struct, count_columns
 
 log = structlog.get_logger()
@@ -47,6 +47,9 @@ class Limits:
 
     batch_bytes: int = 64 << 20
     """Payload bytes of one commit."""
+    batch_cells: int = 16_000_000
+    """Values of discovered columns of one commit, nulls included: some 20 bytes of memory each.
+    50,000 small events with 1,000 different fields have 50 million."""
     patience: Micros = 2 * _SECOND
     """How long an event waits while few collections are busy."""
     most_patience: Micros = 60 * _SECOND
@@ -221,6 +224,8 @@ class Landing:
         self._wait = wait
         self._untold: deque[tuple[CollectionId, Micros, tuple[Change, ...]]] = deque(maxlen=1_000)
         self._uuids: dict[CollectionId, str] = {}
+        self._fitting: dict[CollectionId, int] = {}
+        """How many rows like the last ones a batch can take."""
 
     def land_once(self, collection: CollectionId) -> Landed | None:
         """Land one batch of the collection; None if nothing waits.
@@ -240,12 +245,12 @@ class Landing:
             extents = self._buffer.extents(collection)
             starts = begin(view, self._buffer.log_id, extents)
             if read is None or read.starts != starts:
-                read = self._read(collection, starts, extents)
+                read = self._read(collection, starts, extents, self._most_rows(view))
                 fault("span_read")
             if not read.marks:
                 return None
             rules = self._rules(collection)
-            converted = convert(read.rows, view.shape, rules)
+            read, converted = self._convert(read, view, rules, extents)
             outcome = land(self._lake, self._batch(view, read, converted, rules), clock=self._clock)
             view = outcome.view
             if isinstance(outcome, Committed) and outcome.here:
@@ -354,16 +359,44 @@ class Landing:
             known.landed.update({span.partition: span.end for span in landed.spans})
         return landed
 
+    def _most_rows(self, view: TableView) -> int:
+        """Answer how many rows a batch may have, from what is known before it is read."""
+        wide = self._limits.batch_cells // max(1, count_columns(view.shape))
+        return max(1, min(wide, self._fitting.get(view.collection, wide)))
+
+    def _convert(
+        self, read: _Read, view: TableView, rules: Rules, extents: Mapping[int, Extent]
+    ) -> tuple[_Read, Converted]:
+        """Convert what was read, or so much of it as the limit of cells allows."""
+        collection, most = view.collection, self._limits.batch_cells
+        while True:
+            try:
+                converted = convert(read.rows, view.shape, rules, most_cells=most)
+            except TooWide as wide:
+                # Fewer each time: the bound of a single event is in the rules.
+                read = self._read(collection, read.starts, extents, wide.rows)
+                continue
+            # The next rows are like these, a little wider perhaps.
+            rows, cells = read.rows.num_rows, max(1, converted.cells)
+            self._fitting[collection] = 7 * rows * most // (8 * cells)
+            return read, converted
+
     def _read(
-        self, collection: CollectionId, starts: list[Mark], extents: Mapping[int, Extent]
+        self,
+        collection: CollectionId,
+        starts: list[Mark],
+        extents: Mapping[int, Extent],
+        most_rows: int,
     ) -> _Read:
         """Read what follows the marks, a fair part of each partition that has something."""
-        busy = [mark for mark in starts if mark.next < extents[mark.partition].end]
+        busy = [mark for mark in starts if mark.next < extents[mark.partition].end][:most_rows]
         share = max(1, self._limits.batch_bytes // max(len(busy), 1))
+        rows = max(1, most_rows // max(len(busy), 1))
         batches, marks, waiting = [], [], 0
         for mark in busy:
             end = extents[mark.partition].end
-            portion = self._buffer.read(collection, mark, end=end, max_bytes=share)
+            upto = min(end, mark.next + rows)
+            portion = self._buffer.read(collection, mark, end=upto, max_bytes=share)
             waiting += end - portion.mark.next
             if portion.mark != mark:
                 batches.append(portion.rows)

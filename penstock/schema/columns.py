@@ -24,15 +24,50 @@ _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 
-def parse(texts: pa.Array, shape: Struct, *, strict: bool) -> tuple[pa.ChunkedArray, list[int]]:
+class Full(Exception):
+    """The texts have more cells than they may; the first `rows` of them (at least 1) have not."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.rows = rows
+
+
+def parse(
+    texts: pa.Array,
+    shape: Struct,
+    *,
+    strict: bool,
+    piece_bytes: int = PIECE_BYTES,
+    most_cells: int | None = None,
+) -> tuple[pa.ChunkedArray, list[int]]:
     """Answer the column `data`, a struct for each text, and the rows that could not be parsed.
 
     Each text is one JSON object that fits the shape (which has a column) entirely. Fields without
     a column are left out unless `strict`. No text should be refused; one that is has only nulls.
+    Raises `Full` as soon as several texts have made more than `most_cells`; beyond that nothing
+    is built but what `piece_bytes` of text make.
     """
     refused: list[int] = []
-    pieces = list(_pieces(texts, 0, _Reader(shape, strict=strict), refused))
+    pieces: list[pa.StructArray] = []
+    rows = cells = 0
+    for piece in _pieces(texts, 0, _Reader(shape, strict=strict), refused, piece_bytes):
+        cells += count_cells(piece)
+        if most_cells is not None and cells > most_cells and len(texts) > 1:
+            raise Full(rows or max(1, len(piece) // 2))
+        pieces.append(piece)
+        rows += len(piece)
     return pa.chunked_array(pieces, arrow_type(shape)), refused
+
+
+def count_cells(values: pa.Array | pa.ChunkedArray) -> int:
+    """Answer how many values of leaf columns there are, nulls included: each takes memory."""
+    if isinstance(values, pa.ChunkedArray):
+        return sum(count_cells(chunk) for chunk in values.chunks)
+    if pa.types.is_list(values.type):
+        return count_cells(values.flatten())
+    if pa.types.is_struct(values.type):
+        return sum(count_cells(values.field(place)) for place in range(values.type.num_fields))
+    return len(values)
 
 
 class _Reader:
@@ -64,11 +99,11 @@ class _Reader:
 
 
 def _pieces(
-    texts: pa.Array, first: int, reader: _Reader, refused: list[int]
+    texts: pa.Array, first: int, reader: _Reader, refused: list[int], most: int
 ) -> Iterator[pa.StructArray]:
     if len(texts) == 0:
         return
-    piece = _parsed(texts, reader) if _text(texts).size <= PIECE_BYTES or len(texts) == 1 else None
+    piece = _parsed(texts, reader) if _text(texts).size <= most or len(texts) == 1 else None
     if piece is not None:
         yield piece
     elif len(texts) == 1:
@@ -76,8 +111,8 @@ def _pieces(
         yield reader.read(pa.array([b"{}"]))
     else:
         middle = len(texts) // 2
-        yield from _pieces(texts[:middle], first, reader, refused)
-        yield from _pieces(texts[middle:], first + middle, reader, refused)
+        yield from _pieces(texts[:middle], first, reader, refused, most)
+        yield from _pieces(texts[middle:], first + middle, reader, refused, most)
 
 
 def _parsed(texts: pa.Array, reader: _Reader) -> pa.StructArray | None:

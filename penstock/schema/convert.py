@@ -20,12 +20,12 @@ from msgspec import Raw
 
 from penstock.codec import ENVELOPE
 from penstock.schema.check import NO_BLANKS, Place, failing, top_of
-from penstock.schema.columns import MisfitColumn, parse
+from penstock.schema.columns import PIECE_BYTES, Full, MisfitColumn, count_cells, parse
 from penstock.schema.discover import Added, Discovery, Seen, blanks, extends, widen
 from penstock.schema.fit import Misfits, fit_object
 from penstock.schema.gate import Refused, declares_json, read, value_of
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
-from penstock.schema.shape import EMPTY, Struct, count_columns
+from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
 
 log = structlog.get_logger()
 
@@ -42,6 +42,8 @@ _NOTES = 20_000
 # Characters that the misfits of an event may take: at least, and per byte of its payload. A path
 # is repeated for each leaf: 1 MB that is half a key and half a list would make 100 GB.
 _ROOM_LEAST, _ROOM_RATIO = 1_024, 16
+# ``{},`` is the shortest object in a list.
+_SHORTEST_OBJECT = 3
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +62,18 @@ class Rules:
     """Levels of a document; over it: quarantine."""
     max_keys: int = 10_000
     """Different keys of one object; over it: quarantine."""
+    max_cells: int = 16_000_000
+    """Values of columns, nulls included, that one document may take; all of one that could take
+    more are misfits. Each object of a list takes as many as its objects have columns: 1 MB of
+    ``[{},{},…]`` beside 999 columns would take 18 GB."""
+
+
+class TooWide(Exception):
+    """These events have more cells than were allowed; the first `rows` of them may have not."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.rows = rows
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,19 @@ class Converted:
     quarantined: pa.Table
     shape: Struct
     changes: tuple[Change, ...]
+    cells: int
+    """Values of discovered columns, nulls included."""
 
 
-def convert(batch: pa.RecordBatch, shape: Struct, rules: Rules) -> Converted:
+def convert(
+    batch: pa.RecordBatch, shape: Struct, rules: Rules, *, most_cells: int | None = None
+) -> Converted:
     """Turn a batch of `codec.LOG_SCHEMA` into rows and quarantined events.
 
     `data` and `misfits` of a row hold every leaf of its payload, if that is JSON. The shape of
     the answer is the given one or a wider one.
+
+    Raises `TooWide` rather than build much more than `most_cells` for several events.
     """
     sorting = _Sorting(batch, rules)
     findings = _examine(sorting, shape, guessing=True)
@@ -95,18 +115,26 @@ def convert(batch: pa.RecordBatch, shape: Struct, rules: Rules) -> Converted:
     wider, added = _widened(shape, findings.seen, rules)
     blank = blanks(wider, findings.seen)
     lenient = findings.lenient or blank != NO_BLANKS
+    count = batch.num_rows
+    if most_cells is not None and count > 1 and count * count_columns(wider) > most_cells:
+        raise TooWide(min(count - 1, max(1, most_cells // count_columns(wider))))
 
     # Documents were let pass by guesses at the wider shape, and with fields that were blank then.
-    suspects = findings.doubtful if wider == shape else sorting.documents()
+    if wider != shape:
+        sorting.set_wide_aside(wider)
+    suspects = sorting.narrow(findings.doubtful) if wider == shape else sorting.documents()
     top = top_of(wider, blank)
     sorting.split(sorting.failing(suspects, top) if lenient or wider != shape else suspects, top)
+    sorting.split_wide()
 
     ids = batch.column("event_id")
+    rows = sorting.rows(wider, strict=not lenient, most_cells=most_cells)
     return Converted(
-        rows=sorting.rows(wider, strict=not lenient),
+        rows=rows,
         quarantined=sorting.quarantined(),
         shape=wider,
         changes=tuple(Change(a.path, "added", a.kind, ids[a.row].as_py()) for a in added),
+        cells=0 if wider == EMPTY else count_cells(rows["data"]),
     )
 
 
@@ -140,6 +168,7 @@ def _examine(sorting: _Sorting, shape: Struct, *, guessing: bool) -> _Findings:
     lenient, guessed_well = False, True
     for start, block in sorting.blocks():
         lenient = lenient or blank != NO_BLANKS
+        sorting.set_aside(start, block, expected)
         positions = failing(block, top_of(expected, blank))
         for position in positions:
             document = sorting.object_of(start + position, block[position])
@@ -185,6 +214,9 @@ class _Sorting:
         """Rows that have no columns: their payload is no JSON, or no object."""
         self._fitting: dict[int, bytes] = {}
         """What the columns can hold of a payload, where that is not all of it."""
+        self._wide: set[int] = set()
+        """Rows that have no columns: their lists of objects could take too much memory there."""
+        self._longest: int = pc.max(pc.binary_length(self._payloads)).as_py() or 0
         self._misfits = MisfitColumn()
 
     def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
@@ -197,7 +229,32 @@ class _Sorting:
     def documents(self) -> list[int]:
         """Answer the rows that are JSON objects, as far as is known."""
         rows = range(len(self._payloads))
-        return [row for row in rows if row not in self._verdicts and row not in self._bare]
+        without = self._verdicts.keys() | self._bare | self._wide
+        return [row for row in rows if row not in without]
+
+    def narrow(self, rows: Sequence[int]) -> Sequence[int]:
+        """Answer those of the rows that were not set aside."""
+        return [row for row in rows if row not in self._wide] if self._wide else rows
+
+    def set_aside(self, start: int, block: list[bytes], shape: Struct) -> None:
+        """Note the objects of a block that could take too many cells; leave ``{}`` in the block.
+
+        They must not even be checked: that builds every cell, too, if only for a moment.
+        """
+        repeated, most = count_repeated(shape), self.rules.max_cells
+        if repeated * self._longest <= _SHORTEST_OBJECT * most:
+            return
+        for position, payload in enumerate(block):
+            if payload.count(b"{") * repeated > most:
+                if self.object_of(start + position, payload) is not None:
+                    self._wide.add(start + position)
+                block[position] = b"{}"
+
+    def set_wide_aside(self, shape: Struct) -> None:
+        """Do so in all blocks, for a shape that has got columns."""
+        if count_repeated(shape) * self._longest > _SHORTEST_OBJECT * self.rules.max_cells:
+            for start, block in self.blocks():
+                self.set_aside(start, block, shape)
 
     def failing(self, rows: Sequence[int], top: Place) -> list[int]:
         """Answer those of the rows that do not fit entirely."""
@@ -230,12 +287,17 @@ class _Sorting:
             else:
                 self._misfits.put(row, misfits.leaves)
 
-    def rows(self, shape: Struct, *, strict: bool) -> pa.Table:
+    def split_wide(self) -> None:
+        """Make all leaves of the objects that were set aside misfits."""
+        if self._wide:
+            self.split(sorted(self._wide), top_of(EMPTY))
+
+    def rows(self, shape: Struct, *, strict: bool, most_cells: int | None) -> pa.Table:
         """Answer the rows of all events that do not go to quarantine."""
         kept: Sequence[int] = range(len(self._payloads))
         if self._verdicts:
             kept = [row for row in kept if row not in self._verdicts]
-        data = [] if shape == EMPTY else [self._data(kept, shape, strict=strict)]
+        data = [] if shape == EMPTY else [self._data(kept, shape, strict, most_cells)]
         misfits = self._misfits.column(len(self._payloads))
         return pa.Table.from_arrays(
             [
@@ -262,10 +324,24 @@ class _Sorting:
             schema=QUARANTINE_SCHEMA,
         )
 
-    def _data(self, kept: Sequence[int], shape: Struct, *, strict: bool) -> pa.ChunkedArray:
+    def _data(
+        self,
+        kept: Sequence[int],
+        shape: Struct,
+        strict: bool,
+        most_cells: int | None,
+    ) -> pa.ChunkedArray:
         texts = dict.fromkeys(self._bare, b"{}") | self._fitting
         payloads = self._kept(_replaced(self._payloads, texts), kept)
-        data, refused = parse(payloads, shape, strict=strict)
+        # A piece that is full of the shortest objects takes as much as the widest document.
+        full = _SHORTEST_OBJECT * self.rules.max_cells // max(1, count_repeated(shape))
+        piece = min(PIECE_BYTES, full)
+        try:
+            data, refused = parse(
+                payloads, shape, strict=strict, piece_bytes=piece, most_cells=most_cells
+            )
+        except Full as full_at:
+            raise TooWide(kept[full_at.rows]) from None
         for position in refused:
             self._give_up(kept[position])
         if self._bare:

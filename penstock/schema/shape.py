@@ -50,6 +50,11 @@ def count_columns(shape: Struct) -> int:
     return sum(1 for _ in _leaves_of(shape, ""))
 
 
+def count_repeated(shape: Struct) -> int:
+    """Answer how many leaf columns have a cell for each object of a list, not one for each row."""
+    return sum(1 for path, _ in _leaves_of(shape, "") if "[]." in path)
+
+
 def below(path: str, name: str) -> str:
     """Answer the path of a field as people read it; `path` is that of its object."""
     return f"{path}.{name}" if path else name

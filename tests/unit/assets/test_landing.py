@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -182,6 +182,49 @@ def test_a_batch_takes_no_more_than_its_bytes(tmp_path: Path) -> None:
 
     assert spans == [(0, 4), (4, 8), (8, 10)]
     assert offsets(lake) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("payload", "cells"),
+    [
+        # Each new field is another column of every row.
+        (lambda n: f'{{"n": {n}, "f{n % 9}": 1}}', 10),
+        # One column, but each object of the list has a cell in it.
+        (lambda n: f'{{"n": {n}, "l": [{{"a": 1}}, {{}}, {{}}, {{}}]}}', 5),
+    ],
+    ids=["fields", "lists"],
+)
+def test_a_batch_takes_no_more_than_its_cells(
+    tmp_path: Path, payload: Callable[[int], str], cells: int
+) -> None:
+    """Memory follows what is built of the events, which may be a hundred times their bytes."""
+    lake = new_lake(tmp_path)
+    log = MemoryLog()
+    log.append(FLIGHTS, [event(payload(n), id=f"e{n}", received_at=NOON) for n in range(30)])
+    work = landing(log, lake, limits=Limits(batch_cells=40))
+
+    taken = []
+    while landed := work.land_once(FLIGHTS):
+        taken.append(landed.rows)
+
+    # In the first batches not all columns are known.
+    assert 1 < max(taken[2:]) <= 40 // cells
+    assert column(lake, "n") == list(range(30))
+    assert offsets(lake) == list(range(30))
+
+
+def test_more_partitions_than_rows_take_turns(tmp_path: Path) -> None:
+    """A row of each could be too many, and none would land nothing for ever."""
+    lake = new_lake(tmp_path)
+    log = Partitioned(log_of(*numbered(2)), log_of(*numbered(2, first=10)))
+    work = landing(log, lake, limits=Limits(batch_cells=1))
+
+    spans = []
+    while landed := work.land_once(FLIGHTS):
+        spans += [(span.partition, span.start, span.end) for span in landed.spans]
+
+    assert spans == [(0, 0, 1), (0, 1, 2), (1, 0, 1), (1, 1, 2)]
+    assert Counter(column(lake, "n")) == Counter([0, 1, 10, 11])
 
 
 def test_collections_of_penstock_itself_land_like_others(tmp_path: Path) -> None:

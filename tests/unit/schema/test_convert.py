@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from penstock.codec import ENVELOPE
 from penstock.schema.columns import PIECE_BYTES, parse
-from penstock.schema.convert import Change, Converted, Rules, convert
+from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import EMPTY, Leaf, List, Struct, columns
 
@@ -588,6 +588,59 @@ def test_misfits_that_would_take_a_multiple_of_their_event_are_refused() -> None
         ("3", "gate", "too_many_misfits", detail, 1),
     ]
     assert misfits(converted) == [None]
+
+
+REPEATED = shape_of(a=List(shape_of(b=LONG, c=LONG, d=LONG)), n=LONG)
+
+
+@pytest.mark.parametrize("known", [EMPTY, REPEATED], ids=["first batch", "later"])
+def test_a_document_that_could_take_too_many_cells_is_kept_beside_the_columns(
+    known: Struct,
+) -> None:
+    """1 MB of ``[{},{},…]`` beside 999 columns took 18 GB, and the run was killed, every time."""
+    wide = '{"n": 1, "a": [' + ",".join(["{}"] * 9) + ', {"b": 7}]}'
+    batch = log_batch('{"a": [{"b": 1, "c": 2, "d": 3}], "n": 4}', wide, '{"n": 5}')
+
+    converted = convert(batch, known, Rules(max_cells=30))
+
+    assert converted.shape == REPEATED
+    assert converted.cells == 3 + 1 + 2
+    assert data(converted) == [
+        {"a": [{"b": 1, "c": 2, "d": 3}], "n": 4},
+        {"a": None, "n": None},
+        {"a": None, "n": 5},
+    ]
+    assert misfits(converted) == [None, [("n", "1"), ("a.b", "7")], None]
+
+
+def test_a_document_that_is_wide_and_broken_goes_to_quarantine_all_the_same() -> None:
+    """It is not let pass for not having been checked."""
+    wide = '{"a": [' + ",".join(["{}"] * 20) + "]"
+
+    converted = convert(log_batch(wide, wide + "}"), REPEATED, Rules(max_cells=30))
+
+    assert [row[1:3] for row in verdicts(converted)] == [("gate", "invalid_json")]
+    assert misfits(converted) == [None]
+
+
+@pytest.mark.parametrize(
+    ("payloads", "fitting"),
+    [
+        (['{"a": 1, "b": 2}'] * 10, 5),
+        ([*['{"a": 1}'] * 9, '{"b": 1}'], 5),
+        (['{"l": [{"a": 1}, {"a": 2}, {"a": 3}]}'] * 10, 5),
+    ],
+    ids=["columns", "columns of the last event", "lists"],
+)
+def test_events_are_not_converted_together_if_they_have_too_many_cells(
+    payloads: list[str], fitting: int
+) -> None:
+    """Memory goes with cells: 64 MB of small events with 1,000 fields took 1.5 GB."""
+    with pytest.raises(TooWide) as caught:
+        convert(log_batch(*payloads), EMPTY, Rules(), most_cells=10)
+
+    assert caught.value.rows == fitting
+    assert convert(log_batch(*payloads[:1]), EMPTY, Rules(), most_cells=1).rows.num_rows == 1
 
 
 def test_a_text_that_the_reader_refuses_costs_only_its_own_columns() -> None:
