@@ -48,7 +48,7 @@ def drain(
     end = time.monotonic() + config.minutes * 60
     digest = Digest()
     with held(
-        stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
+        lambda: stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
     ) as lease:
         if lease is None:
             context.log.info("another run drains this lane")

@@ -65,6 +65,13 @@ def decide(
     return Decision(tuple(dead), launch=True, reason=f"{waiting:,} events wait to be landed")
 
 
+def decide_without_lease(*, waiting: int, runs: Iterable[LiveRun]) -> Decision:
+    """Launch a run only if there is none, and declare none dead: nobody can say which one lives."""
+    if any(True for _ in runs):
+        return Decision((), launch=False, reason="a run exists; whether it lives is not known now")
+    return decide(waiting=waiting, runs=(), lease_holder=None, lease_until=0, now=0)
+
+
 def waiting(ends: Mapping[int, int], released: Mapping[int, int]) -> int:
     """Count the records of one collection between what was absorbed and the log's end."""
     return sum(max(0, end - released.get(partition, 0)) for partition, end in ends.items())

@@ -12,6 +12,7 @@ from orchestration.keys import LAND, LANE_TAG
 from orchestration.lanes import LiveRun
 from penstock.clock import machine_clock
 from penstock.envelope import Micros
+from penstock.errors import Unavailable
 from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import wants_a_run
 from replay.job import REPLAY, REPLAY_TAG
@@ -40,15 +41,20 @@ def landing(
     context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
 ) -> dg.SensorResult:
     """Launch a run where events wait and none drains them; fail those whose process died."""
-    now = machine_clock()
-    lease = stores.store.lease(lane_lease(LANE))
-    decision = lanes.decide(
-        waiting=waiting(stores),
-        runs=live_runs(context.instance, LAND),
-        lease_holder=lease.holder if lease else None,
-        lease_until=lease.until if lease else 0,
-        now=now,
-    )
+    runs = live_runs(context.instance, LAND)
+    try:
+        lease = stores.store.lease(lane_lease(LANE))
+    except Unavailable as error:
+        context.log.warning("landing goes on without its lease: %s", error)
+        decision = lanes.decide_without_lease(waiting=waiting(stores), runs=runs)
+    else:
+        decision = lanes.decide(
+            waiting=waiting(stores),
+            runs=runs,
+            lease_holder=lease.holder if lease else None,
+            lease_until=lease.until if lease else 0,
+            now=machine_clock(),
+        )
     fail_runs(context.instance, decision.dead)
     if not decision.launch:
         return dg.SensorResult(skip_reason=decision.reason)

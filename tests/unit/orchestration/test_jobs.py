@@ -8,11 +8,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from builders import FLIGHTS, event
+from metadata_builders import known
 
 from assets.stores import Stores, opened
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
 from penstock.buffer import open_appender
+from penstock.cache import open_cache
 from penstock.clock import machine_clock
 from penstock.envelope import Event
 from penstock.settings import load_settings
@@ -108,3 +110,21 @@ def test_the_landing_sensor_launches_a_run_only_while_events_wait(stores, instan
     assert [request.tags for request in before.run_requests] == [{LANE_TAG: "0"}]
     assert after.run_requests == []
     assert after.skip_reason.skip_message == "nothing waits to be landed"
+
+
+def test_landing_goes_on_while_the_metadata_is_away(tmp_path, instance) -> None:
+    """The lease saves work, and contracts are in the doors' cache: neither must stop the log."""
+    (tmp_path / "metadata.db").write_bytes(b"no database" * 1_000)
+    open_cache(load_settings(tmp_path, {}).cache).publish(known())
+    with opened(load_settings(tmp_path, {})) as stores:
+        append(stores, fresh('{"n": 1}'))
+        context = dg.build_sensor_context(instance=instance, resources={"stores": stores})
+
+        asked = sensors.landing(context)
+        run = jobs.land.execute_in_process(
+            run_config=AT_ONCE, resources={"stores": stores}, instance=instance
+        )
+
+        assert len(asked.run_requests) == 1
+        assert run.success
+        assert stores.lake.view(FLIGHTS).rows == 1

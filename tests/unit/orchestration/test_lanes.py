@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from orchestration.lanes import STARTING_GRACE, LiveRun, decide, waiting
+from orchestration.lanes import (
+    STARTING_GRACE,
+    LiveRun,
+    decide,
+    decide_without_lease,
+    waiting,
+)
 
 NOW = 1_000_000_000_000
 OLD = NOW - STARTING_GRACE
@@ -66,3 +72,13 @@ def test_waiting_counts_what_no_commit_has_absorbed() -> None:
     """A partition that was never released waits from its start."""
     assert waiting({0: 10, 1: 5}, {0: 7}) == 8
     assert waiting({0: 10}, {0: 12}) == 0
+
+
+def test_while_the_lease_cannot_be_read_one_run_is_enough_and_none_is_dead() -> None:
+    """The metadata may be away for hours; to fail the run that lands would end landing."""
+    alone = decide_without_lease(waiting=3, runs=[])
+    beside = decide_without_lease(waiting=3, runs=[LiveRun("a", OLD)])
+    idle = decide_without_lease(waiting=0, runs=[])
+
+    assert (alone.launch, beside.launch, idle.launch) == (True, False, False)
+    assert beside.dead == ()
