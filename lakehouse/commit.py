@@ -8,6 +8,9 @@ The order, and why (each was seen to fail otherwise):
 1. Quarantine first, main last. Only main's marks say where to start, so a crash in between
    repeats the batch; positions that reached quarantine stay there, everything else goes to main
    unconditionally. A contract changed in between neither loses nor doubles.
+   Before anything goes to quarantine it is claimed in main, by a commit like any other: whoever
+   lands those positions meets the claim, and lets quarantine decide first, even if it has nothing
+   to put there. So two who disagree about an event do not put it into both tables.
 2. The append is staged before the marks, and a batch without rows appends nothing but makes a
    snapshot all the same: a commit of properties alone is not checked against other commits, and
    moved a mark back.
@@ -45,7 +48,7 @@ from pyiceberg.typedef import Identifier
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.columns import PARTITION, ShapeChanged, arrow_schema, evolve
 from lakehouse.parquet import columns_of, data_file, write
-from lakehouse.tables import LANDED, Lake, TableView, mark_properties, read_view
+from lakehouse.tables import CLAIM, LANDED, Lake, TableView, mark_properties, read_view
 from lakehouse.updates import same_last_id, same_schema, set_schema
 from penstock.envelope import Clock, Mark, Micros
 from penstock.errors import EngineUnavailable, TableChanged
@@ -253,14 +256,35 @@ def land(lake: Lake, batch: Batch, *, clock: Clock) -> Committed | Stale:
     does not answer or others were faster for too long, and whatever the file system raises; the
     batch may then have landed, which the next look at the marks tells.
     """
-    rows = _quarantine_first(lake, batch, clock)
-    return _main_last(lake, batch, rows, clock)
+    decided = _quarantine_first(lake, batch, clock)
+    if not isinstance(decided, _Decided):
+        return decided
+    return _main_last(lake, batch, decided, clock)
 
 
-def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> pa.Table:
-    """Bring quarantine up to date with the batch; answer the rows that are left for main."""
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """The rows that are left for main, and the quarantine from which that follows."""
+
+    rows: pa.Table
+    quarantine: TableView
+
+
+def claimed_beyond(main: TableView, quarantine: TableView, batch: Batch) -> bool:
+    """Say whether somebody may yet put events of the batch into quarantine."""
+    for start, end in zip(batch.starts, batch.marks, strict=True):
+        decided = quarantine.mark(end.log_id, end.partition).next
+        claimed = main.claim(end.log_id, end.partition).next
+        if decided < end.next and claimed > max(start.next, decided):
+            return True
+    return False
+
+
+def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Committed | Stale:
+    """Let quarantine decide about the batch, where it must; answer the rows left for main."""
     name = quarantine_table(batch.based_on.collection)
     sent = _Sent()
+    claimed = False
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
@@ -270,19 +294,58 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> pa.Table:
         rows, quarantined = settle(
             batch.converted.rows, batch.converted.quarantined, held, batch.as_rows
         )
-        if not quarantined.num_rows:
-            return rows
+        if not quarantined.num_rows and not claimed_beyond(batch.based_on, view, batch):
+            return _Decided(rows, view)
+        if quarantined.num_rows and not claimed:
+            overtaken = _claim(lake, batch)
+            if overtaken:
+                return overtaken
+            claimed = True
         sent.stop_if_hopeless()
         files = _write(table, None, quarantined, name=batch.file_name(attempt), at=clock())
         ahead = [m for m in batch.marks if m.next > view.mark(m.log_id, m.partition).next]
-        if sent.send(lake, _stage(table, files, ahead, batch.batch_id)):
-            return rows
+        after = sent.send(lake, _stage(table, files, ahead, batch.batch_id))
+        if after:
+            return _Decided(rows, read_view(view.collection, after))
     raise _kept_changing(batch)
 
 
-def _main_last(lake: Lake, batch: Batch, rows: pa.Table, clock: Clock) -> Committed | Stale:
+def _claim(lake: Lake, batch: Batch) -> Committed | Stale | None:
+    """Claim the batch for quarantine in main; answer how it was overtaken, None if it was not."""
+    sent = _Sent()
+    for _ in lake.patience.attempts():
+        table = _load(lake, main_table(batch.based_on.collection))
+        view = read_view(batch.based_on.collection, table)
+        _refuse_other_table(view, batch.based_on)
+        refuse_rolled_back(view)
+        step = _step(view, batch, own_snapshot_seen=False)
+        if step is Next.DONE:
+            return Committed(view, 0, 0, 0, here=False)
+        if step is Next.REPLAN:
+            return Stale(view)
+        ahead = [m for m in batch.marks if m.next > view.claim(m.log_id, m.partition).next]
+        if not ahead:
+            return None
+        sent.stop_if_hopeless()
+        if sent.send(lake, _stage_claim(table, ahead, batch.batch_id)):
+            return None
+    raise _kept_changing(batch)
+
+
+def _step(view: TableView, batch: Batch, *, own_snapshot_seen: bool) -> Next:
+    return after_failure(
+        own_snapshot_seen=own_snapshot_seen,
+        marks=view.marks,
+        starts=batch.starts,
+        ends=batch.marks,
+        same_schema=view.schema_id == batch.based_on.schema_id,
+    )
+
+
+def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Committed | Stale:
     """Put the rows and the marks into the main table."""
     name = main_table(batch.based_on.collection)
+    rows = decided.rows
     events = batch.converted.rows.num_rows + batch.converted.quarantined.num_rows
     quarantined = events - rows.num_rows
     sent = _Sent()
@@ -293,17 +356,11 @@ def _main_last(lake: Lake, batch: Batch, rows: pa.Table, clock: Clock) -> Commit
         _refuse_other_table(view, batch.based_on)
         refuse_rolled_back(view)
         landed = sent.landed(table.metadata)
-        step = after_failure(
-            own_snapshot_seen=landed,
-            marks=view.marks,
-            starts=batch.starts,
-            ends=batch.marks,
-            same_schema=view.schema_id == batch.based_on.schema_id,
-        )
+        step = _step(view, batch, own_snapshot_seen=landed)
         if step is Next.DONE:
             size = files.bytes if files and landed else 0
             return Committed(view, rows.num_rows, quarantined, size, here=landed)
-        if step is Next.REPLAN:
+        if step is Next.REPLAN or claimed_beyond(view, decided.quarantine, batch):
             return Stale(view)
         sent.stop_if_hopeless()
         if files is None or files.last_id != table.metadata.last_column_id:
@@ -401,6 +458,16 @@ def _stage(table: Table, files: Written, marks: Sequence[Mark], batch_id: str) -
     staged.snapshot_id = append.snapshot_id
     landed = {LANDED: str(base.next_sequence_number())}
     staged.set_properties({**mark_properties(marks), **landed})
+    return staged
+
+
+def _stage_claim(table: Table, marks: Sequence[Mark], batch_id: str) -> Staged:
+    """Stage a claim: a snapshot without files, so that who is about to commit meets it."""
+    staged = Staged(table)
+    append = staged.update_snapshot({BATCH: batch_id}).merge_append()
+    append.commit()
+    staged.snapshot_id = append.snapshot_id
+    staged.set_properties(mark_properties(marks, CLAIM))
     return staged
 
 

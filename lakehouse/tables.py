@@ -38,6 +38,7 @@ from penstock.schema.shape import Struct
 log = structlog.get_logger()
 
 MARK = "penstock.mark."
+CLAIM = "penstock.claim."
 LANDED = "penstock.landed.sequence"
 
 PROPERTIES = {
@@ -79,29 +80,39 @@ class TableView:
     rows: int
     bytes: int
     files: int
+    claims: tuple[Mark, ...] = ()
+    """Up to where somebody may be about to put events into quarantine, see `lakehouse.commit`."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
-        for mark in self.marks:
-            if (mark.log_id, mark.partition) == (log_id, partition):
-                return mark
-        return Mark(log_id, partition, 0, "")
+        return _of(self.marks, log_id, partition)
+
+    def claim(self, log_id: str, partition: int) -> Mark:
+        """Answer up to where quarantine is claimed in this log partition."""
+        return _of(self.claims, log_id, partition)
 
 
-def marks_of(properties: Mapping[str, str]) -> tuple[Mark, ...]:
-    """Read the marks from table properties, sorted."""
+def _of(marks: Iterable[Mark], log_id: str, partition: int) -> Mark:
+    for mark in marks:
+        if (mark.log_id, mark.partition) == (log_id, partition):
+            return mark
+    return Mark(log_id, partition, 0, "")
+
+
+def marks_of(properties: Mapping[str, str], prefix: str = MARK) -> tuple[Mark, ...]:
+    """Read the marks (or claims) from table properties, sorted."""
     marks = []
     for name, value in properties.items():
-        if name.startswith(MARK):
-            log_id, _, partition = name.removeprefix(MARK).rpartition(".")
+        if name.startswith(prefix):
+            log_id, _, partition = name.removeprefix(prefix).rpartition(".")
             following, _, fingerprint = value.partition(":")
             marks.append(Mark(log_id, int(partition), int(following), fingerprint))
     return tuple(sorted(marks, key=lambda mark: (mark.log_id, mark.partition)))
 
 
-def mark_properties(marks: Iterable[Mark]) -> dict[str, str]:
-    """Answer the table properties that say these marks."""
-    return {f"{MARK}{mark.log_id}.{mark.partition}": str(mark) for mark in marks}
+def mark_properties(marks: Iterable[Mark], prefix: str = MARK) -> dict[str, str]:
+    """Answer the table properties that say these marks (or claims)."""
+    return {f"{prefix}{mark.log_id}.{mark.partition}": str(mark) for mark in marks}
 
 
 def rolled_back(ancestors: Iterable[int], landed: int) -> bool:
@@ -306,6 +317,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         rows=int(summary.get("total-records", "0")),
         bytes=int(summary.get("total-files-size", "0")),
         files=int(summary.get("total-data-files", "0")),
+        claims=marks_of(metadata.properties, CLAIM),
     )
 
 

@@ -42,8 +42,8 @@ def test_both_tables_are_tended_and_nothing_is_lost(tmp_path: Path) -> None:
     now += ORPHAN_AGE
     assert tended(seen) == {}
 
-    # Six landings and a compaction made seven snapshots of each table.
-    assert outcomes[0] == (12, 2, 12, 0)
+    # Six landings and a compaction made seven snapshots of each table, six claims more of main.
+    assert outcomes[0] == (12, 2, 18, 0)
     assert outcomes[1][:3] == (0, 0, 0)
     assert outcomes[1][3] == len(seen) > 12
     assert everywhere(new_lake(tmp_path)) == Counter(range(12))
