@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import TypeGuard
@@ -19,7 +19,6 @@ from penstock.errors import (
     CollectionPaused,
     Forbidden,
     LogUnavailable,
-    Loop,
     NotFound,
     Overloaded,
     PenstockError,
@@ -121,10 +120,9 @@ class Door:
         """Store the events; the future answers a position or a failure for each, in order.
 
         A position means that the event is durable. An event over `max_event_bytes` gets `TooLarge`,
-        one that a replay brings back to its own collection `Loop`. One that asks for quarantine
-        may have any size that its transport let through: over gRPC an error would make existing
-        clients drop the whole batch. The future itself fails with `TooFast` when the token has
-        sent too much, and as `Appender.append` says. Never raises, never blocks.
+        unless it asks for quarantine: then it may have any size that its transport let through.
+        The future itself fails with `TooFast` when the token has sent too much, and as
+        `Appender.append` says. Never raises, never blocks.
         """
         if not events:
             return _done(())
@@ -132,7 +130,7 @@ class Door:
         if slow_down is not None:
             self.metrics.refused(slow_down, len(events))
             return _failed(slow_down)
-        refused = _refusals(events, str(collection), self.limits.max_event_bytes)
+        refused = _refusals(events, self.limits.max_event_bytes)
         if not refused:
             return self._append(collection, events)
         for error in refused.values():
@@ -204,22 +202,13 @@ def _parsed(text: str, team: str) -> CollectionId:
     return parse_collection(text, team=team)
 
 
-def _refusals(events: Sequence[Event], collection: str, limit: int) -> dict[int, Exception]:
+def _refusals(events: Sequence[Event], limit: int) -> dict[int, Exception]:
     """Answer why events cannot be taken, by their place; most often there is none."""
-    refused: dict[int, Exception] = {}
-    for place, event in enumerate(events):
-        size = len(event.payload)
-        if size > limit and not event.quarantine:
-            refused[place] = TooLarge("event", size, limit)
-        elif event.headers and replayed_from(event.headers, collection):
-            refused[place] = Loop(collection)
-    return refused
-
-
-def replayed_from(headers: Iterable[tuple[str, bytes]], collection: str) -> bool:
-    """Say whether the headers are those of an event replayed from this collection."""
-    origin = collection.encode()
-    return ORIGIN in [name.lower() for name, value in headers if value == origin]
+    return {
+        place: TooLarge("event", len(event.payload), limit)
+        for place, event in enumerate(events)
+        if len(event.payload) > limit and not event.quarantine
+    }
 
 
 def _settle(

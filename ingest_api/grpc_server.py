@@ -69,7 +69,6 @@ _CODES: tuple[tuple[type[errors.PenstockError], grpc.StatusCode], ...] = (
     (errors.Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (errors.NotFound, grpc.StatusCode.NOT_FOUND),
     (errors.CollectionPaused, grpc.StatusCode.FAILED_PRECONDITION),
-    (errors.Loop, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.TooSlow, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.Rejected, grpc.StatusCode.INVALID_ARGUMENT),
     (errors.Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
@@ -260,7 +259,7 @@ class _Collector:
         patient_until = monotonic() + PATIENCE_SECONDS
         under_way: deque[Future[Outcomes]] = deque()
         count = 0
-        async with aclosing(self._appends(message, request, mapping)) as appends:
+        async with aclosing(self._appends(message, request, mapping, collection)) as appends:
             async for events in appends:
                 if len(under_way) == APPENDS_UNDER_WAY:
                     await self._durable(under_way.popleft())
@@ -281,7 +280,11 @@ class _Collector:
         return count
 
     async def _appends(
-        self, message: bytes, request: type[Message], mapping: RecordMapping
+        self,
+        message: bytes,
+        request: type[Message],
+        mapping: RecordMapping,
+        collection: CollectionId,
     ) -> AsyncGenerator[list[Event]]:
         """Answer the events of a message in order, as many at a time as go to the log at once."""
         events: list[Event] = []
@@ -296,6 +299,7 @@ class _Collector:
                 ids=self._door.new_ids(len(records)),
                 received_at=received_at,
                 limit=self._door.limits.max_event_bytes,
+                not_from=str(collection),
             )
             fault("parsed")
             size += piece_size

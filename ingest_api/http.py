@@ -98,7 +98,7 @@ class HttpDoor:
         """Bring a request to the log: answer its events and what will become of them."""
         given = by_name(headers)
         grant, record = self._door.may_ingest(token_of(given), collection)
-        if _ORIGIN in given and given[_ORIGIN] == str(record.id).encode():
+        if _ORIGIN in given and _comes_back(given[_ORIGIN], str(record.id)):
             raise Loop(str(record.id))
         coding = coding_of(given.get(b"content-encoding"))
         self._check_length(given.get(b"content-length"))
@@ -186,6 +186,11 @@ def log_unexpected(error: Exception) -> None:
         kind=type(error).__name__,
         where="".join(traceback.format_tb(error.__traceback__)),
     )
+
+
+def _comes_back(origins: bytes, collection: str) -> bool:
+    """Say whether the request was replayed from this collection; its header may stand twice."""
+    return collection.encode() in map(bytes.strip, origins.split(b","))
 
 
 def _collection_of(path: str) -> str | None:

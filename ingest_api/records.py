@@ -15,8 +15,10 @@
   the record's fields and nothing else: an entry with such a name, with a name that begins with
   ``penstock_``, or with one that begins with the name of a map and a dot, is kept as
   ``<map>.<name>``.
-- A record over the size limit is accepted with the wish for quarantine, and the metadata says
-  ``penstock_reason: too_large``: an error would make relays drop the whole batch.
+- A record over the size limit, and one that a replay brings back to the collection it was taken
+  from, is accepted with the wish for quarantine, and the metadata says ``penstock_reason:
+  too_large`` or ``loop``: an error would make relays drop the whole batch. It is no loop any more:
+  what is in quarantine is not replayed.
 - Broker coordinates stay metadata. They never become the event's id: a topic that was created anew
   counts from 0 again.
 """
@@ -28,11 +30,13 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
+from ingest_api.accept import ORIGIN
 from ingest_api.times import micros_of
 from penstock.envelope import Event, Micros
 
 REASON = "penstock_reason"
 TOO_LARGE = "too_large"
+LOOP = "loop"
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -237,10 +241,13 @@ def events_of(
     ids: Sequence[str],
     received_at: Micros,
     limit: int,
+    not_from: str,
 ) -> list[Event]:
-    """Answer one event for each record, in order; `limit` is the largest payload in bytes.
+    """Answer one event for each record, in order.
 
-    Events whose metadata is the same share it. Needs as many ids as there are records.
+    `limit` is the largest payload in bytes, `not_from` the collection whose own events a replay
+    must not bring back. Events whose metadata is the same share it. Needs as many ids as there are
+    records.
     """
     # The cost of a record is the number of fields read from it: each is read once, by C.
     fields = attrgetter(
@@ -276,9 +283,15 @@ def events_of(
             if map_of(record):
                 metadata = {**metadata, **entries_of(record)}
                 break
+        headers = headers_of(record) if headers_of else ()
+        reason = None
         if len(payload) > limit:
+            reason = TOO_LARGE
+        elif (headers or metadata) and replayed_from(not_from, headers, metadata):
+            reason = LOOP
+        if reason:
             wish = True
-            metadata = {**metadata, REASON: TOO_LARGE}
+            metadata = {**metadata, REASON: reason}
 
         events.append(
             Event(
@@ -288,13 +301,25 @@ def events_of(
                 source=mapping.source,
                 content_type=(type_of(record) or None) if type_of else None,
                 key=_key(key_of(record)) if key_of else None,
-                headers=headers_of(record) if headers_of else (),
+                headers=headers,
                 metadata=metadata,
                 event_time=event_time,
                 quarantine=wish,
             )
         )
     return events
+
+
+def replayed_from(collection: str, headers: Headers, metadata: Mapping[str, str]) -> bool:
+    """Say whether a replay took the event from this collection.
+
+    Generic records have no headers: whoever passes on a replayed event that way puts them into
+    the metadata.
+    """
+    value = collection.encode()
+    return metadata.get(ORIGIN) == collection or ORIGIN in [
+        name.lower() for name, given in headers if given == value
+    ]
 
 
 def _named(mapping: RecordMapping, values: Sequence[Any]) -> dict[str, str]:

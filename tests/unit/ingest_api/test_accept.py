@@ -20,14 +20,13 @@ from door_builders import (
 from ingest_api.accept import Door
 from ingest_api.auth import Grant, Keyring
 from ingest_api.limits import Limits, Rates
-from penstock.envelope import CollectionId, Event, Position
+from penstock.envelope import CollectionId, Position
 from penstock.errors import (
     BadName,
     BadRequest,
     CollectionPaused,
     Forbidden,
     LogUnavailable,
-    Loop,
     NotFound,
     Overloaded,
     PenstockError,
@@ -37,11 +36,6 @@ from penstock.errors import (
 )
 
 SENDER = Grant("main", frozenset({"ingest"}), None, "sender")
-
-
-def came_from(collection: CollectionId, payload: str) -> Event:
-    origin = ("penstock-collection", str(collection).encode())
-    return event(payload, headers=(("x-first", b"1"), origin))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +107,6 @@ def test_outcomes_are_in_the_order_of_the_events() -> None:
         event("a"),
         event("x" * 1_001),
         event("bad"),
-        came_from(FLIGHTS, "loop"),
         event("b"),
     ]
 
@@ -122,8 +115,7 @@ def test_outcomes_are_in_the_order_of_the_events() -> None:
     assert outcomes[0] == Position(0, 0)
     assert isinstance(outcomes[1], TooLarge)
     assert isinstance(outcomes[2], LogUnavailable)
-    assert isinstance(outcomes[3], Loop)
-    assert outcomes[4] == Position(0, 1)
+    assert outcomes[3] == Position(0, 1)
     assert log.payloads == [b"a", b"b"]
 
 
@@ -158,18 +150,6 @@ def test_an_event_that_asks_for_quarantine_may_be_larger() -> None:
     (outcome,) = door_on(FailingLog()).accept(SENDER, FLIGHTS, [big]).result()
 
     assert outcome == Position(0, 0)
-
-
-@pytest.mark.parametrize("name", ["penstock-collection", "Penstock-Collection"])
-def test_a_replay_does_not_come_back_to_where_it_was_taken_from(name: str) -> None:
-    """Replayed into itself, a collection would grow until the disk is full."""
-    looped = event("a", headers=((name, b"main.flights"),))
-    elsewhere = event("b", headers=((name, b"main.ships"),))
-
-    outcomes = door_on(FailingLog()).accept(SENDER, FLIGHTS, [looped, elsewhere]).result()
-
-    assert isinstance(outcomes[0], Loop)
-    assert outcomes[1] == Position(0, 0)
 
 
 @pytest.mark.parametrize("error", [LogUnavailable("disk full"), Overloaded("too much is waiting")])

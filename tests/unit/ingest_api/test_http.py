@@ -241,6 +241,7 @@ def test_broken_framing_is_400(content_type: str, body: bytes) -> None:
         ({"content_length": "1_0"}, 400, "Malformed"),
         ({"content_length": "9" * 30}, 400, "Malformed"),
         ({"penstock_collection": "main.flights"}, 409, "Loop"),
+        ({"penstock_collection": "main.ships, main.flights"}, 409, "Loop"),
     ],
 )
 def test_what_can_be_refused_early_is_refused_before_the_body(

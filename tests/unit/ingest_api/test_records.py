@@ -20,6 +20,7 @@ from ingest_api.times import micros_of
 from penstock.envelope import Event
 
 LIMIT = 1_000_000
+HOME = "main.flights"
 SECOND = 1_764_000_000
 
 CONTRACT = """
@@ -89,6 +90,7 @@ def event_of(record: Any, limit: int = LIMIT) -> Event:
         ids=numbered()(1),
         received_at=NOON,
         limit=limit,
+        not_from=HOME,
     )
     return event
 
@@ -619,12 +621,56 @@ def test_a_record_over_the_limit_is_an_event_that_wants_quarantine_and_says_why(
     assert event_of(over, limit=5).payload == b"123456"
 
 
+ORIGIN = "penstock-collection"
+ATTRIBUTE = r.SQSRecordMessageAttribute
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        r.KafkaSinkRecord(headers=[r.KafkaHeader(key=ORIGIN, value=HOME)]),
+        r.KafkaSinkRecord(headers=[r.KafkaHeader(key=ORIGIN.title(), value=HOME)]),
+        r.KafkaSinkRecord(headers=[r.KafkaHeader(key=ORIGIN, value=v) for v in ("main.x", HOME)]),
+        r.AMQPSinkRecord(headers=[r.AMQPHeader(key=ORIGIN, value=HOME)]),
+        r.SQSRecord(messageattributes={ORIGIN: ATTRIBUTE(stringvalue=HOME)}),
+        r.AzureSinkRecord(user_properties={ORIGIN: HOME}),
+        r.GCPRecord(attributes={ORIGIN: HOME}),
+        r.GenericRecord(metadata={ORIGIN: HOME}),
+    ],
+    ids=lambda record: record.DESCRIPTOR.name,
+)
+def test_a_record_that_a_replay_brings_back_wants_quarantine_and_says_why(record: Any) -> None:
+    """Replayed into itself, a collection would grow until the disk is full."""
+    event = event_of(record)
+
+    assert (event.quarantine, event.metadata["penstock_reason"]) == (True, "loop")
+    assert event.headers or event.metadata[ORIGIN] == HOME
+
+
+def test_a_record_that_was_replayed_from_another_collection_is_as_good_as_any() -> None:
+    """That is what replays are for."""
+    headers = [
+        r.KafkaHeader(key=ORIGIN, value="main.flights2"),
+        r.KafkaHeader(key="other", value=HOME),
+    ]
+
+    event = event_of(r.KafkaSinkRecord(headers=headers))
+
+    assert not event.quarantine
+    assert "penstock_reason" not in event.metadata
+
+
 def test_events_that_share_their_metadata_share_one_object() -> None:
     """The log writes equal metadata once for all; comparing one object with itself is free."""
     records = [r.NATSRecord(subject=subject, value=b"1") for subject in "aaab"]
 
     first, second, third, fourth = events_of(
-        records, MAPPINGS["NATSRecord"], ids=numbered()(4), received_at=NOON, limit=LIMIT
+        records,
+        MAPPINGS["NATSRecord"],
+        ids=numbered()(4),
+        received_at=NOON,
+        limit=LIMIT,
+        not_from=HOME,
     )
 
     assert first.metadata is second.metadata is third.metadata
@@ -635,7 +681,12 @@ def test_events_keep_the_order_of_records_and_ids() -> None:
     records = [r.NATSRecord(value=str(n).encode()) for n in range(100)]
 
     events = events_of(
-        iter(records), MAPPINGS["NATSRecord"], ids=numbered()(100), received_at=NOON, limit=LIMIT
+        iter(records),
+        MAPPINGS["NATSRecord"],
+        ids=numbered()(100),
+        received_at=NOON,
+        limit=LIMIT,
+        not_from=HOME,
     )
 
     assert [(e.id, e.payload) for e in events] == [
