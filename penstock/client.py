@@ -35,6 +35,7 @@ class Collection:
     paused: bool
     contract: str
     notes: str
+    allow_loops: bool
     token: str | None = None
 
 
@@ -336,10 +337,22 @@ class Client:
         return self._get("/api/v1/collections", list[Collection])
 
     def create_collection(
-        self, name: str, *, contract: str = "evolve", notes: str = "", token: bool = False
+        self,
+        name: str,
+        *,
+        contract: str = "evolve",
+        notes: str = "",
+        allow_loops: bool = False,
+        token: bool = False,
     ) -> Collection:
         """Make a collection, with an ingest token bound to it if `token`."""
-        body = {"name": name, "contract": contract, "notes": notes, "token": token}
+        body = {
+            "name": name,
+            "contract": contract,
+            "notes": notes,
+            "allow_loops": allow_loops,
+            "token": token,
+        }
         return self._post("/api/v1/collections", Collection, body)
 
     def collection(self, name: str) -> Collection:

@@ -49,6 +49,7 @@ def create_collection(
         created_at=now,
         contract=asked.contract,
         notes=asked.notes,
+        allow_loops=asked.allow_loops,
     )
     text: str | None = None
     token: TokenRecord | None = None

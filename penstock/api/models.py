@@ -84,6 +84,9 @@ class NewCollection(Asked):
     name: str
     contract: Contract = "evolve"
     notes: LongText = ""
+    allow_loops: StrictBool = Field(
+        default=False, description="Take events back that a replay took from this collection."
+    )
     token: StrictBool = Field(
         default=False, description="Also make an ingest token that is bound to the collection."
     )
@@ -97,6 +100,7 @@ class Collection(Told):
     paused: bool
     contract: Contract
     notes: str
+    allow_loops: bool
 
     @staticmethod
     def of(record: CollectionRecord) -> Collection:
@@ -122,6 +126,7 @@ def _collection(record: CollectionRecord) -> dict[str, Any]:
         "paused": record.paused,
         "contract": record.contract,
         "notes": record.notes,
+        "allow_loops": record.allow_loops,
     }
 
 

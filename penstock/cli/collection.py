@@ -21,12 +21,18 @@ def create(
         str, typer.Option(help="New fields become columns (evolve) or misfits (freeze).")
     ] = "evolve",
     notes: Annotated[str, typer.Option(help="What it is for.")] = "",
+    allow_loops: Annotated[
+        bool,
+        typer.Option("--allow-loops", help="Take back what a replay took from this collection."),
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Create a collection, and a token that may send events to it; the token is shown once."""
     with connect(home) as client:
-        made = client.create_collection(name, contract=contract, notes=notes, token=True)
+        made = client.create_collection(
+            name, contract=contract, notes=notes, allow_loops=allow_loops, token=True
+        )
     if as_json:
         print_json(made)
         return
@@ -67,7 +73,10 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
         return
     console = out()
     console.print(f"[bold]{record.name}[/]  {record.notes}")
-    console.print(f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}")
+    console.print(
+        f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}"
+        + (", takes replays of itself" if record.allow_loops else "")
+    )
     console.print(
         f"{status.rows:,} rows, {status.quarantined:,} in quarantine, {status.waiting:,} waiting, "
         f"{status.columns:,} columns" + (", [yellow]paused[/]" if status.paused else "")

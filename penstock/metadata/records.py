@@ -21,13 +21,18 @@ Contract = Literal["evolve", "freeze"]
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A named group of events, and what its owner decided about it."""
+    """A named group of events, and what its owner decided about it.
+
+    Doors refuse an event that a replay brings back to the collection it was taken from, unless
+    `allow_loops`.
+    """
 
     id: CollectionId
     created_at: Micros
     paused: bool = False
     contract: Contract = "evolve"
     notes: str = ""
+    allow_loops: bool = False
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):

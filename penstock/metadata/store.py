@@ -99,6 +99,7 @@ class Store:
             "paused": record.paused,
             "contract": record.contract,
             "notes": record.notes,
+            "allow_loops": record.allow_loops,
         }
         with self._writing() as connection, _unique("collection", str(record.id)):
             _next_revision(connection)
@@ -505,6 +506,7 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         paused=row["paused"],
         contract=row["contract"],
         notes=row["notes"],
+        allow_loops=row["allow_loops"],
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    false,
 )
 
 # Named, so that a later migration can name what it changes, on every database.
@@ -44,6 +45,7 @@ collections = Table(
     Column("paused", Boolean(create_constraint=False), nullable=False),
     Column("contract", Text, nullable=False),
     Column("notes", Text, nullable=False),
+    Column("allow_loops", Boolean(create_constraint=False), server_default=false(), nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )
 

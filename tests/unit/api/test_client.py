@@ -31,13 +31,15 @@ def test_collections(client: Client) -> None:
 
     assert (made.name, made.created_at, made.notes) == ("flights", NOON_TIME, "from 2013")
     assert made.token is not None
-    assert [c.name for c in client.collections()] == ["flights"]
+    assert not made.allow_loops
+    assert client.create_collection("loops", allow_loops=True).allow_loops
+    assert [c.name for c in client.collections()] == ["flights", "loops"]
     assert client.pause_collection("flights").paused
     assert client.collection("flights").paused
     assert not client.resume_collection("flights").paused
     assert client.schema("flights").columns == []
     assert client.collection_status("flights").waiting == 0
-    assert [c.name for c in client.status().collections] == ["flights"]
+    assert [c.name for c in client.status().collections] == ["flights", "loops"]
 
 
 def test_tokens(client: Client) -> None:

@@ -28,6 +28,7 @@ class TestCollections:
             "paused": False,
             "contract": "evolve",
             "notes": "from 2013",
+            "allow_loops": False,
         }
         assert made.json() == {**expected, "token": None}
         assert admin("GET", "/api/v1/collections/flights").json() == expected
@@ -45,6 +46,14 @@ class TestCollections:
         assert (record.team, record.scopes, record.collection) == ("main", ("ingest",), "flights")
         assert text not in admin("GET", "/api/v1/tokens").text
         assert text not in admin("GET", "/api/v1/collections/flights").text
+
+    def test_a_collection_may_take_back_what_replays_took_from_it(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        made = admin("POST", "/api/v1/collections", {"name": "flights", "allow_loops": True})
+
+        assert made.json()["allow_loops"] is True
+        assert [one.allow_loops for one in here.store.known().collections] == [True]
 
     @pytest.mark.parametrize("name", ["", "Flights", "a b", "a__b", "penstock_x", "x" * 64, "../x"])
     def test_a_name_that_could_be_no_table_is_refused(self, admin: Caller, name: str) -> None:
