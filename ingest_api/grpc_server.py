@@ -35,8 +35,9 @@ from ingest_api.proto import events_pb2, records_pb2, services_pb2
 from ingest_api.records import MAPPINGS, RecordMapping, events_of, pieces
 from ingest_api.waiting import Completions
 from penstock import errors
-from penstock.envelope import CollectionId, Event
+from penstock.envelope import Event
 from penstock.faults import fault
+from penstock.metadata.records import CollectionRecord
 
 SERVICE = services_pb2.DESCRIPTOR.services_by_name["GRPCCollector"]
 
@@ -188,11 +189,11 @@ class _Collector:
         self, request: type[Message], answer: type[Message], mapping: RecordMapping
     ) -> _Handler:
         async def add(_: Any, context: _Context) -> Message:
-            with self._let_in(context) as (grant, collection):
+            with self._let_in(context) as (grant, record):
                 message = await self._read(context)
                 fault("recv")
                 with self._held(message):
-                    count = await self._store(grant, collection, message, request, mapping)
+                    count = await self._store(grant, record, message, request, mapping)
             fault("before_ack")
             return answer(num_records_processed=count, status=_ok())
 
@@ -206,7 +207,7 @@ class _Collector:
         return test
 
     @contextmanager
-    def _let_in(self, context: _Context) -> Iterator[tuple[Grant, CollectionId]]:
+    def _let_in(self, context: _Context) -> Iterator[tuple[Grant, CollectionRecord]]:
         """Answer who calls and where the records go; refuse, and count the call while it lasts."""
         given = dict(context.invocation_metadata() or ())
         try:
@@ -219,7 +220,7 @@ class _Collector:
             )
         self._calls[grant.token_id] += 1
         try:
-            yield grant, record.id
+            yield grant, record
         finally:
             self._calls[grant.token_id] -= 1
 
@@ -250,7 +251,7 @@ class _Collector:
     async def _store(
         self,
         grant: Grant,
-        collection: CollectionId,
+        collection: CollectionRecord,
         message: bytes,
         request: type[Message],
         mapping: RecordMapping,
@@ -263,7 +264,7 @@ class _Collector:
             async for events in appends:
                 if len(under_way) == APPENDS_UNDER_WAY:
                     await self._durable(under_way.popleft())
-                stored = self._door.accept(grant, collection, events)
+                stored = self._door.accept(grant, collection.id, events)
                 # What comes after a first append waits where others are told to come back later: a
                 # message larger than its token's rate would be refused and sent again for ever.
                 while count and (wait := _turned_away(stored)):
@@ -272,7 +273,7 @@ class _Collector:
                     await asyncio.sleep(wait)
                     now = self._door.received()
                     late = [replace(event, received_at=now) for event in events]
-                    stored = self._door.accept(grant, collection, late)
+                    stored = self._door.accept(grant, collection.id, late)
                 under_way.append(stored)
                 count += len(events)
         for stored in under_way:
@@ -284,7 +285,7 @@ class _Collector:
         message: bytes,
         request: type[Message],
         mapping: RecordMapping,
-        collection: CollectionId,
+        collection: CollectionRecord,
     ) -> AsyncGenerator[list[Event]]:
         """Answer the events of a message in order, as many at a time as go to the log at once."""
         events: list[Event] = []
@@ -299,7 +300,7 @@ class _Collector:
                 ids=self._door.new_ids(len(records)),
                 received_at=received_at,
                 limit=self._door.limits.max_event_bytes,
-                not_from=str(collection),
+                not_from=None if collection.allow_loops else str(collection.id),
             )
             fault("parsed")
             size += piece_size

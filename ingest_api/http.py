@@ -98,8 +98,8 @@ class HttpDoor:
         """Bring a request to the log: answer its events and what will become of them."""
         given = by_name(headers)
         grant, record = self._door.may_ingest(token_of(given), collection)
-        if _ORIGIN in given and _comes_back(given[_ORIGIN], str(record.id)):
-            raise Loop(str(record.id))
+        if _ORIGIN in given and not record.allow_loops:
+            _refuse_loop(given[_ORIGIN], str(record.id))
         coding = coding_of(given.get(b"content-encoding"))
         self._check_length(given.get(b"content-length"))
 
@@ -188,9 +188,10 @@ def log_unexpected(error: Exception) -> None:
     )
 
 
-def _comes_back(origins: bytes, collection: str) -> bool:
-    """Say whether the request was replayed from this collection; its header may stand twice."""
-    return collection.encode() in map(bytes.strip, origins.split(b","))
+def _refuse_loop(origins: bytes, collection: str) -> None:
+    """Raise `Loop` if the request was replayed from this collection; the header may stand twice."""
+    if collection.encode() in map(bytes.strip, origins.split(b",")):
+        raise Loop(collection)
 
 
 def _collection_of(path: str) -> str | None:

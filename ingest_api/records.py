@@ -241,13 +241,13 @@ def events_of(
     ids: Sequence[str],
     received_at: Micros,
     limit: int,
-    not_from: str,
+    not_from: str | None,
 ) -> list[Event]:
     """Answer one event for each record, in order.
 
     `limit` is the largest payload in bytes, `not_from` the collection whose own events a replay
-    must not bring back. Events whose metadata is the same share it. Needs as many ids as there are
-    records.
+    must not bring back, None if it may. Events whose metadata is the same share it. Needs as many
+    ids as there are records.
     """
     # The cost of a record is the number of fields read from it: each is read once, by C.
     fields = attrgetter(
@@ -287,7 +287,7 @@ def events_of(
         reason = None
         if len(payload) > limit:
             reason = TOO_LARGE
-        elif (headers or metadata) and replayed_from(not_from, headers, metadata):
+        elif not_from and replayed_from(not_from, headers, metadata):
             reason = LOOP
         if reason:
             wish = True

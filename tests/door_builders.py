@@ -21,6 +21,7 @@ from penstock.metadata.tokens import digest, hint, new_token
 
 SHIPS = CollectionId("main", "ships")
 PAUSED = CollectionId("main", "paused")
+ECHO = CollectionId("main", "echo")
 THEIRS = CollectionId("other", "theirs")
 
 TOKEN = new_token(b"1" * 32)
@@ -54,8 +55,8 @@ def known(version: int = 1, *, tokens: Iterable[TokenRecord] = ()) -> Known:
     return Known(
         version=version,
         collections=tuple(
-            CollectionRecord(id=id_, created_at=NOON, paused=id_ == PAUSED)
-            for id_ in (FLIGHTS, SHIPS, PAUSED, THEIRS)
+            CollectionRecord(id=id_, created_at=NOON, paused=id_ == PAUSED, allow_loops=id_ == ECHO)
+            for id_ in (FLIGHTS, SHIPS, PAUSED, ECHO, THEIRS)
         ),
         tokens=(
             token_record(TOKEN, "sender"),

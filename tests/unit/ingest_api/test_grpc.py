@@ -446,6 +446,19 @@ async def test_a_record_that_a_replay_brings_back_is_accepted_for_quarantine() -
 
 
 @in_loop
+async def test_a_collection_that_allows_loops_takes_its_own_records_back() -> None:
+    """Its owner decided so."""
+    async with serving() as served:
+        header = r.KafkaHeader(key="penstock-collection", value="main.echo")
+        await served.stub.AddKafkaRecord(
+            s.KafkaSinkRecordRequest(records=[r.KafkaSinkRecord(headers=[header])]),
+            metadata=(("streamdal-token", TOKEN), ("penstock-collection", "echo")),
+        )
+
+        assert [event.quarantine for event in served.log.events] == [False]
+
+
+@in_loop
 async def test_a_call_without_records_is_fine_and_stores_nothing() -> None:
     async with serving() as served:
         answer = await served.stub.AddRecord(some(0), metadata=TO_FLIGHTS)

@@ -259,6 +259,18 @@ def test_what_can_be_refused_early_is_refused_before_the_body(
     assert not log.stored
 
 
+def test_a_collection_that_allows_loops_takes_its_own_events_back() -> None:
+    """Its owner decided so; others are refused, see above."""
+    log = FailingLog()
+
+    reply = client_on(door_on(log)).post(
+        b"again", "/v1/events/echo", penstock_collection="main.echo"
+    )
+
+    assert reply.status == 202
+    assert log.payloads == [b"again"]
+
+
 def test_a_wrong_token_of_any_kind_gets_the_same_answer() -> None:
     """A difference would say which tokens were real."""
     client = client_on(door_on(FailingLog()))
