@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import structlog
 import uvicorn
@@ -31,6 +30,7 @@ from penstock.buffer import Appender, open_appender
 from penstock.cache import Cache, open_cache
 from penstock.envelope import Micros
 from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata.records import Known
 from penstock.settings import Settings
 
 log = structlog.get_logger()
@@ -72,16 +72,17 @@ async def _serve(settings: Settings) -> None:
 
     cache = open_cache(settings.cache)
     keyring = Keyring()
-    refresh(keyring, cache)
+    learning = Learning(keyring, cache)
+    learning.look()
     appender = open_appender(settings.log, max_waiting_bytes=settings.max_waiting_bytes)
     try:
-        door = create_door(settings, appender, keyring, learn=partial(refresh, keyring, cache))
+        door = create_door(settings, appender, keyring, learn=learning.look)
         http = HttpDoor(door, max_held_bytes=settings.max_waiting_bytes)
         checks = {"log": door.check_log, "cache": lambda: _check(cache)}
         server = create_server(create_app(http, checks, door.metrics))
         listening = listen(settings.host, settings.http_port)
         grpc = await start_grpc(door, settings.host, settings.grpc_port)
-        watching = asyncio.create_task(watch(keyring, cache))
+        watching = asyncio.create_task(learning.go_on())
         # What exists now lives as long as the process: nothing the collector has to walk.
         gc.freeze()
         log.info("door open", http=settings.http_port, grpc=settings.grpc_port)
@@ -170,28 +171,45 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-async def watch(keyring: Keyring, cache: Cache) -> None:
-    """Keep the keyring at what the cache holds, for ever."""
-    while True:
-        await asyncio.sleep(CACHE_SECONDS)
-        refresh(keyring, cache)
+class Learning:
+    """Keeps a keyring at what a cache holds; while that says nothing, the door goes on."""
 
+    def __init__(self, keyring: Keyring, cache: Cache) -> None:
+        self._keyring = keyring
+        self._cache = cache
+        self._learnt: Known | None = None
+        self._complained: str | None = None
 
-def refresh(keyring: Keyring, cache: Cache) -> bool:
-    """Look at the cache once and answer whether it held anything new.
+    def look(self) -> bool:
+        """Look at the cache once and answer whether it held anything new.
 
-    While it says nothing, the door goes on with what it knows.
-    """
-    try:
-        known = cache.read()
-    except EngineUnavailable as error:
-        log.warning("cache does not answer", reason=str(error))
-        return False
-    if known is None or known.version == keyring.version:
-        return False
-    keyring.replace(known)
-    log.info("tokens and collections read", version=known.version)
-    return True
+        Every refused request asks, so it may cost no more than the cache, and log nothing twice.
+        """
+        try:
+            known = self._cache.read()
+        except EngineUnavailable as error:
+            self._complain(str(error))
+            return False
+        self._complained = None
+        # The object, not its version: a database put back from a copy counts up to the same number
+        # again, and what it holds then is something else.
+        if known is None or known is self._learnt:
+            return False
+        self._learnt = known
+        self._keyring.replace(known)
+        log.info("tokens and collections read", version=known.version)
+        return True
+
+    async def go_on(self) -> None:
+        """Look twice a second, for ever."""
+        while True:
+            await asyncio.sleep(CACHE_SECONDS)
+            self.look()
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._complained:
+            self._complained = reason
+            log.warning("cache does not answer", reason=reason)
 
 
 def machine_clock() -> Micros:

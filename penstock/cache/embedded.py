@@ -34,6 +34,7 @@ class EmbeddedCache:
         self._file = self._folder / "known.json"
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
+        self._unreadable: tuple[tuple[int, int, int], str] | None = None
         self._complained: str | None = None
         self._known: Known | None = None
 
@@ -61,7 +62,7 @@ class EmbeddedCache:
         with self._lock:
             try:
                 self._refresh()
-            except (OSError, msgspec.MsgspecError, _OtherFormat) as error:
+            except (OSError, _Unreadable) as error:
                 if self._known is None:
                     raise EngineUnavailable(
                         f"the cache {self._file} cannot be read ({error}); "
@@ -85,19 +86,29 @@ class EmbeddedCache:
         seen = (status.st_ino, status.st_mtime_ns, status.st_size)
         if seen == self._seen:
             return
+        # What was in vain once is not tried again with the same file: every refused request asks.
+        if self._unreadable and self._unreadable[0] == seen:
+            raise _Unreadable(self._unreadable[1])
         content = self._file.read_bytes()
-        known = _known(content)
+        try:
+            known = _known(content)
+        except _Unreadable as error:
+            self._unreadable = seen, str(error)
+            raise
         self._seen, self._known, self._complained = seen, known, None
 
 
-class _OtherFormat(Exception):
+class _Unreadable(Exception):
     pass
 
 
 def _known(content: bytes) -> Known:
-    file = _decoder.decode(content)
+    try:
+        file = _decoder.decode(content)
+    except msgspec.MsgspecError as error:
+        raise _Unreadable(str(error)) from error
     if file.format != FORMAT:
-        raise _OtherFormat(f"it has format {file.format}, this release reads {FORMAT}")
+        raise _Unreadable(f"it has format {file.format}, this release reads {FORMAT}")
     return file.known
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -143,6 +144,23 @@ class TestEmbedded:
 
         with pytest.raises(EngineUnavailable, match="format 99"):
             cache.read()
+
+    def test_a_file_that_cannot_be_read_is_looked_into_once(self, cache: Cache, file: Path) -> None:
+        """Every refused request asks the cache; megabytes of garbage must not be read each time."""
+        cache.publish(known(1))
+        good = file.read_bytes()
+        file.write_bytes(b"x" * len(good))
+        written = file.stat().st_mtime_ns
+        with pytest.raises(EngineUnavailable):
+            cache.read()
+
+        file.write_bytes(good)
+        os.utime(file, ns=(written, written))
+        with pytest.raises(EngineUnavailable):
+            cache.read()
+
+        os.utime(file, ns=(written, written + 1))
+        assert cache.read() == known(1)
 
     def test_a_cache_that_cannot_be_written_says_so_and_keeps_the_last(
         self, cache: Cache, file: Path

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,9 +15,10 @@ import msgspec
 import pytest
 from builders import FLIGHTS, NOON
 from door_builders import TOKEN, UNKNOWN, FailingLog, client_on, door_on, known, token_record, until
+from structlog.testing import capture_logs
 
 from ingest_api.auth import Keyring
-from ingest_api.serve import listen, refresh, watch
+from ingest_api.serve import Learning, listen
 from penstock.buffer import open_buffer, start_of
 from penstock.cache import open_cache
 from penstock.errors import BadSetting, EngineUnavailable
@@ -46,11 +46,12 @@ def test_a_door_goes_on_with_what_it_knows_while_the_cache_is_away() -> None:
     """The door needs only the log and the cache, and the cache only to learn something new."""
     cache = StandInCache(known())
     keyring = Keyring()
-    refresh(keyring, cache)
+    learning = Learning(keyring, cache)
+    learning.look()
     client = client_on(door_on(FailingLog(), keyring=keyring))
 
     cache.away = True
-    refresh(keyring, cache)
+    learning.look()
 
     assert client.post(b"x").status == 202
 
@@ -59,12 +60,13 @@ def test_a_door_starts_without_a_cache_and_learns_later() -> None:
     """Whoever starts first must not have to be started again."""
     cache = StandInCache()
     keyring = Keyring()
+    learning = Learning(keyring, cache)
     client = client_on(door_on(FailingLog(), keyring=keyring))
 
-    refresh(keyring, cache)
+    learning.look()
     assert client.post(b"x").status == 503
     cache.publish(known())
-    refresh(keyring, cache)
+    learning.look()
 
     assert client.post(b"x").status == 202
 
@@ -76,7 +78,7 @@ def test_a_door_refuses_nobody_for_what_it_has_not_heard_yet(token: str, path: s
     """Who made a token, or resumed a collection, uses it in the very next request."""
     cache = StandInCache(known())
     keyring = Keyring(known())
-    door = door_on(FailingLog(), keyring=keyring, learn=partial(refresh, keyring, cache))
+    door = door_on(FailingLog(), keyring=keyring, learn=Learning(keyring, cache).look)
     client = client_on(door)
     before = client.post(b"x", path, token=token).status
 
@@ -91,25 +93,51 @@ def running(records: Iterable[CollectionRecord]) -> tuple[CollectionRecord, ...]
     return tuple(msgspec.structs.replace(record, paused=False) for record in records)
 
 
-def test_the_same_version_is_not_read_twice() -> None:
-    """Making thousands of tokens ready twice a second would cost what requests need."""
+def test_what_did_not_change_is_not_made_ready_twice() -> None:
+    """Making thousands of tokens ready at every refusal would cost what requests need."""
     keyring = Keyring()
-    cache = StandInCache(known())
-    refresh(keyring, cache)
+    learning = Learning(keyring, StandInCache(known()))
+    looks = [learning.look()]
     ring = keyring._ring
 
-    refresh(keyring, cache)
+    looks.append(learning.look())
 
+    assert looks == [True, False]
     assert keyring._ring is ring
 
 
-def test_an_older_version_is_believed_too() -> None:
-    """Restoring a backup of the metadata takes the version back."""
-    keyring = Keyring(known(version=9))
+@pytest.mark.parametrize("version", [2, 9])
+def test_whatever_was_published_last_is_believed(version: int) -> None:
+    """A backup of the metadata that is put back counts from an older version, up to the same."""
+    keyring = Keyring()
+    cache = StandInCache(known(version=9, tokens=[token_record(UNKNOWN, "stolen")]))
+    learning = Learning(keyring, cache)
+    learning.look()
+    client = client_on(door_on(FailingLog(), keyring=keyring))
+    before = client.post(b"x", token=UNKNOWN).status
 
-    refresh(keyring, StandInCache(known(version=2)))
+    cache.publish(known(version=version))
+    learning.look()
 
-    assert keyring.version == 2
+    assert (before, client.post(b"x", token=UNKNOWN).status) == (202, 401)
+
+
+def test_a_flood_of_refusals_does_not_fill_the_log_while_the_cache_is_away() -> None:
+    """Anybody may send wrong tokens; who reads the log has to find the one sentence."""
+    cache = StandInCache(known())
+    keyring = Keyring(known())
+    learning = Learning(keyring, cache)
+    client = client_on(door_on(FailingLog(), keyring=keyring, learn=learning.look))
+
+    with capture_logs() as logged:
+        for away in (True, False, True):
+            cache.away = away
+            assert {client.post(b"x", token=UNKNOWN).status for _ in range(20)} == {401}
+
+    assert [line["event"] for line in logged if line["log_level"] == "warning"] == [
+        "cache does not answer",
+        "cache does not answer",
+    ]
 
 
 def test_the_cache_is_looked_at_until_the_door_closes() -> None:
@@ -118,7 +146,7 @@ def test_the_cache_is_looked_at_until_the_door_closes() -> None:
     cache = StandInCache(known(version=2))
 
     async def scenario() -> None:
-        watching = asyncio.ensure_future(watch(keyring, cache))
+        watching = asyncio.ensure_future(Learning(keyring, cache).go_on())
         await until(lambda: keyring.version == 2)
         watching.cancel()
 
