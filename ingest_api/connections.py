@@ -2,7 +2,8 @@
 
 - Over `limit_concurrency` connections a new one is told 503 with `Retry-After` and closed.
 - The head of a request has `head_seconds` to arrive whole, from the first of its bytes (for the
-  first request, from the opening of the connection), and may have `MAX_HEAD_BYTES`.
+  first request, from the opening of the connection), and may have `MAX_HEAD_BYTES`, and what came
+  in one piece with the request before.
 - The body has `body_seconds` from there; who is slower gets 408.
 - After an answer that did not wait for the whole body, what is still coming is thrown away for
   `linger_seconds`: closing at once would make the client lose the answer.
@@ -11,6 +12,8 @@
 - A request that asks to upgrade the connection is served without. The parser throws its body away
   (and Java's own client asks for h2c with its first POST: an empty event would be stored), so it is
   parsed again without that header.
+- Where the client leaves, the request that is being answered is told, not only the last one that
+  was read: an answer on a closed connection is an error with a stack trace in the log.
 
 Timers are set only for what did not arrive in one piece: most requests need none.
 """
@@ -22,7 +25,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ingest_api.answers import Answer, problem_answer, refusal
 from penstock.errors import Malformed, Overloaded, TooSlow
@@ -48,7 +52,9 @@ class DoorProtocol(HttpToolsProtocol):
     linger_seconds = 10.0
 
     _deadline: asyncio.TimerHandle | None = None
+    _answering: RequestResponseCycle | None = None
     _in_head = True
+    _heads_ended = False
     _in_body = False
     _head_bytes = 0
 
@@ -62,20 +68,29 @@ class DoorProtocol(HttpToolsProtocol):
             self._after(self.head_seconds, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the deadline."""
+        """Forget the deadline; let nobody answer any more."""
         self._disarm()
+        if self._answering and not self._answering.response_complete:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """Read on; look at the size and the time of a head that is not whole yet."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
+        self._heads_ended = False
         self._feed(data)
         if self.transport.is_closing():
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            # Where in the data it begins, the parser does not say.
+            self._head_bytes += 0 if self._heads_ended else len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(_HEAD_TOO_LARGE)
             elif self._deadline is None:
@@ -114,6 +129,7 @@ class DoorProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._in_head = False
+        self._heads_ended = True
         self._in_body = True
         self._head_bytes = 0
         self._disarm()

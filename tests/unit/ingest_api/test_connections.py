@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -61,6 +61,7 @@ class Running:
     log: FailingLog
     port: int
     wires: list[Wire]
+    connections: Collection[object]
 
     async def wire(self) -> Wire:
         """Open a connection."""
@@ -87,7 +88,8 @@ async def running(
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
     try:
         await until(lambda: server.started)
-        up = Running(log, listening.getsockname()[1], [])
+        connections = server.server_state.connections
+        up = Running(log, listening.getsockname()[1], [], connections)
         try:
             async with asyncio.timeout(10):
                 yield up
@@ -293,6 +295,22 @@ def test_a_head_has_a_largest_size(lines: int) -> None:
     serve(scenario)
 
 
+def test_many_requests_at_once_on_one_connection_are_no_large_head() -> None:
+    """They come in one piece, which ends in the midst of the last one's head."""
+
+    async def scenario(server: Running) -> None:
+        count = 4 * MAX_HEAD_BYTES // len(post(b"x"))
+        wire = await server.wire()
+        wire.send(post(b"x") * count + HEAD.encode())
+        replies = [(await wire.reply()).status for _ in range(count)]
+        wire.send("Content-Length: 1\r\n\r\ny")
+
+        assert {*replies, (await wire.reply()).status} == {202}
+        assert len(server.log.payloads) == count + 1
+
+    serve(scenario)
+
+
 def test_over_the_most_connections_a_new_one_is_asked_to_wait() -> None:
     async def scenario(server: Running) -> None:
         for _ in range(2):
@@ -336,6 +354,29 @@ def test_a_client_that_leaves_before_its_answer_has_sent_its_event() -> None:
         assert server.log.payloads == [b"whole", b"next"]
 
     serve(scenario)
+
+
+def test_a_client_that_leaves_with_many_requests_open_is_not_answered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """An answer to nobody would be a stack trace in the log, and anybody could fill the disk."""
+
+    async def scenario(server: Running) -> None:
+        server.log.held = True
+        wire = await server.wire()
+        wire.send(post(b"x") * 3)
+        await until(lambda: len(server.log.waiting) == 1)
+        wire.writer.transport.abort()
+        await until(lambda: not server.connections)
+        server.log.release()
+        server.log.held = False
+
+        assert (await server.ask(post(b"next"))).status == 202
+        assert server.log.payloads == [b"x", b"next"]
+
+    serve(scenario)
+
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_what_comes_after_a_refusal_is_thrown_away_for_a_while() -> None:
