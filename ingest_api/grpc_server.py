@@ -30,7 +30,7 @@ from msgspec.structs import replace
 
 from ingest_api.accept import ORIGIN, Door, Outcomes, all_stored
 from ingest_api.auth import Grant
-from ingest_api.http import log_unexpected
+from ingest_api.http import forget_frames, log_unexpected
 from ingest_api.proto import events_pb2, records_pb2, services_pb2
 from ingest_api.records import MAPPINGS, RecordMapping, events_of, pieces
 from ingest_api.waiting import Completions
@@ -355,6 +355,7 @@ def _answering(handle: _Handler) -> _Handler:
             if not isinstance(error, errors.PenstockError):
                 log_unexpected(error)
             refusal = status_of(error)
+            forget_frames(error)
         return await context.abort(*refusal)
 
     return answering

@@ -64,11 +64,11 @@ class HttpDoor:
             answer = await self._answer(scope, receive)
         except _Gone:
             return
-        except PenstockError as error:
-            answer = refusal(error)
         except Exception as error:  # noqa: BLE001 - the last place before the server's own text
-            log_unexpected(error)
+            if not isinstance(error, PenstockError):
+                log_unexpected(error)
             answer = refusal(error)
+            forget_frames(error)
         await respond(answer, send)
         if answer.status in _SUCCESS:
             fault("after_ack")
@@ -186,6 +186,15 @@ def log_unexpected(error: Exception) -> None:
         kind=type(error).__name__,
         where="".join(traceback.format_tb(error.__traceback__)),
     )
+
+
+def forget_frames(error: Exception) -> None:
+    """Let go of the frames that an error went through, once it has been answered.
+
+    The future that told of it keeps the error, a frame keeps the future, and the frames keep the
+    body: a ring that only the collector opens, which comes late where little else happens.
+    """
+    error.__traceback__ = None
 
 
 def _refuse_loop(origins: bytes, collection: str) -> None:

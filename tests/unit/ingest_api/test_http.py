@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import random
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -464,6 +466,30 @@ def test_bodies_that_arrive_together_are_bounded() -> None:
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert not log.stored
     assert [client.post(b"x" * 10).status for _ in range(3)] == [202] * 3
+
+
+def test_bodies_that_were_refused_are_gone_at_once() -> None:
+    """They are refused because there is too much; the collector may come a minute later."""
+    client = client_on(door_on(FailingLog(error=Overloaded("too much is waiting"))))
+    body = [b"%d\n" % number * 90 for number in range(300)]
+
+    async def scenario() -> None:
+        for _ in range(5):
+            reply = await client.call(body, headers=[(b"content-type", NDJSON.encode())])
+            assert reply is not None
+            assert reply.status == 503
+
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        asyncio.run(scenario())
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+
+    assert left < 1_000_000
 
 
 def test_bytes_held_are_let_go_after_every_kind_of_end() -> None:
