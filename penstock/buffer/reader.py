@@ -20,9 +20,8 @@ from penstock.errors import LogChanged, LogDamaged, LogTruncated, LogUnavailable
 
 _T = TypeVar("_T")
 _Seen = tuple[bytes, tuple[int, int]]
-
-# The first look into a run may find it let go; the second, at a new index, may not.
-_TRIES = 2
+# The closed segments that there are, and how large.
+_Closed = Sequence[tuple[int, int]]
 
 
 class EmbeddedBuffer:
@@ -56,7 +55,7 @@ class EmbeddedBuffer:
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the durable records from `mark` on; see `Buffer.read`."""
         gathering = Gathering()
-        tries = 0
+        vanished: _Closed | None = None
         while True:
             room = max_bytes - gathering.payload_bytes
             run = self._ask(
@@ -67,9 +66,7 @@ class EmbeddedBuffer:
             try:
                 mark = self._gather(run, mark, max_bytes, gathering)
             except Gone:
-                tries += 1
-                if tries == _TRIES:
-                    raise self._lost() from None
+                vanished = self._still_going(vanished)
                 self._forget()
 
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
@@ -95,20 +92,29 @@ class EmbeddedBuffer:
 
     def _ask(self, question: Callable[[Index | None], _T]) -> _T:
         """Answer a question about the log as far as it is durable now; None is no log yet."""
+        vanished: _Closed | None = None
         with self._lock:
             try:
-                for _ in range(_TRIES):
+                while True:
                     try:
                         return question(self._refreshed())
                     except Gone:
+                        vanished = self._still_going(vanished)
                         self._index = None
             except OSError as error:
                 self._index = None
                 raise LogUnavailable(f"the log in {self._folder} cannot be read") from error
-        raise self._lost()
 
-    def _lost(self) -> LogDamaged:
-        return LogDamaged(f"a segment of the log in {self._folder} is missing or too short")
+    def _still_going(self, before: _Closed | None) -> _Closed:
+        """Answer the closed segments there are, after one that was looked for was gone.
+
+        The writer lets go of hundreds one by one, so a new look may meet it again. Raises
+        `LogDamaged` if nothing has changed since `before`: then it is not the writer.
+        """
+        now = segments.list_closed(self._folder)
+        if now == before:
+            raise LogDamaged(f"a segment of the log in {self._folder} is missing or too short")
+        return now
 
     def _refreshed(self) -> Index | None:
         while True:

@@ -19,6 +19,7 @@ cut down to its head, which says where the older one ends and which offsets are 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,15 @@ def list_bases(folder: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(base for base in bases if base is not None)
+
+
+def list_closed(folder: Path) -> list[tuple[int, int]]:
+    """Answer base and size of every segment file but the newest, in order."""
+    found: list[tuple[int, int]] = []
+    for base in list_bases(folder)[:-1]:
+        with contextlib.suppress(FileNotFoundError):
+            found.append((base, segment_path(folder, base).stat().st_size))
+    return found
 
 
 def damaged(base: int, address: int, what: str) -> LogDamaged:

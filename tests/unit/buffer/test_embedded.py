@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from power_disk import PowerDisk
 
 from penstock.buffer import open_appender, open_buffer, start_of
-from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
+from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer, uptime
 from penstock.buffer.files import Disk, DiskFile, File
 from penstock.buffer.index import Place, close_together
 from penstock.envelope import CollectionId, Extent, Mark, Micros, Position
@@ -618,6 +618,50 @@ def test_a_copy_on_another_machine_is_whole(folder: Path, opened: Callable) -> N
         assert len(texts(reader)) == number + 2
 
 
+def copy_files(folder: Path, copy: Path, *, durable: int) -> None:
+    """Copy a folder as a backup tool does: one file after the other, `durable` as that one."""
+    (copy / "segments").mkdir(parents=True)
+    files = [folder / "identity", *segments(folder)]
+    files.insert(durable % (len(files) + 1), folder / "durable")
+    for file in files:
+        shutil.copy(file, copy / file.relative_to(folder))
+
+
+@pytest.mark.parametrize("boot", [None, NEXT_BOOT])
+@pytest.mark.parametrize("durable", [0, 1, -1])
+def test_a_copy_made_while_the_writer_runs_is_whole_or_loud(
+    folder: Path, opened: Callable, durable: int, boot: UUID | None
+) -> None:
+    """Whoever copies a home need not stop it, but must never get one with a hole."""
+    appender = opened(folder, segment_bytes=20_000)
+    stop = threading.Event()
+    acknowledged = put(appender, "0")
+
+    def append() -> None:
+        while not stop.is_set():
+            acknowledged.extend(put(appender, str(len(acknowledged)) + " " * 1_000))
+
+    with ThreadPoolExecutor(1) as pool:
+        appending = pool.submit(append)
+        whole = 0
+        for turn in range(20):
+            wait_for(lambda: len(acknowledged) > turn * 10)  # noqa: B023 - waited for at once
+            before = len(acknowledged)
+            copy_files(folder, copy := folder.parent / f"copy{turn}", durable=durable)
+            try:
+                EmbeddedAppender(copy, boot=boot).close()
+            except LogDamaged:
+                continue
+            found = [int(text) for text in texts(EmbeddedBuffer(copy, boot=boot))]
+            assert found == list(range(len(found)))
+            assert len(found) >= before
+            whole += 1
+        stop.set()
+        appending.result()
+
+    assert whole == 20 or durable != 0
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -754,6 +798,55 @@ def test_large_portions_take_many_reads(folder: Path, opened: Callable) -> None:
 
     assert first.mark.next == 90
     assert rest.rows.column("log_offset").to_pylist() == list(range(90, 115))
+
+
+def test_retention_follows_no_clock_that_can_be_set() -> None:
+    """Set forward by an hour, it would let go of what a search still needs."""
+    before = time.monotonic_ns() // 1_000
+
+    assert before <= uptime() <= time.monotonic_ns() // 1_000
+
+
+class SlowDisk(Disk):
+    """A disk on which letting go of a file takes its time, as it does when it is busy."""
+
+    def unlink(self, path: Path) -> None:
+        super().unlink(path)
+        time.sleep(0.0005)
+
+
+def test_readers_go_on_while_segments_are_let_go(folder: Path, opened: Callable) -> None:
+    """Landing would stop for a person, and nothing is wrong."""
+    appender = opened(folder, segment_bytes=1, files=SlowDisk())
+    for number in range(400):
+        put(appender, str(number))
+    whole = EmbeddedBuffer(folder)
+    mark = whole.read(FLIGHTS, start_of(whole.log_id, 0), end=390, max_bytes=1 << 20).mark
+    whole.release(FLIGHTS, [mark])
+    appender.trim(0)
+
+    def read_until_the_end() -> int:
+        """Read as a process that has just started does."""
+        looks = 0
+        while not trimming.done():
+            found = [int(text) for text in texts_or_none(folder)]
+            assert found == list(range(400 - len(found), 400))
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(3) as pool:
+        trimming = pool.submit(appender.trim, QUARTER)
+        readers = [pool.submit(read_until_the_end) for _ in range(2)]
+        assert trimming.result() >= 380
+        assert sum(reader.result() for reader in readers) > 0
+
+
+def texts_or_none(folder: Path) -> list[str]:
+    """Read all; none where the oldest records went between the look at them and the read."""
+    try:
+        return texts(EmbeddedBuffer(folder))
+    except LogTruncated:
+        return []
 
 
 def test_a_missing_segment_is_loud(folder: Path, opened: Callable) -> None:
