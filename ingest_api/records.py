@@ -287,7 +287,7 @@ def events_of(
         reason = None
         if len(payload) > limit:
             reason = TOO_LARGE
-        elif not_from and replayed_from(not_from, headers, metadata):
+        elif (headers or ORIGIN in metadata) and replayed_from(not_from, headers, metadata):
             reason = LOOP
         if reason:
             wish = True
@@ -310,12 +310,14 @@ def events_of(
     return events
 
 
-def replayed_from(collection: str, headers: Headers, metadata: Mapping[str, str]) -> bool:
-    """Say whether a replay took the event from this collection.
+def replayed_from(collection: str | None, headers: Headers, metadata: Mapping[str, str]) -> bool:
+    """Say whether a replay took the event from this collection; from None, no event is.
 
     Generic records have no headers: whoever passes on a replayed event that way puts them into
     the metadata.
     """
+    if collection is None:
+        return False
     value = collection.encode()
     return metadata.get(ORIGIN) == collection or ORIGIN in [
         name.lower() for name, given in headers if given == value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,12 +245,17 @@ def _encoded(calls: Sequence[_Call]) -> list[tuple[Sequence[_Call], bytes]]:
 def _weight(events: Sequence[Event]) -> int:
     """Answer about how many bytes the events hold in memory."""
     weight = _OVERHEAD * len(events)
+    shared: Mapping[str, str] = {}
+    described = 0
     for event in events:
         weight += len(event.payload)
         if event.key:
             weight += len(event.key)
         if event.headers:
             weight += sum(len(name) + len(value) for name, value in event.headers)
-        if event.metadata:
-            weight += sum(len(name) + len(value) for name, value in event.metadata.items())
+        # Events of one call most often share theirs: it is measured once.
+        if event.metadata is not shared:
+            shared = event.metadata
+            described = sum(len(name) + len(value) for name, value in shared.items())
+        weight += described
     return weight
