@@ -10,6 +10,12 @@ Stored: every header as it came, in its order and with duplicates, except
   (the metadata says so as ``content_encoding``; left among the headers, a replay would announce a
   coding that its body does not have).
 
+`Idempotency-Key` and the headers of Penstock's own, ``penstock-…``, are stored like any other,
+though some of them are read here too: replayed to another door they give the event the same key,
+id and time there, and those of a replay say where the event came from. A replay that adds its own
+five puts them in the place of these (see `replay.targets.http`), and no door takes their word for
+anything but what the sender may decide anyway.
+
 Names are lower case: HTTP/2 and ASGI know no other.
 """
 

@@ -266,6 +266,24 @@ def test_headers_are_stored_in_order_with_duplicates_and_without_secrets() -> No
     )
 
 
+def test_what_penstock_reads_of_the_headers_is_stored_with_them() -> None:
+    """At another door a replay of it has the same key, id and time, and says where it came from."""
+    headers = [
+        (b"penstock-key", b"%00"),
+        (b"penstock-event-id", b"e1"),
+        (b"penstock-event-time", b"2025-11-24T16:00:00Z"),
+        (b"idempotency-key", b"i1"),
+        (b"penstock-collection", b"main.ships"),
+        (b"penstock-replay-id", b"r1"),
+        (b"penstock-attempt", b"2"),
+        (b"penstock-received-at", b"2025-11-24T16:00:00Z"),
+    ]
+
+    kept = stored(headers, by_name(headers))
+
+    assert kept == tuple((name.decode(), value) for name, value in headers)
+
+
 @pytest.mark.parametrize(
     ("headers", "token"),
     [
