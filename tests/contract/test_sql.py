@@ -6,7 +6,9 @@ that no snapshot refers to. No statement may bring one of them to light, nor wri
 
 from __future__ import annotations
 
+import resource
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -409,6 +411,85 @@ def test_a_statement_has_no_more_memory_than_it_may(tmp_path, house) -> None:
         engine.query("SELECT list(repeat('x', 1000) || i) FROM range(1000000) t(i)", tables, LIMITS)
     assert engine.query("SELECT 1", tables, LIMITS).rows.num_rows == 1
     engine.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT length(repeat('x', 1000000000))",
+        "SELECT repeat('a', 4000000000)",
+        "SELECT len(range(100000000)) FROM range(100)",
+        "SELECT list_reduce(list_transform(range(64), lambda x: 'x'), lambda a, b: a || a)",
+        "SELECT sum(length(repeat('x' || i, 1000000))) FROM range(100000) t(i)",
+        "SELECT * FROM range(1000000000) ORDER BY hash(range)",
+    ],
+)
+def test_neither_memory_nor_disk_nor_time_goes_to_a_hostile_statement(
+    tmp_path, house, statement: str
+) -> None:
+    """The engine does not count the texts that functions make: one took the machine's memory."""
+    engine = open_engine(tmp_path, memory="60MB")
+    tables = LakeTables(house.lake, "main")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(BadSql):
+        engine.query(statement, tables, Limits(seconds=5, rows=10))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 100_000, "kB, in the process that everybody's searches run in"
+    assert engine.query("SELECT 1", tables, LIMITS).rows.num_rows == 1
+    engine.close()
+
+
+def test_a_statement_that_cannot_be_interrupted_is_ended(house) -> None:
+    """Between two rows the engine looks at the clock, within a function it does not."""
+    begun = time.monotonic()
+
+    refusal = house.refused(
+        "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))",
+        limits=Limits(seconds=0.3, rows=10),
+    )
+
+    assert "longer than 0.3 s" in refusal
+    assert time.monotonic() - begun < 30, "to its end it would take minutes"
+    assert house.rows("SELECT 1") == [(1,)]
+
+
+def test_a_row_too_large_for_an_answer_is_refused(house) -> None:
+    """Every byte of an answer is copied a few times in the process that all share."""
+    assert "a row has 100,000,0" in house.refused("SELECT repeat('x', 100000000)")
+
+
+def test_large_rows_come_in_pieces(house) -> None:
+    """Two thousand rows of a megabyte at once would be two gigabytes."""
+    tables = LakeTables(house.lake, "main")
+    statement = "SELECT repeat('x', 1000000) FROM range(30)"
+
+    with house.engine.stream(statement, tables, seconds=30) as (_, batches):
+        sizes = [batch.num_rows for batch in batches]
+    assert sum(sizes) == 30
+    assert max(sizes) < 10
+
+
+def test_an_export_that_nobody_reads_to_its_end_does_not_go_on(house) -> None:
+    """A client that went away must not keep a processor busy, nor its rows wait for the next."""
+    tables = LakeTables(house.lake, "main")
+
+    for _ in range(3):
+        statement = "SELECT * FROM range(1000000000000)"
+        with house.engine.stream(statement, tables, seconds=30) as (_, batches):
+            assert next(batches).num_rows
+    assert house.rows("SELECT 7") == [(7,)]
+    assert len(_children()) <= 5, "four are kept"
+
+
+def _children() -> list[str]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    return [
+        child
+        for file in tasks
+        for child in file.read_text().split()
+        if b"worker.py" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def test_what_is_streamed_has_no_limit_on_rows(house) -> None:
