@@ -194,7 +194,7 @@ class Searches:
 
     def payload_place(self) -> Place:
         keys = self._chance.choice(self._paths)
-        if self._chance.random() < 0.1:
+        if keys and self._chance.random() < 0.1:
             keys = keys[: self._chance.randint(1, len(keys))]
         if self._chance.random() < 0.05:
             keys = (*keys, "nosuch")
@@ -264,6 +264,13 @@ class Searches:
             lambda read: [t for v in values(read) if (t := _text(v)) is not None],
             lambda read: bool(values(read)),
         )
+
+    def _whole_place(self) -> Place:
+        """All headers, or all metadata: there is no leaf at them, but below."""
+        if self._chance.random() < 0.5:
+            return Place("headers", lambda _: [], lambda read: bool(read.event.headers))
+        written = self._chance.choice(["metadata", "client.metadata"])
+        return Place(written, lambda _: [], lambda read: bool(read.event.metadata))
 
     # Conditions
 
@@ -402,22 +409,19 @@ class Searches:
 
     def _like(self, place: Place) -> Asked:
         text = self._some_text(place) or "a"
-        start = self._chance.randrange(len(text))
-        stop = self._chance.randint(start, len(text))
-        wild = self._chance.choice(["*", "?", "*"])
-        pieces = [text[:start], wild, text[stop:]]
-        written = "".join(
-            "".join(c if re.match(r"[\w]", c) else f"\\{c}" for c in piece)
-            if piece != wild
-            else wild
-            for piece in pieces
+        cuts = sorted(
+            self._chance.randint(0, len(text)) for _ in range(2 * self._chance.choice((1, 1, 2, 4)))
         )
+        written, expression, last = "", "", 0
+        for start, stop in zip(cuts[::2], cuts[1::2], strict=True):
+            wild = self._chance.choice(["*", "?", "*"])
+            written += self._escaped_value(text[last:start]) + wild
+            expression += re.escape(lowered(text[last:start])) + {"*": ".*", "?": "."}[wild]
+            last = stop
+        written += self._escaped_value(text[last:])
+        expression += re.escape(lowered(text[last:]))
         if written == "*" or "\\\n" in written:
             return self._equals(place)
-        expression = "".join(
-            {"*": ".*", "?": "."}[piece] if piece == wild else re.escape(lowered(piece))
-            for piece in pieces
-        )
 
         def holds(read: Read) -> bool:
             return any(
@@ -426,6 +430,9 @@ class Searches:
             )
 
         return Asked(written, holds)
+
+    def _escaped_value(self, text: str) -> str:
+        return "".join(c if re.match(r"[\w]", c) else f"\\{c}" for c in text)
 
     def _some_number(self) -> str:
         numbers = [text for text in self._values if number_of(text) is not None]
@@ -480,7 +487,7 @@ class Searches:
         return Asked(f"{form}{low}", holds)
 
     def _exists(self) -> Asked:
-        place = self.place()
+        place = self._chance.choice([self.place(), self.place(), self._whole_place()])
         written = self._chance.choice([f"_exists_:{place.text}", f"{place.text}:*"])
         return Asked(written, place.exists)
 
@@ -525,6 +532,8 @@ class Searches:
 
     def _moment(self) -> tuple[str, tuple[int, int]]:
         at = NOW - timedelta(seconds=self._chance.randint(0, 40 * 86_400))
+        if self._chance.random() < 0.4:
+            return self._relative()
         kind = self._chance.randrange(8)
         day = at.replace(hour=0, minute=0, second=0, microsecond=0)
         match kind:
@@ -559,6 +568,42 @@ class Searches:
                     hour=0, minute=0, second=0, microsecond=0
                 )
                 return f"now-{days}d/d", (micros(start), micros(start + timedelta(days=1)))
+
+    def _relative(self) -> tuple[str, tuple[int, int]]:
+        """Answer a moment some steps from now, or all of the unit of time around it."""
+        text, at = "now", NOW
+        for _ in range(self._chance.randint(0, 3)):
+            unit = self._chance.choice("smhdwMy")
+            most = {"s": 90_000, "m": 5_000, "h": 300, "d": 20, "w": 4, "M": 2, "y": 1}[unit]
+            amount = self._chance.randint(0, most) * self._chance.choice([-1, -1, -1, 1])
+            text += f"{amount:+d}{unit}"
+            at = _stepped(at, amount, unit)
+        if self._chance.random() < 0.5:
+            return text, (micros(at), micros(at) + 1)
+        unit = self._chance.choice("smhdwMy")
+        start = _floored(at, unit)
+        return f"{text}/{unit}", (micros(start), micros(_stepped(start, 1, unit)))
+
+
+_STEPS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _stepped(at: datetime, amount: int, unit: str) -> datetime:
+    if unit in _STEPS:
+        return at + timedelta(**{_STEPS[unit]: amount})
+    months = at.year * 12 + at.month - 1 + amount * (12 if unit == "y" else 1)
+    year, month = divmod(months, 12)
+    day = min(at.day, calendar.monthrange(year, month + 1)[1])
+    return at.replace(year=year, month=month + 1, day=day)
+
+
+def _floored(at: datetime, unit: str) -> datetime:
+    """Answer the beginning of the unit of time; weeks begin on Monday."""
+    if unit == "w":
+        return _floored(at - timedelta(days=at.weekday()), "d")
+    finer = {"s": 0, "m": 1, "h": 2, "d": 3, "M": 4, "y": 5}[unit]
+    firsts = ["microsecond", "second", "minute", "hour", "day", "month"][: finer + 1]
+    return at.replace(**{name: int(name in ("day", "month")) for name in firsts})
 
 
 _ISO = re.compile(

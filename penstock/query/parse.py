@@ -60,6 +60,9 @@ MOST_CONDITIONS = 200
 DEEPEST = 50
 """Levels of parentheses, NOT, ``-`` and ``+``: engines have bounds of their own, and no caret."""
 
+MOST_WILDCARDS = 20
+"""Of one value: each of them multiplies the work on a long text."""
+
 _BLANKS = re.compile(r"\s*")
 _KEYWORD = re.compile(r"(?:AND|OR|NOT)(?=[\s()]|$)")
 _PLAIN = r'[^\s\\()\[\]{}"$]|\$(?!\{)'
@@ -128,6 +131,10 @@ class _Piece(NamedTuple):
     literal: bool
     position: int
 
+    @property
+    def wild(self) -> bool:
+        return not self.literal and self.character in "*?"
+
 
 class _Bare(NamedTuple):
     """A bare text, without its backslashes."""
@@ -143,12 +150,12 @@ class _Bare(NamedTuple):
         return self.text == text and not any(piece.literal for piece in self.pieces)
 
     def wildcards(self) -> list[_Piece]:
-        return [p for p in self.pieces if not p.literal and p.character in "*?"]
+        return [piece for piece in self.pieces if piece.wild]
 
     def pattern(self) -> tuple[str | Wild, ...]:
         pattern: list[str | Wild] = []
         for piece in self.pieces:
-            if piece in self.wildcards():
+            if piece.wild:
                 pattern.append(Wild(piece.character))
             elif pattern and isinstance(pattern[-1], str):
                 pattern[-1] += piece.character
@@ -343,7 +350,11 @@ class _Parser:
                 start,
                 f"expected a value; only fields of the payload can be null, NOT {subject.name}:*",
             )
-        if bare.wildcards() and not subject.length and not isinstance(subject.field, Time):
+        wildcards = bare.wildcards()
+        if wildcards and not subject.length and not isinstance(subject.field, Time):
+            if len(wildcards) > MOST_WILDCARDS:
+                expected = f"expected at most {MOST_WILDCARDS} wildcards in a value"
+                self._refuse_at(wildcards[MOST_WILDCARDS].position, expected)
             return Like(subject.field, bare.pattern())
         return self._equals(subject, bare.text, start)
 

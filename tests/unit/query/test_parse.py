@@ -271,6 +271,7 @@ def test_a_query_says_what_it_has_to_read_payloads_for() -> None:
         ("f.length():[* TO *]", 11, "expected a number at one end"),
         ("headers.length():1", 0, "expected a field of the payload before .length()"),
         ("wor*", 3, "a wildcard stands in the whole value of a field"),
+        ("f:" + "*a" * 21, 42, "expected at most 20 wildcards in a value"),
         ("f:~wo?d", 5, "a wildcard stands in the whole value of a field"),
         ("%%", 0, "expected a letter or a digit"),
         ('f:~" "', 3, "expected a letter or a digit"),

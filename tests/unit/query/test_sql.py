@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import duckdb
 import pytest
@@ -299,3 +300,27 @@ def test_events_are_ordered_by_numbers_then_text_wherever_they_are(
     parameters = [*by.rank.parameters, *by.number.parameters, *by.text.parameters]
 
     assert [row[0] for row in engine.execute(text, parameters).fetchall()] == order
+
+
+@pytest.mark.parametrize("text", ["s:*a*a*b", "s:*a?*a*?b", "s:a*a*a*b*", "s:*" + "?*" * 9 + "b"])
+def test_asterisks_do_not_multiply_the_work(engine, text: str) -> None:
+    """Nothing interrupts a comparison: four of them and one long text took a thread for ever."""
+    found = condition(text)
+    rows = (
+        "(SELECT {'s': repeat('a', 3000)} AS data, NULL::STRUCT(path TEXT, value TEXT)[] misfits)"
+    )
+    before = time.process_time()
+
+    answer = engine.execute(f"SELECT {found.text} FROM {rows}", found.parameters).fetchone()
+
+    assert not answer[0]
+    assert time.process_time() - before < 3
+
+
+def test_a_long_value_is_read_in_no_time() -> None:
+    """Nobody else is served meanwhile."""
+    before = time.process_time()
+
+    parse("f:" + "a" * 9_000 + "*", now=0)
+
+    assert time.process_time() - before < 1
