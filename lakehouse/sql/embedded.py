@@ -8,6 +8,7 @@ of callers are checked here and run in processes of their own, in databases that
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,12 @@ _ABOUT_STATEMENT = (
     "Constraint Error",
 )
 _FORBIDDEN = "Permission Error"
+_ABOUT_FILES = "IO Error"
+
+# Those come before there are rows.
+_ABOUT_TEXT = ("Parser Error", "Syntax Error", "Binder Error", "Catalog Error")
+_LONG_NUMBER = re.compile(r"[0-9]{5,}")
+_LONGEST_SENTENCE = 500
 
 
 class DuckSql:
@@ -137,7 +144,7 @@ class DuckSql:
             with self._workers.run(folders, task) as results:
                 yield results
         except (duckdb.Error, StatementFailed) as error:
-            raise _told_to_caller(error, seconds, folders) from error
+            raise _told_to_caller(error, statement, seconds, folders) from error
 
     def _check(
         self, statement: str, names: Collection[TableName], home: str
@@ -198,7 +205,9 @@ class DuckReader:
         return self._cursor.execute(text, list(parameters)).to_arrow_reader(rows)
 
 
-def _told_to_caller(error: Exception, seconds: float, folders: Sequence[str]) -> PenstockError:
+def _told_to_caller(
+    error: Exception, statement: str, seconds: float, folders: Sequence[str]
+) -> PenstockError:
     """Answer a sentence for the person who wrote the statement, without addresses of files."""
     text = str(error)
     about_files = any(folder in text for folder in folders)
@@ -210,9 +219,29 @@ def _told_to_caller(error: Exception, seconds: float, folders: Sequence[str]) ->
         return BadSql("a statement reads tables only, no files")
     if text.startswith(_ABOUT_STATEMENT) and not about_files:
         # The advice behind it is about settings and extensions.
-        return BadSql(text.split("\n\nPossible solutions", 1)[0].strip())
-    log.error("the engine could not run a statement", error=text)
+        said = text.split("\n\nPossible solutions", 1)[0].strip()
+        return BadSql(said if text.startswith(_ABOUT_TEXT) else without_values(said, statement))
+    log.error("the engine could not run a statement", error=_loggable(text))
     return EngineUnavailable("the tables cannot be read now")
+
+
+def without_values(said: str, statement: str) -> str:
+    """Leave out of an engine's sentence what rows hold: errors are logged and passed around.
+
+    What the statement itself says stays.
+    """
+    about, line, excerpt = said.partition("\n\nLINE ")
+    about = about.partition("\n")[0]
+    quotes = [place for place, character in enumerate(about) if character in "'\""]
+    if quotes and about[quotes[0] + 1 : quotes[-1]] not in statement:
+        about = f"{about[: quotes[0] + 1]}…{about[quotes[-1] :]}"
+    about = _LONG_NUMBER.sub(lambda n: n[0] if n[0] in statement else "…", about)
+    return about[:_LONGEST_SENTENCE] + line + excerpt
+
+
+def _loggable(text: str) -> str:
+    """Errors of files tell which, others may tell what is in a row."""
+    return text if text.startswith(_ABOUT_FILES) else text.partition(":")[0]
 
 
 def _told_to_us(error: Exception, seconds: float | None) -> PenstockError:
@@ -222,7 +251,7 @@ def _told_to_us(error: Exception, seconds: float | None) -> PenstockError:
         return BadRequest(f"this takes longer than {seconds:g} s; ask for a shorter time")
     if text.startswith(OUT_OF_MEMORY):
         return BadRequest("this needs more memory than there is; ask for a shorter time")
-    log.error("the engine could not run our own statement", error=text)
+    log.error("the engine could not run our own statement", error=_loggable(text))
     return EngineUnavailable("the tables cannot be read now")
 
 

@@ -17,10 +17,12 @@ from penstock.errors import BadSql
 # catalog of the engine.
 _TABLE_FUNCTIONS = {"unnest", "range", "generate_series", "json_each", "json_tree"}
 
-# Those tell of the engine, or make it wait or write. The names with `pg_` look into its catalog.
+# Those tell of the engine, or make it wait or write; `error` would make an error of a payload. The
+# names with `pg_` look into its catalog.
 _REFUSED_FUNCTIONS = {
     "current_setting",
     "currval",
+    "error",
     "getvariable",
     "json_serialize_plan",
     "nextval",

@@ -44,11 +44,16 @@ class _EndedError(Exception):
 class Results:
     """The rows of a statement as they come. `truncated` is known once all have come."""
 
+    schema: pa.Schema
+
     def __init__(self, answers: IO[bytes]) -> None:
         self.truncated = False
         self.over = False
         self._answers = answers
-        self.schema = self._next()[0]
+
+    def begin(self) -> None:
+        """Wait for the first rows, or for what they look like; raise `StatementFailed`."""
+        self.schema, _ = self._next()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         """Answer the rows, some at a time; raise `StatementFailed`."""
@@ -166,6 +171,7 @@ class Workers:
                 one.wait()
             with one.killed_after(task.seconds + _GRACE_SECONDS):
                 results = one.ask(task)
+                results.begin()
                 yield results
         except _EndedError:
             if not one.ready:

@@ -326,6 +326,37 @@ def test_everything_but_one_select_or_explain_is_refused(house, statement: str) 
     assert sorted(house.folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT data.word::INT FROM secrets",
+        "SELECT CAST(decode(payload) AS INT) FROM secrets",
+        "SELECT json(data.word) FROM secrets",
+        "SELECT strptime(data.word, '%Y') FROM secrets",
+        "SELECT data.word::TIMESTAMP FROM secrets",
+        "SELECT error(data.word) FROM secrets",
+        "SELECT data.word::ENUM('a') FROM secrets",
+        "SELECT data.card::TINYINT FROM cards",
+        "SELECT list_reduce([data.card, 10000], lambda a, b: a * b) FROM cards",
+    ],
+)
+def test_an_error_does_not_tell_what_is_in_a_row(house, statement: str) -> None:
+    """Errors end in logs and tickets, which not everybody may read who may read events."""
+    if house.lake.view(CollectionId("others", "cards")) is None:
+        house.land(CollectionId("others", "cards"), '{"card": 4111111111111111}')
+
+    refusal = house.refused(statement, "others")
+
+    assert CANARY not in refusal
+    assert "4111111111111111" not in refusal
+
+
+def test_an_error_repeats_what_the_statement_says(house) -> None:
+    """Who wrote it has to find the place."""
+    assert "'no number'" in house.refused("SELECT 'no number'::INT")
+    assert "12345678" in house.refused("SELECT 12345678::TINYINT")
+
+
 def test_variables_of_the_program_are_no_tables(house) -> None:
     """The engine's Python package would take any table in a variable for one."""
     canary = pa.table({"word": [CANARY]})
@@ -480,6 +511,17 @@ def test_an_export_that_nobody_reads_to_its_end_does_not_go_on(house) -> None:
             assert next(batches).num_rows
     assert house.rows("SELECT 7") == [(7,)]
     assert len(_children()) <= 5, "four are kept"
+
+
+def test_a_statement_that_fails_does_not_cost_its_process(house) -> None:
+    """Starting one takes longer than most statements, and most statements fail at first."""
+    house.rows("SELECT 1")
+    before = _children()
+    house.refused("SELECT nothing FROM range(3)")
+    house.refused("SELECT ('x' || range)::INT FROM range(3)")
+
+    assert house.rows("SELECT 1") == [(1,)]
+    assert _children() == before
 
 
 def _children() -> list[str]:
