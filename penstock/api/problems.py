@@ -56,7 +56,8 @@ def _what_is_wrong(error: RequestValidationError) -> str:
         elif wrong["type"] == "json_invalid":
             lines.append("the body is not valid JSON")
         else:
-            lines.append(f"{place}: {wrong['msg']}" if place else str(wrong["msg"]))
+            said = str(wrong["msg"]).removeprefix("Value error, ")
+            lines.append(f"{place}: {said}" if place else said)
     return "; ".join(lines)
 
 

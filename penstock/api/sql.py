@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import chain
+from itertools import chain, islice
 from typing import Annotated
 
 import anyio
@@ -68,16 +68,16 @@ def _streamed(
 ) -> Response:
     """Answer all rows as they come.
 
-    The first ones are computed before anything is sent: until then errors can be told.
+    The first ones are computed and written before anything is sent: until then errors can be told.
     """
     with ExitStack() as opened:
         opened.enter_context(here.rooms.sql)
         schema, batches = opened.enter_context(
             here.sql.stream(statement, tables, seconds=here.sql_limits.seconds)
         )
-        first = next(batches, None)
-        rows = batches if first is None else chain([first], batches)
-        return _Streamed(encode(schema, rows), opened.pop_all(), media_type)
+        pieces = encode(schema, batches)
+        first = list(islice(pieces, 2))
+        return _Streamed(chain(first, pieces), opened.pop_all(), media_type)
 
 
 class _Streamed(StreamingResponse):

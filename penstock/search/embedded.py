@@ -454,7 +454,8 @@ def _drawn(counts: Mapping[int, int], step: Micros, asked: SearchRequest) -> His
         return Histogram((), step)
     first = min(counts) if asked.since is None else asked.since // step
     last = max(counts) if asked.until is None else (asked.until - 1) // step
-    bars = (Bar(bar * step, counts.get(bar, 0)) for bar in range(first, last + 1))
+    # The first step may begin before the first year there is.
+    bars = (Bar(max(bar * step, _LEAST), counts.get(bar, 0)) for bar in range(first, last + 1))
     return Histogram(tuple(bars), step)
 
 
@@ -473,6 +474,9 @@ def nice_step(span: Micros, bars: int) -> Micros:
     longest = _NICE_STEPS[-1]
     return longest * (span // longest // bars + 1)
 
+
+_LEAST: Micros = -62_135_596_800_000_000
+"""The beginning of the year 1."""
 
 _NICE_STEPS: tuple[Micros, ...] = tuple(
     seconds * 1_000_000

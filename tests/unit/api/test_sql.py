@@ -105,6 +105,16 @@ def test_an_answer_of_no_rows_has_its_columns(admin: Caller, engine: StandInSql)
         assert body in answer.content
 
 
+def test_a_first_row_that_cannot_be_written_is_told(admin: Caller, engine: StandInSql) -> None:
+    """An answer that breaks off at its first row says nothing about why."""
+    engine.rows = pa.table({"at": pa.array([1 << 62], pa.timestamp("us"))})
+    answer = admin("POST", "/api/v1/sql", {"statement": "select 1"}, headers={"Accept": CSV})
+
+    assert answer.status_code == 400
+    assert "cast it to VARCHAR" in answer.json()["detail"]
+    assert engine.open == 0
+
+
 def test_an_error_half_way_breaks_the_answer_off_and_gives_the_place_back(
     admin: Caller, here: Platform, engine: StandInSql, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -301,6 +301,14 @@ def test_bars_of_a_window_cover_the_window(home) -> None:
     assert [bar.count for bar in drawn.bars] == [0] * 6 + [1] + [0] * 5
 
 
+def test_bars_of_all_times_there_are_begin_in_the_first_year(home) -> None:
+    """A step that began before it could not be told."""
+    least = -62_135_596_800 * SECOND
+    request = SearchRequest(collection=FLIGHTS, since=least, until=253_402_300_799 * SECOND)
+
+    assert home.searcher.histogram(request, bars=1_000).bars[0].start == least
+
+
 def test_a_very_long_time_has_few_bars_all_the_same() -> None:
     """`since` may be the year 1970."""
     span = 56 * 365 * 86_400 * SECOND
