@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import msgspec
+
+from penstock.buffer import open_appender
+from penstock.envelope import CollectionId, Event, Micros
 
 _encode = msgspec.json.encode
 _AGENTS = ("Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101", "okhttp/4.12.0", "curl/8.5.0")
@@ -44,3 +49,42 @@ def _nested(number: int, chance: random.Random, *, misfit: bool) -> bytes:
             "trace": {"id": f"{chance.getrandbits(64):016x}", "sampled": True, "depth": 3},
         }
     )  # fmt: skip
+
+
+def append(
+    url: str,
+    collection: CollectionId,
+    payloads: Iterable[bytes],
+    *,
+    received_at: Callable[[int], Micros],
+    first: int = 0,
+) -> None:
+    """Put events into the embedded log; the one at place n has the id `event_id` of it."""
+    appender = open_appender(url)
+    try:
+        for batch in _batches(payloads, 1_000):
+            events = [
+                Event(
+                    id=event_id(place),
+                    received_at=received_at(place),
+                    payload=payload,
+                    source="http",
+                    content_type="application/json",
+                )
+                for place, payload in enumerate(batch, first)
+            ]
+            appender.append(collection, events).result(30)
+            first += len(batch)
+    finally:
+        appender.close()
+
+
+def event_id(place: int) -> str:
+    """Answer an id as long as those that the door gives."""
+    return f"{place:036d}"
+
+
+def _batches(payloads: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    left = iter(payloads)
+    while batch := list(islice(left, size)):
+        yield batch

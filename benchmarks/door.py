@@ -27,7 +27,7 @@ def results(folder: Path) -> Iterator[Result]:
     single, batch = payloads[0], b"\n".join(payloads)
     limits = {
         kind: {
-            size: _limit(kind, body, events)
+            size: _limit(kind, body, events, folder)
             for size, (body, events) in {"single": (single, 1), "batch": (batch, BATCH)}.items()
         }
         for kind in ("echo", "synced")
@@ -64,10 +64,12 @@ def results(folder: Path) -> Iterator[Result]:
             )
 
 
-def _limit(kind: str, body: bytes, events: int) -> Figure:
+def _limit(kind: str, body: bytes, events: int, folder: Path) -> Figure:
     port = processes.free_port()
     with (
-        processes.server(("-m", "benchmarks.limits", kind, str(port)), port) as pid,
+        processes.server(
+            ("-m", "benchmarks.limits", kind, str(port), str(folder)), port, folder / "limit.log"
+        ) as pid,
         pinned(processes.LOAD_CORES),
     ):
         prepared = request("/v1/events/bench", body, [("Content-Type", "application/json")])

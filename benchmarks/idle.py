@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.__main__ import HERE, machine
+from benchmarks.__main__ import HERE
 from benchmarks.processes import free_port
+from benchmarks.report import machine
 from penstock.cli.console import err
 from penstock.cli.up import running
 from penstock.settings import load_settings

@@ -1,15 +1,15 @@
 """Servers that do next to nothing: what the door could reach at best.
 
 `echo` answers; `synced` also writes the body to a file and waits for the disk.
-Run as `python -m benchmarks.limits echo|synced PORT`.
+Run as `python -m benchmarks.limits echo|synced PORT FOLDER`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -41,9 +41,9 @@ async def echo(_scope: Scope, receive: Receive, send: Send) -> None:
     await _answer(send)
 
 
-def synced(folder: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def synced(folder: Path) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Build an app that makes each body durable by itself."""
-    file = os.open(os.path.join(folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # noqa: PTH118
+    file = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:
         os.write(file, await _body(receive))
@@ -55,18 +55,16 @@ def synced(folder: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
 
 def main() -> None:
     """Serve until killed."""
-    kind, port = sys.argv[1], int(sys.argv[2])
-    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as folder:
-        app = echo if kind == "echo" else synced(folder)
-        uvicorn.run(
-            app,
-            port=port,
-            loop="uvloop",
-            http="httptools",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-        )
+    kind, port, folder = sys.argv[1:]
+    uvicorn.run(
+        echo if kind == "echo" else synced(Path(folder)),
+        port=int(port),
+        loop="uvloop",
+        http="httptools",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+    )
 
 
 if __name__ == "__main__":

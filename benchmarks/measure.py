@@ -1,4 +1,4 @@
-"""Rates, CPU and ratios.
+"""Rates, times, CPU and ratios.
 
 Every figure stands beside a limit that was measured in the same run, because machines differ and
 drift; the ratio is what can be compared.
@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psutil
+
+# So often is asked even what takes long.
+_LEAST = 3
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,74 @@ class Result:
         ):
             problems.append(f"{self.ratio:.0%} < {self.floor_ratio:.0%} of {self.limit_name}")
         return problems
+
+
+@dataclass(frozen=True)
+class Times:
+    """One question asked again and again: the seconds each time took, and the CPU of all."""
+
+    seconds: list[float]
+    cpu: float
+
+    @property
+    def median_ms(self) -> float:
+        """The time in the middle."""
+        return statistics.median(self.seconds) * 1000
+
+    @property
+    def p99_ms(self) -> float:
+        """The time that one in a hundred takes."""
+        return percentile(self.seconds, 0.99) * 1000
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU of one answer."""
+        return self.cpu / len(self.seconds) * 1000
+
+
+@dataclass(frozen=True)
+class Question:
+    """A line of the other table: a question about so many rows, beside the same put plainly."""
+
+    name: str
+    rows: int
+    times: Times
+    limit_name: str
+    limit: Times
+    note: str = ""
+
+    @property
+    def rows_per_second(self) -> float:
+        """How many rows a second the answer went over, or went around."""
+        return self.rows / self.times.median_ms * 1000
+
+    @property
+    def ratio(self) -> float:
+        """How fast the answer comes, as a share of the limit."""
+        return self.limit.median_ms / self.times.median_ms
+
+
+def asked_together(
+    ours: Callable[[], int], plain: Callable[[], int], *, seconds: float, most: int
+) -> tuple[Times, Times]:
+    """Ask in turns, so that a machine that changes its mind does so for both.
+
+    For so many seconds, but `most` times at most, and a few times at least. Each asks once before,
+    untimed. Raises `RuntimeError` if the two do not find the same number.
+    """
+    found = ours(), plain()
+    if found[0] != found[1]:
+        raise RuntimeError(f"the answers differ: {found[0]:,} and {found[1]:,}")
+    taken: tuple[list[float], list[float]] = ([], [])
+    cpu = [0.0, 0.0]
+    end = time.perf_counter() + seconds
+    while len(taken[0]) < (most if time.perf_counter() < end else _LEAST):
+        for which, ask in enumerate((ours, plain)):
+            wall, before = time.perf_counter(), time.process_time()
+            ask()
+            cpu[which] += time.process_time() - before
+            taken[which].append(time.perf_counter() - wall)
+    return Times(taken[0], cpu[0]), Times(taken[1], cpu[1])
 
 
 def cpu_of(pid: int) -> float:

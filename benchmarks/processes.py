@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
@@ -47,19 +48,26 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(argv: Sequence[str], port: int, env: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run a server on its core for the block; answer its process id once it listens."""
-    process = subprocess.Popen(
-        [sys.executable, *argv],
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.DEVNULL,
-        preexec_fn=_to_server_core,  # noqa: PLW1509 - no threads here
-    )
+def server(
+    argv: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a server on its core for the block; answer its process id once it listens.
+
+    What it prints goes to the file `log`.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *argv],
+            env={**os.environ, **(env or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_to_server_core,  # noqa: PLW1509 - one system call
+        )
     try:
         deadline = time.monotonic() + _READY_SECONDS
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{argv} did not start")
+                raise RuntimeError(f"{argv} did not start:\n{log.read_text(errors='replace')}")
             time.sleep(0.05)
         yield process.pid
     finally:
@@ -68,9 +76,12 @@ def server(argv: Sequence[str], port: int, env: Mapping[str, str] | None = None)
 
 
 @contextmanager
-def door(home: Path) -> Iterator[Door]:
-    """Run a door on a fresh home with one collection, ``bench``, and a token for it."""
-    settings = load_settings(home, {}, http_port=free_port(), grpc_port=free_port())
+def door(home: Path, **given: Any) -> Iterator[Door]:
+    """Run a door on a fresh home with one collection, ``bench``, and a token for it.
+
+    `given` are settings for who works on the home beside the door.
+    """
+    settings = load_settings(home, {}, http_port=free_port(), grpc_port=free_port(), **given)
     home.mkdir(parents=True)
     store = open_store(settings.metadata)
     store.create_collection(CollectionRecord(id=COLLECTION, created_at=machine_clock()))
@@ -90,7 +101,7 @@ def door(home: Path) -> Iterator[Door]:
         "PENSTOCK_GRPC_PORT": str(settings.grpc_port),
     }
     argv = ("-m", "penstock", "serve", "door", "--home", str(home))
-    with server(argv, settings.http_port, env) as pid:
+    with server(argv, settings.http_port, home / "door.log", env) as pid:
         yield Door(pid, settings.http_port, settings.grpc_port, token, settings)
 
 

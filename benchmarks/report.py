@@ -1,0 +1,139 @@
+"""What was measured, written for the terminal, as JSON, and as a page of the documentation."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+import psutil
+
+from benchmarks.measure import Question, Result, Times
+
+Measured = Result | Question
+
+
+def machine() -> str:
+    """Say what this was measured on."""
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def line(measured: Measured) -> str:
+    """Write a result for the terminal."""
+    if isinstance(measured, Question):
+        times = measured.times
+        return (
+            f"{measured.name:<44} p50 {times.median_ms:>8,.1f} ms  p99 {times.p99_ms:>8,.1f} ms "
+            f"{measured.rows_per_second:>13,.0f} rows/s  "
+            f"{measured.ratio:6.0%} of {measured.limit_name}"
+        )
+    figure = measured.figure
+    ratio = f"{measured.ratio:6.0%} of {measured.limit_name}" if measured.ratio is not None else ""
+    detail = ", ".join(f"{name} {value:,.1f}" for name, value in measured.detail.items())
+    return (
+        f"{measured.name:<44} {figure.per_second:>11,.0f}/s {figure.per_core:>11,.0f}/core-s "
+        f"{figure.cpu_per_million:>8.1f} CPU-s/M  {ratio} {detail}"
+    )
+
+
+def document(measured: Sequence[Measured]) -> dict[str, object]:
+    """Write the results as JSON."""
+    return {
+        "machine": machine(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "results": [
+            {
+                **asdict(result),
+                "ratio": result.ratio,
+                "per_second": result.figure.per_second,
+                "per_core": result.figure.per_core,
+                "cpu_per_million": result.figure.cpu_per_million,
+                "short": result.short,
+            }
+            for result in measured
+            if isinstance(result, Result)
+        ],
+        "questions": [
+            {
+                "name": question.name,
+                "rows": question.rows,
+                "rows_per_second": question.rows_per_second,
+                **_as_dict(question.times),
+                "limit_name": question.limit_name,
+                "limit": _as_dict(question.limit),
+                "ratio": question.ratio,
+                "note": question.note,
+            }
+            for question in measured
+            if isinstance(question, Question)
+        ],
+    }
+
+
+def _as_dict(times: Times) -> dict[str, float]:
+    return {
+        "asked": len(times.seconds),
+        "p50_ms": times.median_ms,
+        "p99_ms": times.p99_ms,
+        "cpu_ms": times.cpu_ms,
+    }
+
+
+def page(measured: Sequence[Measured]) -> str:
+    """Write the results as a page of the documentation."""
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "Written by `make bench`; the limits beside the figures were measured in the same run.",
+            f"Machine: {machine()}.",
+            "",
+            "## Collect, land, replay",
+            "",
+            "Servers run on the first core, the load on the second; CPU is that of what is named.",
+            "",
+            *_results(result for result in measured if isinstance(result, Result)),
+            "",
+            "## SQL and search",
+            "",
+            "Each question is asked again and again, in turns with a plain statement of DuckDB.",
+            "Rows a second: the rows of the table by the time in the middle.",
+            "",
+            *_questions(question for question in measured if isinstance(question, Question)),
+            "",
+        ]
+    )
+
+
+def _results(results: Iterator[Result]) -> Iterator[str]:
+    yield "| what | events/s | events per core-second | CPU-s per million | share of the limit | |"
+    yield "|---|---:|---:|---:|---|---|"
+    for result in results:
+        figure = result.figure
+        ratio = f"{result.ratio:.0%} of {result.limit_name}" if result.ratio is not None else ""
+        notes = [f"{name} {value:,.1f}" for name, value in result.detail.items()]
+        notes += [result.note] if result.note else []
+        notes += [f"**falls short**: {reason}" for reason in result.short]
+        yield (
+            f"| {result.name} | {figure.per_second:,.0f} | {figure.per_core:,.0f} | "
+            f"{figure.cpu_per_million:,.1f} | {ratio} | {'; '.join(notes)} |"
+        )
+
+
+def _questions(questions: Iterator[Question]) -> Iterator[str]:
+    yield "| question | p50 ms | p99 ms | CPU ms | rows/s | share of the limit | |"
+    yield "|---|---:|---:|---:|---:|---|---|"
+    for question in questions:
+        times, limit = question.times, question.limit
+        yield (
+            f"| {question.name} | {times.median_ms:,.1f} | {times.p99_ms:,.1f} | "
+            f"{times.cpu_ms:,.0f} | {question.rows_per_second:,.0f} | "
+            f"{question.ratio:.0%} of {question.limit_name}, {limit.median_ms:,.1f} ms | "
+            f"{question.note} |"
+        )
