@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask …]`: measure and print a table.
+"""`python -m benchmarks [door|landing|ask|replay …]`: measure and print a table.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only.
@@ -26,12 +26,13 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, landing
+    from benchmarks import ask, door, landing, replay
 
     return {
         "door": door.results,
         "landing": landing.results,
         "ask": ask.results,
+        "replay": replay.results,
     }
 
 
