@@ -16,16 +16,18 @@ Of the original headers everything is sent again except
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Literal, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from aiohttp.connector import Connection
-from multidict import CIMultiDict
+from aiohttp.http import RawResponseMessage
 from yarl import URL
 
 from penstock.envelope import Clock, CollectionId, Micros
@@ -69,8 +71,7 @@ ADDED = (
 # What a destination may not set: the first four frame the message, the others are the replay's.
 _NOT_SETTABLE = frozenset({"connection", "content-length", "host", "transfer-encoding", *ADDED})
 
-# aiohttp would add it to what is posted without one.
-_NOTHING_ADDED = CIMultiDict[None]({"Content-Type": None})
+_CONNECT = aiohttp.ClientTimeout(connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
 
 _RETRIED_STATUS = frozenset({408, 425, 429})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -109,12 +110,11 @@ class HttpTarget:
         self._own_type = any(name.lower() == "content-type" for name, _ in own_headers)
         self._replay_id = replay_id
         self._collection = str(collection)
-        self._timeout = aiohttp.ClientTimeout(
-            total=timeout, connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS
-        )
-        self._session: aiohttp.ClientSession | None = None
+        self._seconds = timeout
+        self._seen: set[object] = set()
+        self._wire: _Wire | None = None
 
-    def headers(self, message: Message) -> CIMultiDict[str]:
+    def headers(self, message: Message) -> list[tuple[str, str]]:
         """Answer the headers of one attempt, without those that frame the body."""
         event = message.event
         pairs = self._forwarding.of(event.headers) if event.headers else []
@@ -131,50 +131,115 @@ class HttpTarget:
             if _sendable(event.id):
                 pairs.append(("penstock-event-id", event.id))
         pairs += self._own
-        return CIMultiDict(pairs)
+        return pairs
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Post each message; answer what became of it."""
         return [await self._post(message) for message in messages]
 
     async def _post(self, message: Message) -> Outcome:
-        session = self._session or self._open()
+        wire = self._wire or self._open()
+        outcome: Outcome | None = None
         try:
-            answer = await session.post(
-                self._url,
-                data=message.event.payload,
-                headers=self.headers(message),
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError, AddressRefused, ValueError) as error:
-            return outcome_of_error(error)
-        try:
-            outcome = outcome_of_status(answer.status, answer.headers, now=self._clock())
-            await _read_away(answer)
-        finally:
-            answer.release()
+            async with asyncio.timeout(self._seconds):
+                connection = await wire.connect()
+                try:
+                    self._check(connection)
+                    answer, body = await wire.exchange(
+                        connection, self.headers(message), message.event.payload
+                    )
+                    outcome = outcome_of_status(answer.code, answer.headers, now=self._clock())
+                    await _read_away(body)
+                except BaseException:
+                    # Its answer may still come, and is not that of the next request.
+                    connection.close()
+                    raise
+                wire.let_go(connection)
+        except (
+            aiohttp.ClientError,
+            aiohttp.http.HttpProcessingError,
+            OSError,
+            AddressRefused,
+            ValueError,
+        ) as error:
+            # Once there is a status it has decided.
+            outcome = outcome or outcome_of_error(error)
         return outcome
 
-    def _open(self) -> aiohttp.ClientSession:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+    def _check(self, connection: Connection) -> None:
+        """Look at the other end before a byte is written; raise `AddressRefused`."""
+        peer = connection.transport.get_extra_info("peername") if connection.transport else None
+        if peer not in self._seen:
+            self._guard.check_peer(peer)
+            self._seen.add(peer)
+
+    def _open(self) -> _Wire:
+        self._wire = _Wire(
+            self._url,
+            aiohttp.TCPConnector(
                 limit=0,  # the sender bounds what is in flight
                 resolver=cast("AbstractResolver", GuardedResolver(self._guard, self._lookup)),
                 socket_factory=self._guard.open_socket,
             ),
-            request_class=_checked_request(self._guard),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            auto_decompress=False,
-            trust_env=False,
         )
-        return self._session
+        return self._wire
 
     async def close(self) -> None:
         """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._wire is not None:
+            await self._wire.close()
+            self._wire = None
+
+
+class _Wire:
+    """Requests and answers on the connections of one URL.
+
+    Connections, TLS and the reading of answers are aiohttp's. Its session and request are left
+    out: what they do for any request anew (URL, cookies, redirects, a task for the body) took more
+    than half of the time of a replay, and here it is decided already.
+    """
+
+    def __init__(self, url: URL, connector: aiohttp.TCPConnector) -> None:
+        self._connector = connector
+        # Says where to connect to, and is not sent.
+        self._where = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
+        self._start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {self._where.headers['Host']}\r\n"
+
+    async def connect(self) -> Connection:
+        """Answer a connection that is free, or a new one."""
+        try:
+            return await self._connector.connect(self._where, [], _CONNECT)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError from error
+
+    async def exchange(
+        self, connection: Connection, headers: Iterable[tuple[str, str]], body: bytes
+    ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        """Send one request; answer what came back, its body still to be read."""
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None:
+            raise aiohttp.ServerDisconnectedError
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        lines = "".join([f"{name}: {text}\r\n" for name, text in headers])
+        head = f"{self._start}{lines}Content-Length: {len(body)}\r\n\r\n"
+        transport.writelines((head.encode(), body))
+        while True:
+            answer, rest = await protocol.read()
+            if answer.code // 100 != 1 or answer.code == HTTPStatus.SWITCHING_PROTOCOLS:
+                return answer, rest
+
+    def let_go(self, connection: Connection) -> None:
+        """Keep the connection for the next request if both sides are through with this one."""
+        transport = connection.transport
+        if transport is None or transport.get_write_buffer_size():
+            connection.close()
+        else:
+            # It is closed, too, if it broke or has an answer that was not read to its end.
+            connection.release()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._connector.close()
 
 
 def agreed_url(guard: Guard, url: str) -> URL:
@@ -297,7 +362,7 @@ def outcome_of_error(error: Exception) -> Outcome:
             return Retry("TLS failed")
         case aiohttp.ClientConnectorError():
             return Retry("no connection")
-        case aiohttp.ClientResponseError():
+        case aiohttp.http.HttpProcessingError():
             return Retry("the answer is not HTTP")
         case ValueError():
             return Failed("HTTP cannot carry this event's headers")
@@ -305,37 +370,11 @@ def outcome_of_error(error: Exception) -> Outcome:
             return Retry("the connection broke")
 
 
-async def _read_away(answer: aiohttp.ClientResponse) -> None:
+async def _read_away(body: aiohttp.StreamReader) -> None:
     """Read what is left of an answer, so that its connection can be used again; keep nothing.
 
-    The status has decided already: an answer that is too long, too slow or breaks off costs its
-    connection and nothing else.
+    An answer that is too long is not read to its end.
     """
     left = MOST_ANSWER_BYTES
-    try:
-        while not answer.content.at_eof():
-            left -= len(await answer.content.readany())
-            if left < 0:
-                answer.close()
-                return
-    except (aiohttp.ClientError, OSError):
-        answer.close()
-
-
-def _checked_request(guard: Guard) -> type[aiohttp.ClientRequest]:
-    """Answer a request class that looks at the other end before it writes a byte."""
-    seen: set[object] = set()
-
-    class CheckedRequest(aiohttp.ClientRequest):
-        def update_auto_headers(self, _: Iterable[str] | None) -> None:
-            """Add nothing. Saying so for each request by names costs it a tenth of its time."""
-            self._skip_auto_headers = _NOTHING_ADDED
-
-        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-            peer = conn.transport.get_extra_info("peername") if conn.transport else None
-            if peer not in seen:
-                guard.check_peer(peer)
-                seen.add(peer)
-            return await super().send(conn)
-
-    return CheckedRequest
+    while left >= 0 and not body.at_eof():
+        left -= len(await body.readany())

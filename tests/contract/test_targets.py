@@ -324,6 +324,48 @@ def test_an_answer_longer_than_64_kb_costs_its_connection() -> None:
     assert receiver.connections == 3
 
 
+def test_an_answer_that_comes_too_late_is_not_that_of_the_next_event() -> None:
+    """What was delivered would be told of an event that was not."""
+
+    def answer(request: Request) -> Reply:
+        return Reply(how="hang") if request.body == b"slow" else Reply(204)
+
+    with receiving(answer) as receiver:
+        outcomes = sent(http(receiver, timeout=0.3), event(b"slow"), event(b"{}"))
+
+    assert outcomes == [Retry("no answer in time"), Delivered(204)]
+    assert receiver.connections == 2
+
+
+def test_an_answer_before_the_event_is_written_costs_its_connection() -> None:
+    """The rest of that event would stand before the next one, and be read as its beginning."""
+    connections = []
+
+    class Refusing(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            connections.append(transport)
+
+        def data_received(self, _: bytes) -> None:
+            connections[-1].pause_reading()
+            connections[-1].write(b"HTTP/1.1 413 X\r\nContent-Length: 0\r\n\r\n")
+
+    async def main() -> list[Outcome]:
+        server = await asyncio.get_running_loop().create_server(Refusing, "127.0.0.1", 0)
+        receiver = Receiver(server.sockets[0].getsockname()[1])
+        target = http(receiver, timeout=5.0)
+        large = Message(event(b"x" * (16 << 20)), Position(0, 0), 1)
+        try:
+            return [*await target.send([large]), *await target.send([large])]
+        finally:
+            await target.close()
+            server.close()
+            for transport in connections:
+                transport.abort()
+
+    assert [outcome.status for outcome in asyncio.run(main())] == [413, 413]
+    assert len(connections) == 2
+
+
 def test_no_cookie_is_kept() -> None:
     """A destination must not tie events together, nor one team's to another's."""
     with receiving(lambda _: Reply(200, (("Set-Cookie", "a=b"),))) as receiver:
