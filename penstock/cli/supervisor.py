@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import structlog
 
 from penstock.errors import BadSetting, EngineUnavailable
 
-log = structlog.get_logger()
+Tell = Callable[[str, str], None]
+"""Hears what became of a program: one word (ready, died, again, killed), and which and how."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -98,33 +98,45 @@ class Supervisor:
     """
 
     def __init__(
-        self, programs: Sequence[Program], *, host: str, logs: Path, env: Mapping[str, str]
+        self,
+        programs: Sequence[Program],
+        *,
+        host: str,
+        logs: Path,
+        env: Mapping[str, str],
+        tell: Tell,
     ) -> None:
         self._programs = programs
         self._host = host
         self._logs = logs
         self._env = dict(env)
+        self._tell = tell
         self._children: dict[str, _Child] = {}
         self._stopping = threading.Event()
 
-    def start(self, told: Callable[[str, float], None]) -> None:
-        """Start every program in order and wait until each is ready.
+    def start(self) -> None:
+        """Start every program, each after the one it comes after, and wait until all are ready.
 
-        `told` hears each program's name and the seconds it took. Raises `EngineUnavailable` with
-        the end of its log when one dies or is not ready in time; nothing is left running then.
+        Raises `EngineUnavailable` with the end of its log when one dies or is not ready in time;
+        nothing is left running then.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        ready: set[str] = set()
         try:
-            begun = time.monotonic()
-            waiting = {program.name: program for program in self._programs}
-            for program in self._programs:
-                if program.after is not None and program.after in waiting:
-                    self._wait_ready(waiting.pop(program.after))
-                    told(program.after, time.monotonic() - begun)
-                self._children[program.name] = self._launch(program)
-            for program in waiting.values():
-                self._wait_ready(program)
-                told(program.name, time.monotonic() - begun)
+            while len(ready) < len(self._programs):
+                for program in self._programs:
+                    if program.name in ready:
+                        continue
+                    if program.name not in self._children:
+                        if program.after is None or program.after in ready:
+                            self._children[program.name] = self._launch(program)
+                    elif self._is_ready(program):
+                        ready.add(program.name)
+                        took = time.monotonic() - begun
+                        self._tell("ready", f"{program.name} ({took:.1f} s)")
+                if self._stopping.wait(0.05):
+                    raise KeyboardInterrupt
         except BaseException:
             self.stop()
             raise
@@ -154,14 +166,14 @@ class Supervisor:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("program did not end in time", program=child.program.name)
+                self._tell("killed", f"{child.program.name}: it did not end in {patience:.0f} s")
         for child in self._children.values():
             _signal_session(child.process.pid, signal.SIGKILL)
             child.process.wait()
         self._children.clear()
 
     def _launch(self, program: Program) -> _Child:
-        with (self._logs / f"{program.name}.log").open("ab") as output:
+        with self._log_of(program).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 program.argv,
                 stdin=subprocess.DEVNULL,
@@ -173,22 +185,20 @@ class Supervisor:
             )
         return _Child(program, process, time.monotonic())
 
-    def _wait_ready(self, program: Program) -> None:
+    def _is_ready(self, program: Program) -> bool:
         child = self._children[program.name]
-        deadline = time.monotonic() + program.patience
-        while program.port is not None and not listening(self._host, program.port):
-            if child.process.poll() is not None:
-                raise EngineUnavailable(
-                    f"{program.name} ended with code {child.process.returncode}:\n"
-                    f"{self._tail(program)}"
-                )
-            if time.monotonic() > deadline:
-                raise EngineUnavailable(
-                    f"{program.name} was not ready after {program.patience:.0f} s:\n"
-                    f"{self._tail(program)}"
-                )
-            if self._stopping.wait(0.05):
-                raise KeyboardInterrupt
+        if child.process.poll() is not None:
+            raise EngineUnavailable(
+                f"{program.name} ended with code {child.process.returncode}:\n{self._tail(program)}"
+            )
+        if program.port is None or listening(self._host, program.port):
+            return True
+        if time.monotonic() - child.started > program.patience:
+            raise EngineUnavailable(
+                f"{program.name} was not ready after {program.patience:.0f} s:\n"
+                f"{self._tail(program)}"
+            )
+        return False
 
     def _revive(self, child: _Child) -> None:
         now = time.monotonic()
@@ -198,20 +208,27 @@ class Supervisor:
             child.again_at = now + back_off(child.deaths)
             # What it started must not linger beside what its successor starts.
             _signal_session(child.process.pid, signal.SIGTERM)
-            log.warning(
-                "program died",
-                program=child.program.name,
-                code=child.process.returncode,
-                again_in=back_off(child.deaths),
+            self._tell(
+                "died",
+                f"{child.program.name}, {_how(child.process.returncode)}; again in "
+                f"{back_off(child.deaths):.0f} s, see {self._log_of(child.program)}",
             )
         elif now >= child.again_at:
             fresh = self._launch(child.program)
             fresh.deaths = child.deaths
             self._children[child.program.name] = fresh
+            self._tell("again", f"{child.program.name} (pid {fresh.process.pid})")
+
+    def _log_of(self, program: Program) -> Path:
+        return self._logs / f"{program.name}.log"
 
     def _tail(self, program: Program, lines: int = 15) -> str:
-        text = (self._logs / f"{program.name}.log").read_text(errors="replace")
+        text = self._log_of(program).read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"code {code}"
 
 
 def _end_with_parent() -> None:

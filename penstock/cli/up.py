@@ -10,12 +10,14 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from penstock.cli.console import err, print_json
 from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, remove_running, write_running
@@ -83,6 +85,7 @@ def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, 
             host=settings.host,
             logs=settings.home / "logs",
             env=environment(settings, dict(os.environ)),
+            tell=partial(_show, console),
         )
         what = Running(
             supervisor=os.getpid(),
@@ -96,9 +99,7 @@ def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, 
         try:
             write_running(settings.home, what)
             with console.status("starting …"):
-                supervisor.start(
-                    lambda name, took: console.print(f"  [green]ready[/] {name} ({took:.1f} s)")
-                )
+                supervisor.start()
             yield supervisor, what
         finally:
             supervisor.stop()
@@ -132,6 +133,9 @@ def programs(settings: Settings, *, code_port: int) -> list[Program]:
                 *("--dagster-log-level", "warning"),
             ),
             settings.dagster_port,
+            # All three open Dagster's database and make it when there is none. Two at a time get
+            # in each other's way: one dies, or the database has two versions and stays broken.
+            after="code-server",
         ),
         Program(
             "dagster-daemon",
@@ -139,7 +143,6 @@ def programs(settings: Settings, *, code_port: int) -> list[Program]:
                 *(python, "-m", "dagster._daemon", "run", "--workspace", workspace),
                 *("--log-level", "warning"),
             ),
-            # Both make Dagster's database when there is none, and get in each other's way.
             after="dagster-webserver",
         ),
     ]
@@ -194,6 +197,11 @@ def describe(what: Running, console: Console) -> None:
         markup=False,
     )
     console.print("\n  Ctrl-C stops everything.\n")
+
+
+def _show(console: Console, word: str, what: str) -> None:
+    colour = {"ready": "green", "again": "green"}.get(word, "red")
+    console.print(Text(f"  {word} ", style=colour).append(what, style="default"))
 
 
 def _prepare(settings: Settings) -> str:

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,10 +45,25 @@ def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+Told = list[tuple[str, str]]
+
+
+def of(programs: Sequence[Program], logs: Path, told: Told) -> Supervisor:
+    return Supervisor(
+        programs,
+        host="127.0.0.1",
+        logs=logs,
+        env=dict(os.environ),
+        tell=lambda word, what: told.append((word, what)),
+    )
+
+
 @contextmanager
-def supervised(tmp_path: Path, *programs: Program) -> Iterator[Supervisor]:
-    supervisor = Supervisor(programs, host="127.0.0.1", logs=tmp_path, env=dict(os.environ))
-    supervisor.start(lambda _name, _seconds: None)
+def supervised(
+    tmp_path: Path, *programs: Program, told: Told | None = None
+) -> Iterator[Supervisor]:
+    supervisor = of(programs, tmp_path, [] if told is None else told)
+    supervisor.start()
     watching = threading.Thread(target=supervisor.watch)
     watching.start()
     try:
@@ -64,10 +79,37 @@ def test_a_program_that_was_killed_is_started_again(tmp_path: Path) -> None:
     port = free_port()
     program = Program("echo", (sys.executable, "-c", LISTEN, str(port)), port)
 
-    with supervised(tmp_path, program) as supervisor:
+    told: Told = []
+
+    with supervised(tmp_path, program, told=told) as supervisor:
         first = supervisor.pids()["echo"]
         os.kill(first, signal.SIGKILL)
-        eventually(lambda: supervisor.pids().get("echo") != first)
+        eventually(lambda: [word for word, _ in told] == ["ready", "died", "again"])
+
+        assert supervisor.pids()["echo"] != first
+    died = told[1][1]
+    assert died.startswith("echo, killed by SIGKILL; again in 1 s")
+    assert str(tmp_path / "echo.log") in died
+
+
+def test_a_program_starts_when_the_one_before_it_is_ready(tmp_path: Path) -> None:
+    """Programs that make the same database must not do so at the same time."""
+    note, port = tmp_path / "reached", free_port()
+    reach = (
+        "import socket, sys, time; socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
+        "open(sys.argv[2], 'w'); time.sleep(600)"
+    )
+    second = Program("second", (sys.executable, "-c", reach, str(port), str(note)), after="first")
+    first = Program("first", (sys.executable, "-c", LISTEN, str(port)), port)
+    told: Told = []
+
+    with supervised(tmp_path, second, first, told=told):
+        eventually(note.exists)
+
+    assert [(word, what.split()[0]) for word, what in told] == [
+        ("ready", "first"),
+        ("ready", "second"),
+    ]
 
 
 def test_stopping_ends_what_the_programs_started(tmp_path: Path) -> None:
@@ -86,10 +128,10 @@ def test_stopping_ends_what_the_programs_started(tmp_path: Path) -> None:
 def test_a_program_that_dies_at_start_is_shown_with_its_last_words(tmp_path: Path) -> None:
     """A bare time-out would send people to look for log files."""
     program = Program("broken", (sys.executable, "-c", "raise SystemExit('no luck')"), free_port())
-    supervisor = Supervisor([program], host="127.0.0.1", logs=tmp_path, env=dict(os.environ))
+    supervisor = of([program], tmp_path, [])
 
     with pytest.raises(EngineUnavailable, match="no luck"):
-        supervisor.start(lambda _name, _seconds: None)
+        supervisor.start()
 
     assert supervisor.pids() == {}
 
