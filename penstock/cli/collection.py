@@ -6,17 +6,19 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.console import JsonFlag, out, print_json, table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.cli.complete import collections
+from penstock.cli.console import JsonFlag, err, out, print_json, safe, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
 
-Name = Annotated[str, typer.Argument(help="The collection's name.")]
+NewName = Annotated[str, typer.Argument(help="The collection's name.")]
+Name = Annotated[str, typer.Argument(help="The collection's name.", autocompletion=collections)]
 
 
 @app.command()
 def create(
-    name: Name,
+    name: NewName,
     contract: Annotated[
         str, typer.Option(help="New fields become columns (evolve) or misfits (freeze).")
     ] = "evolve",
@@ -38,6 +40,7 @@ def create(
         return
     out().print(f"created [bold]{made.name}[/]; this token sends events to it, keep it:")
     out().print(f"\n  {made.token}\n", markup=False)
+    err().print(f"[dim]send to it: {command(home, f'send {made.name} FILE')}[/]")
 
 
 @app.command("list")
@@ -72,7 +75,7 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
         print_json({"collection": record, "status": status})
         return
     console = out()
-    console.print(f"[bold]{record.name}[/]  {record.notes}")
+    console.print(f"[bold]{record.name}[/]  {safe(record.notes)}")
     console.print(
         f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}"
         + (", takes replays of itself" if record.allow_loops else "")
@@ -99,11 +102,15 @@ def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fals
         print_json(found)
         return
     console = out()
+    if not found.columns:
+        err().print("no columns yet: they are discovered when the first events land")
+        return
     console.print(table("", ["column", "type"], [(one.path, one.type) for one in found.columns]))
     for version in found.versions:
         console.print(f"\nversion {version.version}, {version.at:%Y-%m-%d %H:%M:%SZ}")
         for change in version.changes:
-            console.print(f"  {change.what} {change.path} {change.type} ({change.event_id})")
+            brought = f" (first in {change.event_id})" if change.event_id else ""
+            console.print(f"  {safe(f'{change.what} {change.path} {change.type}{brought}')}")
 
 
 @app.command()

@@ -1,7 +1,12 @@
-"""What every command prints: tables for people, one JSON value for programs, errors for both."""
+"""What every command prints: tables for people, one JSON value for programs, errors for both.
+
+Names, queries and payloads come from anybody: `plain` makes them harmless for a terminal, and none
+is ever read as markup.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -11,19 +16,39 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from penstock import problem
 from penstock.envelope import Micros
-from penstock.errors import BadName, BadQuery, BadRequest, BadSetting, PenstockError
+from penstock.errors import (
+    AddressRefused,
+    BadName,
+    BadQuery,
+    BadRequest,
+    BadSetting,
+    PenstockError,
+    Unauthorized,
+)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
+_HINTS: dict[type[PenstockError], str] = {
+    AddressRefused: 'the operator may allow it: allow_networks = ["10.0.0.0/8"] and allow_ports = '
+    "[7000] in penstock.toml of the home, or PENSTOCK_ALLOW_NETWORKS and PENSTOCK_ALLOW_PORTS "
+    "where 'penstock up' is started",
+    Unauthorized: "PENSTOCK_TOKEN, if it is set, wins over the token of the home; "
+    "'penstock token create' makes another",
+}
 
-# Where nobody looks at a terminal, nothing has to be cut to its width.
-_FILE_WIDTH = 200
+# Wide enough for every row: a program that reads a table wants a line a row.
+_FILE_WIDTH = 1 << 20
+
+# Controls, and what turns the direction of text around: a payload must not steer the terminal.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def out() -> Console:
@@ -47,11 +72,17 @@ def print_json(value: Any) -> None:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Build a table; a column whose name ends in ``#`` is a number, aligned right."""
     grid = Table(title=title or None, title_justify="left", box=None, header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns):
         number = column.endswith("#")
-        grid.add_column(column.removesuffix("#"), justify="right" if number else "left")
+        grid.add_column(
+            Text(plain(column.removesuffix("#"))),
+            justify="right" if number else "left",
+            # What is copied to the next command stays in one piece.
+            no_wrap=number or place == 0,
+            overflow="fold",
+        )
     for row in rows:
-        grid.add_row(*(text(cell) for cell in row))
+        grid.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
     return grid
 
 
@@ -63,7 +94,23 @@ def text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return str(value)
+    return plain(str(value))
+
+
+def plain(value: str) -> str:
+    r"""Write text on one line, with controls as ``\n`` and ``\x1b``."""
+    return _UNSAFE.sub(lambda found: repr(found[0])[1:-1], value)
+
+
+def safe(value: object) -> str:
+    """Answer `plain` text for between markup."""
+    return escape(plain(str(value)))
+
+
+def cut(value: str, most: int) -> str:
+    """Answer at most so many characters, and how many more there are."""
+    rest = len(value) - most
+    return value if rest <= 0 else f"{value[:most]} … {rest:,} more characters"
 
 
 def moment(time: Micros | None) -> str:
@@ -85,15 +132,28 @@ def size(count: int) -> str:
 
 def report(error: Exception, *, as_json: bool) -> int:
     """Tell about an error on stderr and answer the exit code."""
+    if isinstance(error, OSError) and error.strerror:
+        what = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        error = PenstockError(what)
     if as_json:
         sys.stderr.buffer.write(problem.problem(error).body() + b"\n")
-    elif isinstance(error, BadQuery):
-        err().print(f"[bold red]error:[/] {error}", soft_wrap=True)
-        err().print(error.pointer(), markup=False)
+        sys.stderr.flush()
     elif isinstance(error, PenstockError):
-        console = err()
-        console.print("[bold red]error:[/] ", end="")
-        console.print(str(error), markup=False)
+        _explain(error, err())
     else:
         traceback.print_exception(error)
+        err().print("this is a mistake in Penstock; please report it with the lines above")
     return WRONG_USE if isinstance(error, BadName | BadQuery | BadRequest | BadSetting) else FAILED
+
+
+def _explain(error: PenstockError, console: Console) -> None:
+    # The lines of a SQL error point at a character: they stay lines.
+    lines = [plain(line) for line in str(error).splitlines()]
+    console.print(
+        Text("error: ", style="bold red").append("\n".join(lines), style="not bold default")
+    )
+    if isinstance(error, BadQuery):
+        console.print(Text("\n".join(plain(line) for line in error.pointer().splitlines())))
+    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
+    for line in (*hints, *getattr(error, "__notes__", ())):
+        console.print(Text(f"  {plain(line)}", style="dim"))

@@ -6,18 +6,20 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.console import DONE, FAILED, JsonFlag, out, print_json, table
+from penstock.cli.complete import destinations
+from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 from penstock.errors import BadRequest
 
 app = typer.Typer(no_args_is_help=True, help="Name, try and list the places replays go to.")
 
-Name = Annotated[str, typer.Argument(help="The destination's name.")]
+NewName = Annotated[str, typer.Argument(help="The destination's name.")]
+Name = Annotated[str, typer.Argument(help="The destination's name.", autocompletion=destinations)]
 
 
 @app.command()
 def create(
-    name: Name,
+    name: NewName,
     url: Annotated[str, typer.Argument(help="Where events are sent by HTTP POST.")],
     header: Annotated[
         list[str] | None,
@@ -30,7 +32,7 @@ def create(
     with connect(home) as client:
         headers = [parse_header(one) for one in header or []]
         made = client.create_destination(name, url, headers=headers)
-    print_json(made) if as_json else out().print(f"created {made.name} → {made.url}")
+    print_json(made) if as_json else out().print(f"created {safe(f'{made.name} → {made.url}')}")
 
 
 @app.command("list")
@@ -57,16 +59,16 @@ def try_(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
     elif tried.delivered:
         out().print(f"{name} answered {tried.status} in {tried.seconds * 1000:.0f} ms")
     else:
-        out().print(f"[red]not delivered[/]: {tried.reason}")
+        err().print(f"[red]not delivered[/]: {safe(tried.reason)}")
     raise typer.Exit(DONE if tried.delivered else FAILED)
 
 
 @app.command()
-def delete(name: Name, home: HomeOption = DEFAULT_HOME) -> None:
+def delete(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
     """Forget a destination."""
     with connect(home) as client:
         client.delete_destination(name)
-    out().print(f"deleted {name}")
+    print_json({"deleted": name}) if as_json else out().print(f"deleted {name}")
 
 
 def parse_header(text: str) -> tuple[str, str]:

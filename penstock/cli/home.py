@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import psutil
 import typer
 
-from penstock.errors import BadSetting, EngineUnavailable
+from penstock.errors import BadSetting, EngineUnavailable, NotFound, PenstockError
 
 if TYPE_CHECKING:
     from penstock.client import Client
 
+_VARIABLE = "PENSTOCK_HOME"
+
 HomeOption = Annotated[
     Path,
     typer.Option(
-        "--home", envvar="PENSTOCK_HOME", help="The folder of this installation.", show_default=True
+        "--home", envvar=_VARIABLE, help="The folder of this installation.", show_default=True
     ),
 ]
 DEFAULT_HOME = Path("~/.penstock")
 
 _RUNNING = "running.json"
+_NOTHING = re.compile(r"there is no (collection|destination) '(?:\w+\.)?([^']*)'")
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,24 +61,83 @@ def remove_running(home: Path) -> None:
 
 def read_running(home: Path) -> Running:
     """Answer what runs in a home; raises `EngineUnavailable` when nothing does."""
-    file = home.expanduser() / _RUNNING
+    home = home.expanduser()
+    file = home / _RUNNING
+    start = f"start it with '{command(home, 'up')}'"
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Running)
+        running = msgspec.json.decode(file.read_bytes(), type=Running)
     except FileNotFoundError:
         raise EngineUnavailable(
-            f"nothing runs in {home}: start it with 'penstock up --home {home}', or set "
-            "PENSTOCK_API and PENSTOCK_TOKEN to reach another machine"
+            f"nothing runs in {home}: {start}, or set PENSTOCK_API and PENSTOCK_TOKEN (to send: "
+            "PENSTOCK_DOOR) to reach another machine"
         ) from None
     except msgspec.DecodeError as error:
         raise BadSetting(f"{file} cannot be read ({error}); remove it and start again") from error
+    if not psutil.pid_exists(running.supervisor):
+        raise EngineUnavailable(f"what ran in {home} was killed: {start} again")
+    return running
 
 
-def connect(home: Path) -> Client:
-    """Answer a client of the platform: from the environment if it says, else of this home."""
-    from penstock.client import Client
+def command(home: Path, words: str) -> str:
+    """Answer a command to type next; it names the home where the shell would not find it."""
+    expanded = home.expanduser()
+    known = Path(os.environ.get(_VARIABLE) or DEFAULT_HOME).expanduser()
+    flag = "" if expanded == known else f" --home {shlex.quote(str(expanded))}"
+    return f"penstock {words}{flag}"
+
+
+@contextmanager
+def connect(home: Path) -> Iterator[Client]:
+    """Answer a client of the platform: from the environment if it says, else of this home.
+
+    A name that does not exist is told with those that are like it.
+    """
+    with client_of(home) as client:
+        try:
+            yield client
+        except NotFound as error:
+            note_similar(error, client)
+            raise
+
+
+@contextmanager
+def naming(home: Path) -> Iterator[None]:
+    """Tell similar names for what the door did not know, if a platform is there to ask."""
+    try:
+        yield
+    except NotFound as error:
+        try:
+            with client_of(home) as client:
+                note_similar(error, client)
+        except PenstockError as away:
+            error.add_note(f"what there is cannot be told: {away}")
+        raise
+
+
+def note_similar(error: NotFound, client: Client) -> None:
+    """Add to the error which names are like the one that does not exist."""
+    found = _NOTHING.match(str(error))
+    if found is None:
+        return
+    what, name = found.groups()
+    known = client.collections() if what == "collection" else client.destinations()
+    names = [one.name for one in known]
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        error.add_note("did you mean " + " or ".join(near) + "?")
+    elif names:
+        error.add_note(f"there are: {', '.join(names[:20])}" + (" …" if len(names) > 20 else ""))  # noqa: PLR2004
+    else:
+        place = " URL" if what == "destination" else ""
+        error.add_note(f"there is none yet: 'penstock {what} create {name}{place}'")
+
+
+def client_of(home: Path, *, timeout: float | None = None) -> Client:
+    """Answer a client of what the environment names, else of this home."""
+    from penstock.client import TIMEOUT_SECONDS, Client
 
     api, token = os.environ.get("PENSTOCK_API"), os.environ.get("PENSTOCK_TOKEN")
-    if api and token:
-        return Client(api, token)
-    running = read_running(home)
-    return Client(api or running.platform, token or running.token)
+    if not (api and token):
+        running = read_running(home)
+        api, token = api or running.platform, token or running.token
+    return Client(api, token, timeout=TIMEOUT_SECONDS if timeout is None else timeout)

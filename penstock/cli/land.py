@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json
+from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption
 from penstock.logs import set_up_logs
 from penstock.settings import load_settings
@@ -37,7 +37,7 @@ def land(
         for outcome in landing.drain(stores.buffer.collections, until=lambda: False, idle=0):
             if isinstance(outcome, Trouble):
                 troubles += 1
-                err().print(f"[red]{outcome.collection}[/]: {outcome.error}")
+                err().print(f"[red]{outcome.collection}[/]: {safe(outcome.error)}")
             elif as_json:
                 print_json(figures(outcome))
             else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -11,6 +13,7 @@ from penstock.cli import (
     demo,
     destination,
     doctor,
+    event,
     land,
     replay,
     search,
@@ -21,7 +24,8 @@ from penstock.cli import (
     token,
     up,
 )
-from penstock.cli.console import report
+from penstock.cli.console import FAILED, report
+from penstock.errors import BadRequest
 
 app = typer.Typer(
     name="penstock",
@@ -45,6 +49,7 @@ app.add_typer(serve.app, name="serve", rich_help_panel=RUN)
 app.command("status", rich_help_panel=WORK)(status.status)
 app.command("send", rich_help_panel=WORK)(send.send)
 app.command("search", rich_help_panel=WORK)(search.search)
+app.command("event", rich_help_panel=WORK)(event.event)
 app.command("sql", rich_help_panel=WORK)(sql.sql)
 app.add_typer(replay.app, name="replay", rich_help_panel=WORK)
 app.add_typer(collection.app, name="collection", rich_help_panel=MANAGE)
@@ -52,9 +57,22 @@ app.add_typer(destination.app, name="destination", rich_help_panel=MANAGE)
 app.add_typer(token.app, name="token", rich_help_panel=MANAGE)
 
 
-def main() -> None:
-    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong use."""
+_UsageError = typer.BadParameter.__mro__[1]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command line, or these words. Exit codes: 0 done, 1 failed, 2 wrong use."""
+    words = sys.argv[1:] if words is None else words
+    # The parser prints what is wrong with the words for people; a program is told like all else.
+    as_json = "--json" in words
     try:
-        app()
+        sys.exit(app(list(words), standalone_mode=not as_json))
+    except typer.Abort:
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except Exception as error:  # noqa: BLE001 - the last frame: everything becomes an exit code
-        sys.exit(report(error, as_json="--json" in sys.argv))
+        wrong = BadRequest(str(error)) if isinstance(error, _UsageError) else error
+        sys.exit(report(wrong, as_json=as_json))

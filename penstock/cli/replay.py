@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, size, table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.cli.complete import collections, destinations, replays
+from penstock.cli.console import (
+    DONE,
+    FAILED,
+    JsonFlag,
+    err,
+    out,
+    print_json,
+    safe,
+    size,
+    table,
+)
+from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 
 if TYPE_CHECKING:
@@ -20,10 +34,14 @@ app = typer.Typer(no_args_is_help=True, help="Send again what was found.")
 ENDED = {"finished", "failed", "cancelled"}
 _LOOK_SECONDS = 0.5
 
-Collection = Annotated[str, typer.Argument(help="Where the events are.")]
+Collection = Annotated[
+    str, typer.Argument(help="Where the events are.", autocompletion=collections)
+]
 Query = Annotated[list[str] | None, typer.Argument(help="Which events, as in `search`.")]
-To = Annotated[str, typer.Option("--to", help="The destination's name.")]
-Id = Annotated[str, typer.Argument(help="The replay's id.")]
+To = Annotated[
+    str, typer.Option("--to", help="The destination's name.", autocompletion=destinations)
+]
+Id = Annotated[str, typer.Argument(help="The replay's id.", autocompletion=replays)]
 Rate = Annotated[float | None, typer.Option(help="Sends per second at most.")]
 Concurrency = Annotated[int | None, typer.Option(help="Sends at the same time. [32]")]
 Order = Annotated[str | None, typer.Option(help="log: one at a time; key: in order per key. [key]")]
@@ -38,8 +56,8 @@ Quarantine = Annotated[bool, typer.Option("--quarantine", help="Replay what is i
 @app.command()
 def plan(
     collection: Collection,
+    to: To,
     query: Query = None,
-    to: To = "",
     since: SinceOption = None,
     until: UntilOption = None,
     rate: Rate = None,
@@ -71,8 +89,8 @@ def plan(
 @app.command()
 def start(
     collection: Collection,
+    to: To,
     query: Query = None,
-    to: To = "",
     since: SinceOption = None,
     until: UntilOption = None,
     rate: Rate = None,
@@ -102,13 +120,14 @@ def start(
             confirm=confirm,
         )
         if wait:
-            replay = follow(client, replay, quiet=as_json)
+            replay = follow(client, replay, home, quiet=as_json)
     if as_json:
         print_json(replay)
     elif wait:
-        show(replay)
+        show(replay, home)
     else:
-        out().print(f"{replay.id} is {replay.state}; see 'penstock replay status {replay.id}'")
+        look = command(home, f"replay status {replay.id} --watch")
+        out().print(f"{replay.id} is {replay.state}; follow it: '{safe(look)}'")
     if wait:
         raise typer.Exit(DONE if replay.state == "finished" else FAILED)
 
@@ -129,7 +148,8 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
             )
         )
     else:
-        out().print("no replays yet: 'penstock replay start COLLECTION QUERY --to DESTINATION'")
+        start_one = command(home, "replay start COLLECTION QUERY --to DESTINATION")
+        out().print(f"no replays yet: '{safe(start_one)}'")
 
 
 @app.command()
@@ -143,8 +163,8 @@ def status(
     with connect(home) as client:
         replay = client.replay(replay_id)
         if watch:
-            replay = follow(client, replay, quiet=as_json)
-    print_json(replay) if as_json else show(replay)
+            replay = follow(client, replay, home, quiet=as_json)
+    print_json(replay) if as_json else show(replay, home)
 
 
 @app.command()
@@ -152,7 +172,7 @@ def pause(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fa
     """Stop sending for now; what is under way comes to its end."""
     with connect(home) as client:
         replay = client.pause_replay(replay_id)
-    print_json(replay) if as_json else show(replay)
+    print_json(replay) if as_json else show(replay, home)
 
 
 @app.command()
@@ -160,7 +180,7 @@ def resume(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
     """Go on where it stopped."""
     with connect(home) as client:
         replay = client.resume_replay(replay_id)
-    print_json(replay) if as_json else show(replay)
+    print_json(replay) if as_json else show(replay, home)
 
 
 @app.command()
@@ -168,7 +188,7 @@ def cancel(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
     """Stop for good."""
     with connect(home) as client:
         replay = client.cancel_replay(replay_id)
-    print_json(replay) if as_json else show(replay)
+    print_json(replay) if as_json else show(replay, home)
 
 
 @app.command()
@@ -204,27 +224,54 @@ def options(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def follow(client: Client, replay: Replay, *, quiet: bool) -> Replay:
+def follow(client: Client, replay: Replay, home: Path, *, quiet: bool) -> Replay:
     """Show the progress until the replay ends or pauses; answer it then."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err(),
-        disable=quiet,
-    ) as bar:
-        task = bar.add_task(replay.state, total=None)
-        while replay.state not in ENDED and replay.state != "paused":
-            time.sleep(_LOOK_SECONDS)
-            replay = client.replay(replay.id)
-            bar.update(
+    try:
+        with _progress(quiet=quiet) as told:
+            while replay.state not in ENDED and replay.state != "paused":
+                told(replay)
+                time.sleep(_LOOK_SECONDS)
+                replay = client.replay(replay.id)
+            told(replay)
+    except KeyboardInterrupt:
+        console = err()
+        console.print(f"the replay goes on without you: {replay.id}")
+        console.print(f"  follow it  {safe(command(home, f'replay status {replay.id} --watch'))}")
+        console.print(f"  stop it    {safe(command(home, f'replay cancel {replay.id}'))}")
+        raise typer.Exit(FAILED) from None
+    return replay
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[Callable[[Replay], None]]:
+    """Draw a bar; where nobody looks at a terminal, write a line for each new state."""
+    console = err()
+    if quiet:
+        yield lambda _replay: None
+    elif not console.is_terminal:
+        seen: list[str] = []
+
+        def write(replay: Replay) -> None:
+            if replay.state not in seen:
+                seen.append(replay.state)
+                console.print(f"{replay.id} is {replay.state}")
+
+        yield write
+    else:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("requested", total=None)
+            yield lambda replay: bar.update(
                 task,
                 description=replay.state,
                 completed=finished_events(replay),
                 total=(replay.plan or {}).get("count"),
             )
-    return replay
 
 
 def finished_events(replay: Replay) -> int:
@@ -233,12 +280,13 @@ def finished_events(replay: Replay) -> int:
     return sum(int(replay.progress.get(name, 0)) for name in names)
 
 
-def show(replay: Replay) -> None:
-    """Print a replay: its state, how far it is, and why it stands still."""
+def show(replay: Replay, home: Path) -> None:
+    """Print a replay: its state, how far it is, why it stands still, and what can be done."""
     console = out()
     planned = (replay.plan or {}).get("count")
     console.print(f"[bold]{replay.id}[/]  {replay.state}")
-    console.print(f"  {replay.collection}: {replay.query or '*'} → {replay.destination}")
+    way = f"{replay.collection}: {replay.query or '*'} → {replay.destination}"
+    console.print(f"  {safe(way)}")
     if planned is not None:
         console.print(f"  {finished_events(replay):,} of {planned:,} events done")
     for name in ("delivered", "failed", "skipped", "unknown", "repeated"):
@@ -246,7 +294,20 @@ def show(replay: Replay) -> None:
             console.print(f"    {name} {replay.progress[name]:,}")
     trouble = replay.error or replay.progress.get("waiting")
     if trouble:
-        console.print(f"  [yellow]{trouble}[/]")
+        console.print(f"  [yellow]{safe(trouble)}[/]")
+    for what, words in _next(replay):
+        console.print(f"  [dim]{what:<10} {safe(command(home, f'{words} {replay.id}'))}[/]")
+
+
+def _next(replay: Replay) -> tuple[tuple[str, str], ...]:
+    """Answer what somebody may want to do now."""
+    match replay.state:
+        case "paused":
+            return (("go on", "replay resume"), ("give up", "replay cancel"))
+        case state if state in ENDED:
+            return (("the books", "replay report"),)
+        case _:
+            return (("follow it", "replay status --watch"), ("stop it", "replay cancel"))
 
 
 def show_plan(planned: dict[str, Any]) -> None:
@@ -255,9 +316,9 @@ def show_plan(planned: dict[str, Any]) -> None:
     console.print(f"[bold]{planned['count']:,}[/] events, {size(int(planned['bytes']))}")
     for name, value in planned.items():
         if name not in {"count", "bytes", "warnings"} and isinstance(value, str | int | float):
-            console.print(f"  {name.replace('_', ' '):<20} {value}")
+            console.print(f"  {name.replace('_', ' '):<20} {safe(value)}")
     for warning in planned.get("warnings", ()):
-        console.print(f"  [yellow]{warning}[/]")
+        console.print(f"  [yellow]{safe(warning)}[/]")
 
 
 def _line(replay: Replay) -> tuple[object, ...]:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.console import JsonFlag, err, out, print_json
-from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.cli.complete import collections
+from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, safe
+from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
-from penstock.client import FoundEvent
+
+if TYPE_CHECKING:
+    from penstock.client import Client, FoundEvent, Page
 
 _BAR_WIDTH = 50
 _PREVIEW = 500
+_MOST_A_PAGE = 500
 
 
 def search(
-    collection: Annotated[str, typer.Argument(help="Where to look.")],
+    collection: Annotated[str, typer.Argument(help="Where to look.", autocompletion=collections)],
     query: Annotated[
         list[str] | None, typer.Argument(help="What to look for; nothing finds everything.")
     ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option(help="The most events to print.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="The most events to print.")] = 20,
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     count: Annotated[bool, typer.Option("--count", help="Only say how many.")] = False,
     histogram: Annotated[bool, typer.Option("--histogram", help="Show them over time.")] = False,
@@ -50,35 +57,81 @@ def search(
             bars = client.histogram(collection, text, since=start, until=end, view=view)
             print_json(bars) if as_json else _draw([(b.start, b.count) for b in bars.bars])
             return
-        shown = 0
-        order = "oldest" if oldest else "newest"
-        page = min(limit, 500)
-        for event in client.search_all(
-            collection, text, since=start, until=end, order=order, view=view, page=page
+        shown, more = 0, False
+        for page in _pages(
+            client, collection, text, since=start, until=end, oldest=oldest, view=view, limit=limit
         ):
-            if shown == limit:
-                err().print(f"[dim]there are more; see them with --limit {limit * 10}[/]")
-                break
-            print_json(event) if as_json else show_event(event, out())
-            shown += 1
-        if not shown and not as_json:
-            err().print("nothing found; without a query everything is, and --since widens the time")
+            for event in page.events:
+                print_json(event) if as_json else show_event(event, out())
+            shown, more = shown + len(page.events), page.cursor is not None
+            if page.unsearched:
+                err().print(
+                    f"[yellow]{page.unsearched:,} acknowledged events were not looked at[/]: too "
+                    f"many wait to land; '{command(home, 'status')}' shows how many"
+                )
+    if as_json:
+        return
+    if more:
+        err().print(f"[dim]there are more; see them with --limit {limit * 10}[/]")
+    if not shown:
+        err().print(_nothing(text, since))
+    elif sys.stdout.isatty():
+        err().print(f"[dim]one whole event: {command(home, f'event {collection} ID')}[/]")
+
+
+def _pages(
+    client: Client,
+    collection: str,
+    query: str,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    oldest: bool,
+    view: str,
+    limit: int,
+) -> Iterator[Page]:
+    left, cursor = limit, None
+    while left:
+        page = client.search(
+            collection,
+            query,
+            since=since,
+            until=until,
+            limit=min(left, _MOST_A_PAGE),
+            cursor=cursor,
+            order="oldest" if oldest else "newest",
+            view=view,
+        )
+        yield page
+        left, cursor = left - len(page.events), page.cursor
+        if cursor is None:
+            return
 
 
 def show_event(event: FoundEvent, console: Console) -> None:
-    """Print an event: a line of where and when, then its payload."""
+    """Print an event: a line of where and when, then the beginning of its payload."""
     console.print(
-        f"[dim]{event.received_at:%Y-%m-%d %H:%M:%S.%f}Z[/] [bold]{event.event_id}[/] "
-        f"[dim]{event.source} {event.content_type or ''} @{event.log_offset}[/]"
+        f"[dim]{event.received_at:%Y-%m-%d %H:%M:%S.%f}Z[/] [bold]{safe(event.event_id)}[/] "
+        f"[dim]{safe(event.source)} {safe(event.content_type or '')} @{event.log_offset}[/]"
     )
     if event.reason:
-        console.print(f"  [yellow]{event.stage}: {event.reason}[/] {event.detail or ''}")
+        detail = safe(event.detail or "")
+        console.print(f"  [yellow]{safe(event.stage)}: {safe(event.reason)}[/] {detail}")
+    if event.misfits:
+        paths = ", ".join(one["path"] for one in event.misfits)
+        console.print(f"  [yellow]misfits[/]: {safe(paths)}")
     if event.payload is None:
         console.print(f"  [dim]{len(event.payload_bytes()):,} bytes, no text[/]")
         return
-    rest = len(event.payload) - _PREVIEW
-    more = f" … {rest:,} more characters" if rest > 0 else ""
-    console.print(Text("  " + event.payload[:_PREVIEW] + more))
+    most = min(_PREVIEW, 3 * console.width) if console.is_terminal else _PREVIEW
+    console.print(Text("  " + cut(plain(event.payload), most)))
+
+
+def _nothing(text: str, since: str | None) -> str:
+    further = "; --since looks only that far back" if since else ""
+    if text:
+        return f"nothing found{further}; the same without a query shows what there is"
+    return f"there is nothing here{further or ' yet: send something to it'}"
 
 
 def _draw(bars: list[tuple[object, int]]) -> None:

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from penstock.cli.console import JsonFlag, err, out, print_json
-from penstock.cli.home import DEFAULT_HOME, HomeOption, read_running
-from penstock.errors import EngineUnavailable, PenstockError, Unavailable
+from penstock.cli.complete import collections
+from penstock.cli.console import FAILED, JsonFlag, err, out, print_json, safe
+from penstock.cli.home import DEFAULT_HOME, HomeOption, naming, read_running
+from penstock.errors import BadRequest, EngineUnavailable, PenstockError, Rejected, Unavailable
 
 if TYPE_CHECKING:
     import httpx
 
 NDJSON = "application/x-ndjson"
+NOTHING: dict[str, Any] = {"accepted": 0}
 MOST_LINES = 1_000
 MOST_BYTES = 4 << 20
 GIVE_UP_SECONDS = 120.0
 
+_REASONS_SHOWN = 5
+_LOOK_BYTES = 4_096
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+
 
 def send(
-    collection: Annotated[str, typer.Argument(help="Where the events go.")],
+    collection: Annotated[
+        str, typer.Argument(help="Where the events go.", autocompletion=collections)
+    ],
     file: Annotated[
-        Path | None, typer.Argument(help="The file; without one, stdin is read.")
+        Path | None,
+        typer.Argument(help="The file, also packed with gzip or zstd; - or none reads stdin."),
     ] = None,
     content_type: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--type", help="NDJSON is an event a line; of any other type it is one event."
+            "--type", help="NDJSON is an event a line; of any other type it is one event. [NDJSON]"
         ),
-    ] = NDJSON,
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -50,26 +60,36 @@ def send(
     if not address or not token:
         running = read_running(home)
         address, token = address or running.door, token or running.token
-    source: BinaryIO = sys.stdin.buffer if file is None else file.open("rb")
-    total = None if file is None else file.stat().st_size
-    begun = time.monotonic()
     sent = Sent()
-    with source, DoorClient(address, token) as door, _progress(total, quiet=as_json) as shown:
-        pieces = lines(source) if content_type == NDJSON else iter([source.read()])
-        for body in bodies(pieces) if content_type == NDJSON else pieces:
-            sent.add(door.post(collection, body, content_type))
-            if shown is not None:
-                shown.advance(shown.task_ids[0], len(body))
-    seconds = time.monotonic() - begun
-    if as_json:
-        print_json({"accepted": sent.accepted, "refused": sent.refused, "seconds": seconds})
-    else:
-        rate = f", {sent.accepted / seconds:,.0f}/s" if seconds else ""
-        out().print(f"{sent.accepted:,} accepted, {sent.refused:,} refused{rate}")
-        for reason in sent.reasons:
-            err().print(f"[yellow]refused[/]: {reason}")
+    begun = time.monotonic()
+    try:
+        with (
+            opened(file) as (source, total),
+            DoorClient(address, token, tell=lambda text: err().print(safe(text))) as door,
+            _progress(total, quiet=as_json) as advance,
+            naming(home),
+        ):
+            content = unpacked(source, advance)
+            if content_type in {None, NDJSON}:
+                if content_type is None:
+                    refuse_binary(content)
+                for body in bodies(content):
+                    answer = door.post(collection, body, NDJSON) if body.strip() else NOTHING
+                    sent.add(answer, lines=body.count(b"\n"))
+            else:
+                sent.add(door.post(collection, content.read(), str(content_type)))
+    except PenstockError as error:
+        # What is acknowledged stays: whoever sends the rest has to know how much.
+        if sent.accepted:
+            error.add_note(f"acknowledged before that: {sent.accepted:,} events")
+        raise
+    except KeyboardInterrupt:
+        err().print("stopped; of the last request nothing is known")
+        sent.tell(time.monotonic() - begun, as_json=as_json)
+        raise typer.Exit(FAILED) from None
+    sent.tell(time.monotonic() - begun, as_json=as_json)
     if sent.refused:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 class Sent:
@@ -78,25 +98,130 @@ class Sent:
     def __init__(self) -> None:
         self.accepted = 0
         self.refused = 0
-        self.reasons: list[str] = []
-        """The first few refusals, each once."""
+        self.reasons: dict[str, str] = {}
+        """The first few refusals, each once, and where it was met first."""
+        self._lines = 0
 
-    def add(self, answer: dict[str, Any]) -> None:
-        """Count an answer of the door."""
+    def add(self, answer: dict[str, Any], *, lines: int = 0) -> None:
+        """Count the answer of the door to a body of so many lines."""
         self.accepted += int(answer["accepted"])
         for outcome in answer.get("outcomes", ()):
-            if "detail" in outcome:
-                self.refused += 1
-                if outcome["detail"] not in self.reasons[:5]:
-                    self.reasons = [*self.reasons, outcome["detail"]][:5]
+            if "detail" not in outcome:
+                continue
+            self.refused += 1
+            line = outcome.get("line")
+            where = f"line {self._lines + line:,}: " if line else ""
+            if len(self.reasons) < _REASONS_SHOWN:
+                self.reasons.setdefault(outcome["detail"], where)
+        self._lines += lines
+
+    def tell(self, seconds: float, *, as_json: bool) -> None:
+        """Print what became of them."""
+        if as_json:
+            reasons = [f"{where}{reason}" for reason, where in self.reasons.items()]
+            counts = {"accepted": self.accepted, "refused": self.refused, "seconds": seconds}
+            print_json({**counts, "reasons": reasons})
+            return
+        rate = self.accepted / seconds
+        out().print(f"{self.accepted:,} accepted, {self.refused:,} refused, {rate:,.0f}/s")
+        if not self.accepted and not self.refused:
+            err().print("there was no event: NDJSON is a line of JSON for each")
+        for reason, where in self.reasons.items():
+            err().print(f"[yellow]refused[/]: {safe(where + reason)}")
+
+
+@contextmanager
+def opened(file: Path | None) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a file, or stdin, for the block, with its size; `BadRequest` if that is impossible."""
+    if file is None or str(file) == "-":
+        if sys.stdin.isatty():
+            err().print("reading events from the terminal, one a line; Ctrl-D ends it")
+        yield sys.stdin.buffer, None
+        return
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise BadRequest(f"{file} cannot be read: {error.strerror}") from error
+    with source:
+        yield source, os.fstat(source.fileno()).st_size
+
+
+def unpacked(source: BinaryIO, advance: Callable[[int], None]) -> io.BufferedReader:
+    """Answer what is in a file, out of gzip or zstd if it begins so; `advance` hears of reads."""
+    packed: io.BufferedReader = io.BufferedReader(_Counted(source, advance))
+    begin = packed.peek(4)[:4]
+    if begin.startswith(_GZIP):
+        import gzip
+
+        return io.BufferedReader(_Unpacking(gzip.GzipFile(fileobj=packed)))
+    if begin.startswith(_ZSTD):
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+        return io.BufferedReader(_Unpacking(reader))
+    return packed
+
+
+def refuse_binary(content: io.BufferedReader) -> None:
+    """Raise `BadRequest` where lines are hardly meant: each piece between two would be an event."""
+    if b"\0" in content.peek(_LOOK_BYTES)[:_LOOK_BYTES]:
+        raise BadRequest(
+            "this is no text: send it as one event with --type application/octet-stream, "
+            f"or with --type {NDJSON} if its lines are events all the same"
+        )
+
+
+class _Counted(io.RawIOBase):
+    """Reads, and says how much."""
+
+    def __init__(self, source: BinaryIO, advance: Callable[[int], None]) -> None:
+        self._source: Any = source
+        self._advance = advance
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        # What there is: somebody may type.
+        piece = self._source.read1(len(buffer))
+        buffer[: len(piece)] = piece
+        self._advance(len(piece))
+        return len(piece)
+
+
+class _Unpacking(io.RawIOBase):
+    """Reads what is packed; a broken pack is a fault of the file."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        import zlib
+
+        import zstandard
+
+        try:
+            piece = self._source.read(len(buffer))
+        except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+            raise BadRequest(f"the file is packed, and cannot be unpacked: {error}") from error
+        buffer[: len(piece)] = piece
+        return len(piece)
 
 
 class DoorClient:
     """Posts to a door and waits out what passes. Repeats carry the same idempotency key."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(
+        self, address: str, token: str, *, tell: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """`tell` hears, once per wait, what is waited for."""
         import httpx
 
+        self._tell = tell
+        self._answered = False
         self._http: httpx.Client = httpx.Client(
             base_url=address,
             headers={"Authorization": f"Bearer {token}"},
@@ -111,7 +236,11 @@ class DoorClient:
         self._http.close()
 
     def post(self, collection: str, body: bytes, content_type: str) -> dict[str, Any]:
-        """Post a body until it is answered for; raise the door's refusal."""
+        """Post a body until it is answered for; raise the door's refusal.
+
+        Of a batch that was refused event by event the outcomes are answered. A door that has never
+        answered is not waited for: it is most likely not there.
+        """
         import httpx
 
         from penstock.client import told
@@ -119,30 +248,36 @@ class DoorClient:
         headers = {"Content-Type": content_type, "Idempotency-Key": str(uuid.uuid4())}
         path = f"/v1/events/{collection}"
         deadline = time.monotonic() + GIVE_UP_SECONDS
+        waits = False
         while True:
             problem: PenstockError
             try:
                 response = self._http.post(path, content=body, headers=headers)
+                self._answered = True
                 if response.is_success:
                     answer: dict[str, Any] = response.json()
                     return answer
                 problem = told(response)
+                if isinstance(problem, Rejected) and b'"outcomes"' in response.content:
+                    return {"accepted": 0, **response.json()}
             except httpx.TransportError as error:
                 problem = EngineUnavailable(f"no door answers at {self._http.base_url}: {error}")
-            if not isinstance(problem, Unavailable) or time.monotonic() > deadline:
+            passes = isinstance(problem, Unavailable) and self._answered
+            if not passes or time.monotonic() > deadline:
                 raise problem
-            time.sleep(problem.retry_after)
-
-
-def lines(source: Iterable[bytes]) -> Iterator[bytes]:
-    """Answer the lines that hold an event, each with its end."""
-    return (line for line in source if line.strip())
+            if not waits:
+                self._tell(f"{problem}; trying again for {GIVE_UP_SECONDS:.0f} s")
+                waits = True
+            time.sleep(getattr(problem, "retry_after", 1))
 
 
 def bodies(
     events: Iterable[bytes], *, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES
 ) -> Iterator[bytes]:
-    """Join lines to bodies of at most so many lines, and about so many bytes."""
+    """Join lines to bodies of at most so many lines, and about so many bytes.
+
+    Empty lines stay, so that a line of a body can be counted back to one of the file.
+    """
     part: list[bytes] = []
     size = 0
     for event in events:
@@ -155,11 +290,13 @@ def bodies(
         yield b"".join(part)
 
 
-def _progress(total: int | None, *, quiet: bool) -> Any:
+@contextmanager
+def _progress(total: int | None, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     if quiet or not sys.stderr.isatty():
-        return nullcontext()
-    progress = Progress(
+        yield lambda _count: None
+        return
+    with Progress(
         TextColumn("sending"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=err()
-    )
-    progress.add_task("sending", total=total)
-    return progress
+    ) as progress:
+        task = progress.add_task("sending", total=total)
+        yield lambda count: progress.advance(task, count)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from base64 import b64decode
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
 
-from penstock.cli.console import JsonFlag, err, out, print_json, table
+from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 
+if TYPE_CHECKING:
+    from penstock.client import SqlAnswer
+
+_LONGEST_CELL = 500
 _NUMBERS = ("int", "long", "float", "double", "decimal", "bigint", "hugeint")
 
 
@@ -33,10 +44,55 @@ def sql(
     if as_json:
         print_json(answer)
         return
+    show_answer(answer, out())
+    more = ", more were left out" if answer.truncated else ""
+    rows = "1 row" if len(answer.rows) == 1 else f"{len(answer.rows):,} rows"
+    err().print(f"[dim]{rows}{more}, {answer.seconds * 1000:.0f} ms[/]")
+
+
+def show_answer(answer: SqlAnswer, console: Console) -> None:
+    """Print the rows as a table; a row after the other where a table is wider than the terminal."""
+    most = _LONGEST_CELL if console.is_terminal else None
+    rows = [[_cell(value, most) for value in row] for row in answer.rows]
     names = [
         f"{name}#" if kind.lower().startswith(_NUMBERS) else name
         for name, kind in zip(answer.columns, answer.types, strict=True)
     ]
-    out().print(table("", names, answer.rows))
-    more = ", more were left out" if answer.truncated else ""
-    err().print(f"[dim]{len(answer.rows):,} rows{more}, {answer.seconds * 1000:.0f} ms[/]")
+    grid = table("", names, rows)
+    if console.is_terminal and _width(grid, console) > console.width:
+        for number, row in enumerate(rows, 1):
+            console.print(Text(f"row {number:,}", style="bold"))
+            console.print(_upright(answer.columns, row))
+    else:
+        console.print(grid)
+
+
+def _width(grid: Table, console: Console) -> int:
+    boundless = console.options.update(width=1 << 20)
+    return Measurement.get(console, boundless, grid).maximum
+
+
+def _upright(names: Sequence[str], row: Sequence[Text]) -> Table:
+    grid = Table(box=None, show_header=False, padding=(0, 2))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    for name, cell in zip(names, row, strict=True):
+        grid.add_row(Text(plain(name)), cell)
+    return grid
+
+
+def _cell(value: Any, most: int | None) -> Text:
+    """Write a value as SQL people know it: numbers as they are, nested ones as JSON.
+
+    In a file nothing is cut: somebody may go on with it.
+    """
+    match value:
+        case None:
+            return Text("null", style="dim")
+        case str():
+            written = value
+        case {"base64": str(packed), **more} if most is not None and not more:
+            return Text(f"{len(b64decode(packed)):,} bytes, no text", style="dim")
+        case _:
+            written = msgspec.json.encode(value).decode()
+    return Text(plain(written if most is None else cut(written, most)))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli.console import JsonFlag, out, print_json, table
+from penstock.cli.complete import collections, tokens
+from penstock.cli.console import JsonFlag, out, print_json, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 from penstock.cli.moments import utc_now
 
@@ -20,12 +21,13 @@ def create(
         list[str], typer.Option(help="ingest, read, replay or admin; may be given several times.")
     ],
     collection: Annotated[
-        str | None, typer.Option(help="Bind an ingest token to one collection.")
+        str | None,
+        typer.Option(help="Bind an ingest token to one collection.", autocompletion=collections),
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
-    """Create a token; its text is shown once."""
+    """Create a token; its text is shown once, and doors know it at once."""
     with connect(home) as client:
         made = client.create_token(name, scope, collection=collection)
     if as_json:
@@ -55,11 +57,14 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
 
 @app.command()
 def revoke(
-    token_id: Annotated[str, typer.Argument(help="The token's id, as `token list` shows it.")],
+    token_id: Annotated[
+        str,
+        typer.Argument(help="The token's id, as `token list` shows it.", autocompletion=tokens),
+    ],
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a token worthless; doors know within a second."""
+    """Make a token worthless; doors refuse it within half a second."""
     with connect(home) as client:
         gone = client.revoke_token(token_id)
-    print_json(gone) if as_json else out().print(f"revoked {gone.name} ({gone.id})")
+    print_json(gone) if as_json else out().print(f"revoked {safe(gone.name)} ({gone.id})")

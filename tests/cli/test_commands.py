@@ -1,0 +1,401 @@
+"""The commands against a platform and a door that are really there."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import zstandard
+from cli_home import BYTES, Installation, Penstock, every_command
+from door_builders import ADMIN
+
+from penstock.cli.home import write_running
+
+
+def test_every_command_explains_itself(penstock: Penstock) -> None:
+    """Help is the first thing a stranger asks for."""
+    for words in every_command():
+        said = penstock(*words, "--help")
+
+        assert said.code == 0, words
+        assert "Usage" in said.out
+        assert said.err == ""
+
+
+def test_the_first_screen_names_every_command(penstock: Penstock) -> None:
+    """What is not on it is not found."""
+    said = penstock("--help")
+
+    for words in every_command():
+        assert words[0] in said.out
+
+
+TOKEN = re.compile(r"pst_\w{20,}")
+
+ASKS = [
+    ["status"],
+    ["search", "flights"],
+    ["search", "flights", "--count"],
+    ["search", "flights", "--histogram"],
+    ["event", "flights", "e1"],
+    ["sql", "select 1"],
+    ["collection", "list"],
+    ["collection", "show", "flights"],
+    ["collection", "schema", "flights"],
+    ["collection", "pause", "flights"],
+    ["collection", "resume", "flights"],
+    ["collection", "create", "ships"],
+    ["destination", "create", "shop", "https://example.com/in", "--header", "A: hidden"],
+    ["destination", "list"],
+    ["replay", "plan", "flights", "--to", "shop"],
+    ["replay", "start", "flights", "--to", "shop"],
+    ["replay", "list"],
+    ["token", "create", "sender", "--scope", "ingest"],
+    ["token", "list"],
+    ["destination", "create", "spare", "https://example.com/spare"],
+    ["destination", "delete", "spare"],
+]
+
+
+def test_what_is_asked_as_json_is_answered_as_json(here: Installation, penstock: Penstock) -> None:
+    """A program reads stdout; a line for people on it breaks the program."""
+    for words in ASKS:
+        said = penstock(*words, "--json", home=here.home)
+
+        assert said.code == 0, (words, said.err)
+        assert said.err == ""
+        for line in said.out.splitlines():
+            json.loads(line)
+        assert said.out
+
+
+def test_no_command_prints_a_token_but_those_that_make_one(
+    here: Installation, penstock: Penstock
+) -> None:
+    """What is printed ends up in logs and in screenshots."""
+    for flag in ([], ["--json"]):
+        for words in ASKS:
+            # Names are taken the second time.
+            named = [
+                f"{word}_too" if flag and word in {"ships", "shop"} else word for word in words
+            ]
+            said = penstock(*named, *flag, home=here.home)
+            printed = said.out + said.err
+
+            assert said.code == 0, (named, printed)
+            assert ADMIN not in printed
+            assert "hidden" not in printed
+            makes = words[:2] in (["collection", "create"], ["token", "create"])
+            assert (TOKEN.search(printed) is not None) == makes, words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "title"),
+    [
+        (["search", "flihts"], 1, "Not found"),
+        (["search", "flights", "--since", "yesterday"], 2, "Bad request"),
+        (["search", "flights", "--limit", "0"], 2, "Bad request"),
+        (["search"], 2, "Bad request"),
+        (["fly"], 2, "Bad request"),
+        (["replay", "plan", "flights"], 2, "Bad request"),
+        (["replay", "status", "nothing"], 1, "Not found"),
+        (["collection", "create", "Bad-Name"], 2, "Bad name"),
+        (["destination", "create", "near", "http://127.0.0.1:1/"], 1, "Address refused"),
+        (["send", "flights", "/no/such/file"], 2, "Bad request"),
+    ],
+)
+def test_errors_are_problems_on_stderr_with_the_right_code(
+    here: Installation, penstock: Penstock, words: list[str], code: int, title: str
+) -> None:
+    """0 done, 1 failed, 2 wrong use: scripts go by them."""
+    options = [] if words == ["fly"] else ["--home", str(here.home)]
+    said = penstock(*words, "--json", *options)
+
+    assert (said.code, said.problem()["title"], said.out) == (code, title, "")
+    told = penstock(*words, *options)
+    assert told.code == code
+    assert told.out == ""
+    assert "Traceback" not in told.err
+    assert "rror" in told.err
+
+
+def test_a_name_that_is_nearly_right_is_told(here: Installation, penstock: Penstock) -> None:
+    """Most unknown collections are misspelt ones."""
+    assert "did you mean flights?" in penstock("search", "flihts", home=here.home).err
+    assert "did you mean flights?" in penstock("collection", "show", "flihgts", home=here.home).err
+    assert "there are: flights" in penstock("collection", "show", "zzz", home=here.home).err
+    nowhere = penstock("replay", "plan", "flights", "--to", "shop", home=here.home)
+    assert "'penstock destination create shop URL'" in nowhere.err
+
+
+def test_a_refused_address_names_the_setting(here: Installation, penstock: Penstock) -> None:
+    """Nobody finds a setting by its absence."""
+    said = penstock("destination", "create", "near", "http://127.0.0.1:8000/", home=here.home)
+
+    assert "PENSTOCK_ALLOW_NETWORKS" in said.err
+
+
+def test_a_home_where_nothing_runs_says_what_to_type(tmp_path: Path, penstock: Penstock) -> None:
+    """The next command has the home in it, quoted as the shell needs it."""
+    said = penstock("status", home=tmp_path / "no home")
+
+    assert said.code == 1
+    assert f"penstock up --home '{tmp_path}/no home'" in said.err
+
+
+def test_a_home_whose_platform_was_killed_says_so(here: Installation, penstock: Penstock) -> None:
+    """`connection refused` would send people to their firewall."""
+    import msgspec
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    write_running(here.home, msgspec.structs.replace(here.running, supervisor=gone.pid))
+
+    said = penstock("status", home=here.home)
+
+    assert "was killed" in said.err
+    assert "penstock up" in said.err
+
+
+def test_a_wrong_token_says_where_tokens_come_from(
+    here: Installation, penstock: Penstock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgotten variable is the usual reason."""
+    monkeypatch.setenv("PENSTOCK_TOKEN", "pst_wrong")
+
+    said = penstock("collection", "list", home=here.home)
+
+    assert said.code == 1
+    assert "PENSTOCK_TOKEN" in said.err
+    assert "pst_wrong" not in said.err
+
+
+# What is shown
+
+
+def test_a_payload_cannot_steer_the_terminal(here: Installation, penstock: Penstock) -> None:
+    """Whoever may send an event must not colour, clear or retitle the reader's screen."""
+    shown = [
+        penstock("search", "flights", home=here.home),
+        penstock("event", "flights", "[red]e2\x1b[2J", home=here.home),
+    ]
+
+    for said in shown:
+        assert said.code == 0
+        assert "[red]e2\\x1b[2J" in said.out
+        assert "\\x1b[31mred\\x07 [/] [bold]" in said.out
+        assert set(said.out + said.err) & set("\x1b\x07") == set()
+
+
+def test_search_shows_when_what_and_how_it_begins(here: Installation, penstock: Penstock) -> None:
+    """Time, id and an excerpt; what did not fit its column is named."""
+    lines = penstock("search", "flights", home=here.home).out.splitlines()
+
+    assert lines[0].startswith("2025-11-24 16:00:00.000000Z [red]e2")
+    assert lines[1] == "  misfits: total"
+    assert lines[2].startswith('  {"order": 17,\\n "note"')
+    assert "512 bytes, no text" in lines[4]
+
+
+def test_search_goes_from_page_to_page_and_says_when_there_is_more(
+    here: Installation, penstock: Penstock
+) -> None:
+    """The limit is the reader's, not the API's."""
+    here.searcher.cursor = "next"
+
+    said = penstock("search", "flights", "--limit", "4", home=here.home)
+
+    assert [asked.limit for asked in here.searcher.asked] == [4, 1]
+    assert "there are more" not in said.err
+    assert "there are more" in penstock("search", "flights", "--limit", "3", home=here.home).err
+
+
+def test_search_says_what_it_did_not_look_at(here: Installation, penstock: Penstock) -> None:
+    """`nothing found` would be wrong."""
+    here.searcher.events, here.searcher.unsearched = (), 70
+
+    said = penstock("search", "flights", "x", home=here.home)
+
+    assert "70 acknowledged events were not looked at" in said.err
+
+
+def test_one_whole_event_is_shown_with_all_that_is_known(
+    here: Installation, penstock: Penstock
+) -> None:
+    """Headers, metadata and misfits are why somebody looks at one event."""
+    said = penstock("event", "flights", "[red]e2\x1b[2J", home=here.home)
+
+    for expected in ("x-shop", "web", "/g== (base64)", "exchange", "shop", "total", '"9 EUR"'):
+        assert expected in said.out
+    assert "0000  00 01 02" in penstock("event", "flights", "e3", home=here.home).out
+
+
+def test_a_payload_comes_out_byte_for_byte(here: Installation) -> None:
+    """Somebody wants to have it, not to look at it."""
+    argv = [sys.executable, "-m", "penstock", "event", "flights", "e3", "--payload"]
+    printed = subprocess.run(
+        [*argv, "--home", str(here.home)], capture_output=True, check=True, env=_clean()
+    )
+
+    assert printed.stdout == BYTES.payload
+
+
+def test_sql_shows_any_value_in_a_line_a_row(here: Installation, penstock: Penstock) -> None:
+    """Years are no amounts, nothing is markup, and a file is not cut to a width."""
+    long = "x" * 3_000
+    here.sql.rows = pa.table(
+        {
+            "year": [2013, 2014],
+            "mark[/]": ["[/] [red]", None],
+            "nested": [{"a": [1, None]}, {"a": []}],
+            "bytes": [b"\xff\x00", b"text\nmore"],
+            "long": [long, long],
+        }
+    )
+
+    said = penstock("sql", "select", home=here.home)
+
+    head, first, second = said.out.splitlines()
+    assert head.split() == ["year", "mark[/]", "nested", "bytes", "long"]
+    assert first.split()[:4] == ["2013", "[/]", "[red]", '{"a":[1,null]}']
+    assert long in first
+    assert "null" in second
+    assert "text\\nmore" in second
+
+
+# Sending
+
+LINES = b'{"n":1}\n\n{"n":2}\n{"n":3}'
+EVENTS = [b'{"n":1}', b'{"n":2}', b'{"n":3}']
+
+
+@pytest.mark.parametrize(
+    "content",
+    [LINES, gzip.compress(LINES), zstandard.compress(LINES), gzip.compress(LINES[:8]) * 3],
+    ids=["plain", "gzip", "zstd", "gzip in parts"],
+)
+def test_a_file_is_sent_line_by_line_packed_or_not(
+    here: Installation, penstock: Penstock, tmp_path: Path, content: bytes
+) -> None:
+    """Exports come packed; sent as they are they would be a few events of garbage."""
+    file = tmp_path / "events"
+    file.write_bytes(content)
+
+    said = penstock("send", "flights", str(file), home=here.home)
+
+    assert said.code == 0, said.err
+    assert said.out.startswith("3 accepted, 0 refused")
+    assert here.log.payloads[0] == EVENTS[0]
+    assert len(here.log.payloads) == len(EVENTS)
+
+
+def test_stdin_is_sent(here: Installation) -> None:
+    """`-` and nothing at all mean the same."""
+    for words in ([], ["-"]):
+        argv = [sys.executable, "-m", "penstock", "send", "flights", *words]
+        subprocess.run(
+            [*argv, "--home", str(here.home)], input=LINES, check=True, env=_clean(), timeout=60
+        )
+
+    assert here.log.payloads == EVENTS * 2
+
+
+def test_a_refused_line_is_named_by_its_number_in_the_file(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """Somebody has to find it; the others are in."""
+    file = tmp_path / "events"
+    small = b'{"n":1}\n' * 1_500
+    file.write_bytes(small + b"\n" + b'"%s"\n' % (b"x" * 2_000) + small)
+
+    said = penstock("send", "flights", str(file), home=here.home)
+
+    assert said.code == 1
+    assert said.out.startswith("3,000 accepted, 1 refused")
+    assert "line 1,502: the event has 2,002 bytes" in said.err
+
+
+def test_a_file_with_nothing_but_refused_lines_counts_them(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """The door answers such a batch with an error of its own."""
+    file = tmp_path / "events"
+    file.write_bytes(b'"%s"\n' % (b"x" * 2_000) * 2)
+
+    said = penstock("send", "flights", str(file), "--json", home=here.home)
+
+    assert said.code == 1
+    assert (said.json()["accepted"], said.json()["refused"]) == (0, 2)
+
+
+def test_bytes_are_not_cut_at_line_ends_unless_told_to(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """A picture sent as lines would be thirty events of garbage."""
+    file = tmp_path / "picture"
+    content = b"\x89PNG\x00\n\x01\n\x02"
+    file.write_bytes(content)
+
+    said = penstock("send", "flights", str(file), home=here.home)
+    assert said.code == 2
+    assert "--type application/octet-stream" in said.err
+    assert here.log.payloads == []
+
+    penstock("send", "flights", str(file), "--type", "application/octet-stream", home=here.home)
+    assert here.log.payloads == [content]
+    penstock("send", "flights", str(file), "--type", "application/x-ndjson", home=here.home)
+    assert len(here.log.payloads) == 4
+
+
+def test_a_pack_that_is_cut_off_says_so_and_how_much_went_out(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """The rest must be sent by somebody who knows where to begin."""
+    file = tmp_path / "events.gz"
+    chance = os.urandom(60_000).hex().encode()
+    lines = b"".join(b'"%s"\n' % chance[at : at + 60] for at in range(0, 120_000, 60))
+    file.write_bytes(gzip.compress(lines)[:-2_000])
+
+    said = penstock("send", "flights", str(file), home=here.home)
+
+    assert said.code == 2
+    assert "cannot be unpacked" in said.err
+    assert "acknowledged before that: 1,000 events" in said.err
+
+
+def test_an_empty_file_sends_nothing_and_says_so(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """Nothing went wrong, but hardly as meant."""
+    file = tmp_path / "empty"
+    file.touch()
+
+    said = penstock("send", "flights", str(file), home=here.home)
+
+    assert said.code == 0
+    assert "there was no event" in said.err
+
+
+def test_a_door_that_is_not_there_is_not_waited_for(
+    here: Installation, penstock: Penstock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two minutes of silence are no answer to a wrong address."""
+    monkeypatch.setenv("PENSTOCK_DOOR", "http://127.0.0.1:9")
+    file = tmp_path / "events"
+    file.write_bytes(LINES)
+
+    said = penstock("send", "flights", str(file), home=here.home)
+
+    assert said.code == 1
+    assert "no door answers at http://127.0.0.1:9" in said.err
+
+
+def _clean() -> dict[str, str]:
+    return {name: v for name, v in os.environ.items() if not name.startswith("PENSTOCK_")}
