@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL := build/wheel
 
-.PHONY: help demo up test test-trip check format bench lock proto clean
+.PHONY: help demo up test test-trip check format docs bench lock proto clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ check: $(READY) ## Lint, type-check, check the directions of imports
 
 format: $(READY) ## Put the code into shape
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+docs: $(READY) ## Renew the page of the command line
+	@$(BIN)/python tests/cli_page.py
 
 bench: $(READY) ## Measure against limits taken in the same run; writes benchmarks/results
 	@$(BIN)/python -m benchmarks
