@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import msgspec
@@ -22,6 +23,8 @@ from ingest_api.ids import LONGEST_ID
 from ingest_api.metrics import Metrics as DoorMetrics
 from ingest_api.records import MAPPINGS, TOO_LARGE
 from lakehouse.sql.statement import _TABLE_FUNCTIONS
+from orchestration.digest import Sum
+from orchestration.jobs import LaneConfig, figures
 from penstock import errors
 from penstock.api import collections, destinations, replays, search, sql, status, tokens
 from penstock.api.access import Needs
@@ -331,3 +334,27 @@ def test_bounds_are_told_as_they_are() -> None:
     """A number in prose is the first thing to rot."""
     assert f"{MOST_EVENTS:,}" in page("door-http")
     assert f"{LONGEST_ID:,}" in page("door-http")
+
+
+def test_everything_in_dagster_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dashboards and alerts are made from these names."""
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    from orchestration.definitions import definitions
+
+    repository = definitions().get_repository_def()
+    checks = [key.name for key in repository.asset_graph.asset_check_keys]
+    names = {
+        *(name for name in repository.job_names if not name.startswith("__")),
+        *(key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()),
+        *checks,
+    }
+    text = page("dagster")
+
+    assert set(rows("dagster")) == names
+    assert len(checks) == 3
+    for one in (*repository.sensor_defs, *repository.schedule_defs):
+        assert f"`{one.name}`" in text
+    lane = LaneConfig()
+    assert f"`idle_seconds` ({lane.idle_seconds:g}) or `minutes` ({lane.minutes:g})" in text
+    newest = SimpleNamespace(lag=0, waiting=0, columns=0, snapshot_id=1)
+    assert [name for name in figures(Sum(0, newest=newest)) if f"`{name}`" not in text] == []
