@@ -44,7 +44,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="The address every server binds to.")
     http_port: int = Field(8080, ge=1, le=65535, description="The door's HTTP port.")
     grpc_port: int = Field(9000, ge=1, le=65535, description="The door's gRPC port.")
-    platform_port: int = Field(8000, ge=1, le=65535, description="API, search and dashboard.")
+    platform_port: int = Field(8000, ge=1, le=65535, description="API and search.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster's own pages.")
 
     max_event_bytes: int = Field(1 << 20, ge=1, description="The largest event; over it: 413.")

@@ -28,8 +28,8 @@ class Ledger(Protocol):
     async def write(self, rows: Sequence[Attempt], *, key: str) -> None:
         """Record the rows, durably and in order.
 
-        Raises `Unavailable` when it is not known whether they were recorded: the same rows may be
-        written again under the same `key` and are recorded once.
+        Raises `Unavailable` when it is not known whether they were recorded. The same rows may then
+        be written again under the same `key`: readers count an attempt once, by its name.
         """
         ...
 
@@ -51,7 +51,7 @@ class NoLedger:
 class DoorLedger:
     """Sends the rows to a door of this installation as NDJSON, one request a call.
 
-    `key` becomes the idempotency key, so that rows sent again fold with those sent before.
+    `key` becomes the idempotency key, so that rows sent again have the ids of those sent before.
     Whatever the door says but 202 for all of them means to try again: a token that the door does
     not know yet, a collection that is paused for a moment.
     """
