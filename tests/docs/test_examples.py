@@ -62,7 +62,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     """Answer the words of every line that types ``penstock`` with something behind it."""
     text = re.sub(r"\\\n", " ", page.read_text())
     for line in text.splitlines():
-        typed = re.match(r"(?:    |\$ )*(?:PENSTOCK_\w+=\S+ )*(penstock [a-z].*)$", line)
+        typed = re.match(r"\s*(?:PENSTOCK_\w+=\S+ )*(penstock [a-z].*)$", line)
         if typed and (line.startswith(" ") or page in TOUR):
             words = shlex.split(typed[1], comments=True)
             yield list(takewhile(lambda word: word not in {">", "|"}, words))
@@ -103,6 +103,7 @@ def test_the_tour_works_as_it_is_told(tmp_path: Path) -> None:
                 assert_told(block.printed, run(block.commands, what, tmp_path), page)
         for page in PROGRAMS:
             run_python(page, what)
+        ask(ROOT / "docs" / "howto" / "find-and-ask.md", what)
         assert_every_file_is_told(home)
         assert_nothing_is_told_on(home, what.token)
 
@@ -205,6 +206,16 @@ def run_python(page: Path, what: Running) -> None:
     assert programs
     for program in programs:
         exec(compile(local(program, what), page.name, "exec"), {"token": what.token})
+
+
+def ask(page: Path, what: Running) -> None:
+    """Run the statements and the searches of a page; what they find is not looked at."""
+    with Client(what.platform, what.token) as client:
+        for _, verb, first, *rest in commands(page):
+            if verb == "sql":
+                client.sql(first)
+            elif verb == "search":
+                client.search(first, next((word for word in rest if word[0] != "-"), ""), limit=1)
 
 
 def assert_every_file_is_told(home: Path) -> None:
