@@ -3,11 +3,13 @@
 A block ```sh of README and quickstart is run, in order, in one shell; a block ```text behind it is
 what that printed, line by line, with … for what is another every time. A comment ``<!-- not run``
 before a block says why it is not. Blocks ```python are run too. Every line that begins with
-``penstock`` anywhere in the documents is read by the command line's own parser.
+``penstock`` anywhere in the documents is read by the command line's own parser, and what is shown
+as JSON, TOML or YAML by whatever takes it.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
@@ -24,11 +26,15 @@ from typing import NamedTuple
 import msgspec
 import pytest
 import typer
+import yaml
 
+from penstock.api.models import LookedForEvents
 from penstock.cli.home import Running
 from penstock.cli.main import app
 from penstock.client import Client
 from penstock.query import parse
+from penstock.settings import load_settings
+from replay.job import ReplayConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -88,6 +94,45 @@ def test_the_tour_can_be_read_by_this_test() -> None:
     """A block that is not found is not run, and nobody would notice."""
     assert [len(list(blocks(page))) for page in TOUR] == [9, 3]
     assert sum(bool(block.printed) for block in blocks(TOUR[0])) == 9
+
+
+def snippets(kind: str) -> list[tuple[Path, str]]:
+    return [
+        (page, block["text"])
+        for page in PAGES
+        for block in _BLOCK.finditer(page.read_text())
+        if block["kind"] == kind
+    ]
+
+
+def test_what_is_shown_as_json_is_json() -> None:
+    """It is copied into programs."""
+    shown = snippets("json")
+
+    assert len(shown) >= 4
+    for _, text in shown:
+        json.loads(text)
+    (search,) = [text for page, text in shown if page.name == "api.md"]
+    LookedForEvents.model_validate_json(search)
+
+
+def test_settings_that_are_shown_are_taken(tmp_path: Path) -> None:
+    """A file that is refused keeps everything from starting."""
+    shown = snippets("toml")
+
+    assert shown
+    for _, text in shown:
+        (tmp_path / "penstock.toml").write_text(text)
+        load_settings(tmp_path, {})
+
+
+def test_the_launchpads_configuration_is_taken() -> None:
+    """Dagster tells about a wrong name only when somebody presses the button."""
+    text = (ROOT / "docs" / "howto" / "replay-to-staging.md").read_text()
+    (shown,) = re.findall(r"^    ops:\n(?:     .*\n)+", text, re.MULTILINE)
+    config = yaml.safe_load(shown)["ops"]["send"]["config"]
+
+    assert ReplayConfig(**config).asked() == {**ReplayConfig().asked(), **config}
 
 
 @pytest.mark.trip
