@@ -268,7 +268,8 @@ class Landing:
         """Land what is due, again and again, and answer each batch and each trouble.
 
         Ends when `until` says so, or when nothing has waited for `idle` microseconds.
-        Collections in `hurry` are landed without patience (a plan waits for them). What goes
+        Collections in `hurry`, asked at each look, are landed without patience: somebody waits
+        for them, a plan mostly. What goes
         wrong with one collection never stops the others: it rests, a little longer each time.
         """
         seen: dict[CollectionId, _Seen] = {}
@@ -322,7 +323,9 @@ class Landing:
             if not count:
                 known.since = None
                 continue
-            known.since = known.since or now
+            # A clock that was set back must not let events wait until it is there again.
+            known.since = min(known.since or now, now)
+            known.not_before = min(known.not_before, now + self._limits.longest_back_off)
             waiting[collection] = count
         return waiting
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -19,7 +20,7 @@ from penstock.buffer import Buffer, open_buffer
 from penstock.cache import Cache, open_cache
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Micros
-from penstock.errors import BadSetting, EngineUnavailable, NotFound, Unavailable
+from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, Unavailable
 from penstock.metadata.records import Contract
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
@@ -27,8 +28,45 @@ from penstock.settings import Settings, load_settings
 
 log = structlog.get_logger()
 
+_Answer = TypeVar("_Answer")
+
 _REST_SECONDS = 10.0
 """How long the metadata is left alone after it did not answer: it may take 20 s to say so."""
+
+
+class Metadata:
+    """The metadata, left alone for a while after it did not answer."""
+
+    def __init__(
+        self, store: Callable[[], Store], steady: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._steady = steady
+        self._away = False
+        self._ask_at = steady()
+
+    def ask(self, question: Callable[[Store], _Answer]) -> _Answer:
+        """Answer what the store answers; raise `EngineUnavailable` while it is away."""
+        if self._steady() < self._ask_at:
+            raise EngineUnavailable("the metadata did not answer a moment ago")
+        try:
+            answer = question(self._store())
+        except Unavailable as error:
+            self._ask_at = self._steady() + _REST_SECONDS
+            if not self._away:
+                log.warning("metadata is away, landing goes on without it", reason=str(error))
+            self._away = True
+            raise
+        except Rejected:
+            self._answered()
+            raise
+        self._answered()
+        return answer
+
+    def _answered(self) -> None:
+        if self._away:
+            log.info("metadata answers again")
+        self._away = False
 
 
 class Contracts:
@@ -37,51 +75,25 @@ class Contracts:
     Every change is published to the doors, so theirs is the newest that can be had then.
     """
 
-    def __init__(
-        self,
-        store: Callable[[], Store],
-        cache: Callable[[], Cache],
-        *,
-        steady: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._store = store
+    def __init__(self, metadata: Metadata, cache: Callable[[], Cache]) -> None:
+        self._metadata = metadata
         self._cache = cache
-        self._steady = steady
-        self._away = False
-        self._ask_at = steady()
 
     def of(self, collection: CollectionId) -> Contract:
         """Answer the collection's contract; `evolve` if it was deleted after its events came.
 
         Raises `EngineUnavailable` where neither the metadata nor the doors' cache can be read.
         """
-        if self._steady() >= self._ask_at:
-            try:
-                contract = self._asked(collection)
-            except Unavailable as error:
-                self._rest(error)
-            else:
-                if self._away:
-                    log.info("metadata answers again")
-                self._away = False
-                return contract
-        known = self._cache().read()
+        try:
+            return self._metadata.ask(lambda store: store.collection(collection).contract)
+        except NotFound:
+            return "evolve"
+        except Unavailable:
+            known = self._cache().read()
         if known is None:
             raise EngineUnavailable(f"nobody knows the contract of {collection}")
         contracts = {record.id: record.contract for record in known.collections}
         return contracts.get(collection, "evolve")
-
-    def _asked(self, collection: CollectionId) -> Contract:
-        try:
-            return self._store().collection(collection).contract
-        except NotFound:
-            return "evolve"
-
-    def _rest(self, error: Unavailable) -> None:
-        self._ask_at = self._steady() + _REST_SECONDS
-        if not self._away:
-            log.warning("metadata is away, contracts are what the doors know", reason=str(error))
-        self._away = True
 
 
 @dataclass
@@ -121,9 +133,14 @@ class Stores:
             return open_cache(self.settings.cache)
 
     @cached_property
+    def metadata(self) -> Metadata:
+        """The store, for who can do without."""
+        return Metadata(lambda: self.store)
+
+    @cached_property
     def contracts(self) -> Contracts:
         """The contracts of collections."""
-        return Contracts(lambda: self.store, lambda: self.cache)
+        return Contracts(self.metadata, lambda: self.cache)
 
     def rules(self, collection: CollectionId) -> Rules:
         """Answer how the payloads of a collection become columns."""
@@ -134,7 +151,14 @@ class Stores:
         self, collection: CollectionId, at: Micros, changes: Sequence[Mapping[str, object]]
     ) -> int:
         """Enter changes of a collection's columns in its history; see `Store`."""
-        return self.store.add_schema_version(collection, at, changes)
+        return self.metadata.ask(lambda store: store.add_schema_version(collection, at, changes))
+
+    def hurried(self) -> frozenset[CollectionId]:
+        """Answer the collections that somebody waits for, none while the metadata is away."""
+        try:
+            return self.metadata.ask(lambda store: store.woken(machine_clock()))
+        except Unavailable:
+            return frozenset()
 
     def landing(self) -> Landing:
         """Answer what lands the collections of this home."""

@@ -56,7 +56,7 @@ class Digest:
         due = [
             collection
             for collection in self._sums
-            if now - self._told.get(collection, now - self._every) >= self._every
+            if abs(now - self._told.get(collection, now - self._every)) >= self._every
         ]
         return self._take(due, now)
 

@@ -57,6 +57,7 @@ def drain(
             stores.buffer.collections,
             until=lambda: lease.lost or time.monotonic() > end,
             idle=round(config.idle_seconds * SECOND),
+            hurry=stores.hurried,
         ):
             if isinstance(outcome, Trouble):
                 report = context.log.error if outcome.stopped else context.log.warning

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from orchestration.lease import TTL
 from penstock.envelope import Micros
 
 SECOND = 1_000_000
@@ -46,14 +47,15 @@ def decide(
     """Keep one run alive while something waits.
 
     `lease_holder` is the id of the run that holds the lane's lease, whether or not it has ended.
+    A lease or a start that lies too far ahead is of the time before the clock was set back.
     """
-    beating = lease_holder if lease_until > now else None
+    beating = lease_holder if now < lease_until <= now + TTL else None
     dead = []
     alive = beating is not None
     for run in runs:
         if run.run_id == beating:
             continue
-        if now - run.created_at < STARTING_GRACE and run.run_id != lease_holder:
+        if abs(now - run.created_at) < STARTING_GRACE and run.run_id != lease_holder:
             alive = True
         else:
             dead.append(run.run_id)

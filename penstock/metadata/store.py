@@ -43,7 +43,11 @@ from penstock.metadata.tables import (
     revision,
     schema_versions,
     tokens,
+    wakes,
 )
+
+WAKE_LASTS: Micros = 3_000_000
+"""How long landing hurries for who woke it; who waits longer says so again."""
 
 _R = TypeVar("_R", bound=msgspec.Struct)
 
@@ -410,14 +414,36 @@ class Store:
                 for row in connection.execute(query)
             ]
 
+    # Messages
+
+    def wake_landing(self, collection: CollectionId, now: Micros) -> None:
+        """Let landing hurry with the collection for a few seconds: somebody waits for it."""
+        mine = (wakes.c.team == collection.team) & (wakes.c.name == collection.name)
+        values = {"team": collection.team, "name": collection.name, "at": now}
+        with self._writing() as connection:
+            connection.execute(delete(wakes).where(mine | ~_recent(now)))
+            try:
+                connection.execute(insert(wakes).values(values))
+            except IntegrityError:  # two woke it at once: one is enough
+                return
+
+    def woken(self, now: Micros) -> frozenset[CollectionId]:
+        """Answer the collections that somebody waits for."""
+        with self._reading() as connection:
+            query = select(wakes.c.team, wakes.c.name).where(_recent(now))
+            return frozenset(CollectionId(row.team, row.name) for row in connection.execute(query))
+
     # Leases
 
     def take_lease(self, name: str, holder: str, now: Micros, ttl: Micros) -> int | None:
-        """Take the lease until `now + ttl` and answer its new epoch; None while it is alive."""
+        """Take the lease until `now + ttl` and answer its new epoch; None while it is alive.
+
+        One that is said to live for longer than `ttl` was taken before the clock was set back.
+        """
         with self._writing() as connection:
             query = select(leases).where(leases.c.name == name).with_for_update()
             held = connection.execute(query).first()
-            if held is not None and now < held.until:
+            if held is not None and now < held.until <= now + ttl:
                 return None
             epoch: int = 1 if held is None else held.epoch + 1
             values = {"holder": holder, "epoch": epoch, "until": now + ttl}
@@ -493,6 +519,11 @@ def _unique(what: str, name: str) -> Iterator[None]:
 
 def _next_revision(connection: Connection) -> None:
     connection.execute(update(revision).values(version=revision.c.version + 1))
+
+
+def _recent(now: Micros) -> Any:
+    # On both sides: a clock that was set back must not make landing hurry until it is there again.
+    return wakes.c.at.between(now - WAKE_LASTS, now + WAKE_LASTS)
 
 
 def _is(id: CollectionId) -> Any:  # noqa: A002

@@ -124,3 +124,13 @@ leases = Table(
     Column("epoch", BigInteger, nullable=False),
     Column("until", BigInteger, nullable=False),
 )
+
+# Messages to landing, gone seconds after the last one was sent.
+wakes = Table(
+    "wakes",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("team", "name"),
+)

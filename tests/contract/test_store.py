@@ -415,6 +415,31 @@ class TestColumnHistories:
         assert sorted(given, key=str) == [1, 2, 3, 4, 5, 6]
 
 
+class TestWakes:
+    def test_landing_hurries_for_a_while_with_what_somebody_waits_for(self, store: Store) -> None:
+        """Who waits says so again; a message that stays would make landing hurry for ever."""
+        assert store.woken(NOON) == frozenset()
+        store.wake_landing(FLIGHTS, NOON)
+        store.wake_landing(FLIGHTS, NOON + SECOND)
+        store.wake_landing(OTHERS, NOON + 2 * SECOND)
+
+        assert store.woken(NOON + 4 * SECOND) == {FLIGHTS, OTHERS}
+        assert store.woken(NOON + 5 * SECOND) == {OTHERS}
+        assert store.woken(NOON + 6 * SECOND) == frozenset()
+
+    def test_a_clock_that_was_set_back_ends_the_hurry(self, store: Store) -> None:
+        store.wake_landing(FLIGHTS, NOON)
+
+        assert store.woken(NOON - 3_600 * SECOND) == frozenset()
+        store.wake_landing(FLIGHTS, NOON - 3_600 * SECOND)
+        assert store.woken(NOON - 3_600 * SECOND) == {FLIGHTS}
+
+    def test_many_may_wake_a_collection_at_once(self, store: Store) -> None:
+        at_once(8, lambda n: store.wake_landing(FLIGHTS, NOON + n))
+
+        assert store.woken(NOON) == {FLIGHTS}
+
+
 class TestLeases:
     def test_a_lease_has_one_holder_until_it_lapses(self, store: Store) -> None:
         assert store.lease("lane 0") is None
@@ -425,6 +450,13 @@ class TestLeases:
         assert store.lease("lane 0") == Lease(
             name="lane 0", holder="other", epoch=2, until=NOON + 20
         )
+
+    def test_a_lease_of_the_time_before_the_clock_was_set_back_is_free(self, store: Store) -> None:
+        """Its holder may be dead, and nobody would land or replay until the clock is there."""
+        store.take_lease("lane 0", "one", NOON, 10)
+
+        assert store.take_lease("lane 0", "other", NOON - 11, 10) == 2
+        assert not store.keep_lease("lane 0", 1, NOON - 10, 10)
 
     def test_of_many_who_take_a_new_lease_at_once_one_has_it(self, store: Store) -> None:
         answers = at_once(8, lambda n: store.take_lease("lane 0", f"run {n}", NOON, SECOND))

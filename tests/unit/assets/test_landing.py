@@ -568,6 +568,31 @@ def test_a_drain_ends_when_it_is_told(tmp_path: Path) -> None:
     assert list(stream) == []
 
 
+def test_a_drain_does_not_wait_for_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """Events would wait for as long as it was set back, and troubled collections rest."""
+    log = Broken()
+    log.error = LogUnavailable("away")
+    append(log, *numbered(1))
+    append(log, *numbered(1), collection=ORDERS)
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+    limits = Limits()
+    landed_at = {}
+
+    set_back = False
+    for item in work.drain(log.collections, until=lambda: len(landed_at) == 2):
+        if isinstance(item, Landed):
+            landed_at[item.collection] = hand.now
+        elif not set_back:
+            log.error = None
+            append(log, *numbered(1))
+            set_back = True
+            hand.now -= 86_400 * SECOND
+
+    start = NOON + 10 * SECOND - 86_400 * SECOND
+    assert max(landed_at.values()) - start < 2 * limits.longest_back_off
+
+
 class Broken(MemoryLog):
     """A log of which one collection cannot be read while `error` is set."""
 

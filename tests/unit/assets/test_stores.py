@@ -10,6 +10,7 @@ import structlog
 from builders import FLIGHTS, event
 
 from assets.stores import Contracts, Stores, opened
+from assets.stores import Metadata as Asked
 from penstock.buffer import open_appender
 from penstock.cache import Cache, open_cache
 from penstock.envelope import CollectionId
@@ -58,7 +59,8 @@ def published(folder: Path, *records: CollectionRecord) -> Cache:
 
 
 def contracts(metadata: Metadata, cache: Cache, clock: Hand) -> Contracts:
-    return Contracts(lambda: metadata, lambda: cache, steady=clock)  # type: ignore[arg-type, return-value]  # a stand-in
+    asked = Asked(lambda: metadata, clock)  # type: ignore[arg-type, return-value]  # a stand-in
+    return Contracts(asked, lambda: cache)
 
 
 def test_the_metadata_says_what_holds_while_it_answers(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_the_doors_knowledge_holds_while_the_metadata_is_away(tmp_path: Path) ->
     # A database that is locked takes its time to say so: it is not asked at every batch.
     assert metadata.refused == 3
     assert [line["event"] for line in lines] == [
-        "metadata is away, contracts are what the doors know",
+        "metadata is away, landing goes on without it",
         "metadata answers again",
     ]
 
@@ -123,3 +125,4 @@ def test_a_home_lands_without_its_metadata(broken: Stores) -> None:
     assert broken.rules(FLIGHTS) == Rules(contract="freeze", max_columns=1_000)
     with pytest.raises(EngineUnavailable):
         broken.store.ping()
+    assert broken.hurried() == frozenset()

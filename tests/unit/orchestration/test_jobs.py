@@ -13,6 +13,7 @@ from metadata_builders import known
 from assets.stores import Stores, opened
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
+from orchestration.lease import TTL
 from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
@@ -69,7 +70,7 @@ def test_a_landing_run_tells_dagster_what_it_landed(stores, instance) -> None:
 def test_a_second_run_leaves_a_held_lane_alone(stores, instance) -> None:
     """Two runs on one lane would only race for the same commits."""
     append(stores, fresh('{"n": 1}'))
-    stores.store.take_lease("lane 0", "somebody", machine_clock(), 60_000_000)
+    stores.store.take_lease("lane 0", "somebody", machine_clock(), TTL)
 
     run = jobs.land.execute_in_process(
         run_config=AT_ONCE, resources={"stores": stores}, instance=instance

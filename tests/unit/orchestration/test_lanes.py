@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestration.lanes import (
+    SECOND,
     STARTING_GRACE,
     LiveRun,
     decide,
@@ -82,3 +83,17 @@ def test_while_the_lease_cannot_be_read_one_run_is_enough_and_none_is_dead() -> 
 
     assert (alone.launch, beside.launch, idle.launch) == (True, False, False)
     assert beside.dead == ()
+
+
+def test_a_clock_that_was_set_back_lets_no_dead_run_stand_in_the_way() -> None:
+    """Its lease, and its start, would look fresh for as long as the clock was set back."""
+    hour = 3_600 * SECOND
+    held = decide(
+        waiting=3, runs=[LiveRun("a", OLD)], lease_holder="a", lease_until=NOW + hour, now=NOW
+    )
+    started = decide(
+        waiting=3, runs=[LiveRun("a", NOW + hour)], lease_holder=None, lease_until=0, now=NOW
+    )
+
+    assert (held.launch, held.dead) == (True, ("a",))
+    assert (started.launch, started.dead) == (True, ("a",))
