@@ -293,6 +293,7 @@ def waker(stores: Stores, clock: Clock) -> Callable[[CollectionId], None]:
 
     def wake(collection: CollectionId) -> None:
         asked[collection] = asked.get(collection, 0) + 1
+        stores.store.wake_landing(collection, clock())
         lease = stores.store.lease(_LANES)
         alive = lease is not None and clock() < lease.until
         if not alive or asked[collection] > _TRUST:

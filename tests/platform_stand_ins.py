@@ -202,11 +202,12 @@ def found(payload: bytes = b"{}", **given: Any) -> Found:
 
 
 class StandInPlanner:
-    """Plans ten events for everybody."""
+    """Plans ten events for everybody, after it woke landing."""
 
     def plan(
         self, request: ReplayRequest, *, wake: Wake, patience: float, replay_id: str | None = None
     ) -> Plan:
+        wake(request.id)
         return plan(request)
 
 

@@ -47,8 +47,12 @@ def plan_replay(asked: ReplayAsked, caller: Replayer, here: Here) -> PlanTold:
     Waits until what is on the log has landed, so that the plan holds what a search shows.
     """
     request = _request(asked, caller, here)
+
+    def wake(collection: CollectionId) -> None:
+        here.store.wake_landing(collection, here.clock())
+
     with here.rooms.plans:
-        return _plan(here.planner.plan(request, wake=_landing_is_awake, patience=PLAN_SECONDS))
+        return _plan(here.planner.plan(request, wake=wake, patience=PLAN_SECONDS))
 
 
 @router.get("/{id}")
@@ -171,10 +175,6 @@ def _refuse_unconfirmed(here: Platform, request: ReplayRequest, confirmed: int |
 
 def _wished(here: Platform, caller: Caller, replay_id: str, wish: Wish) -> ReplayRecord:
     return here.store.wish(caller.team, replay_id, wish, here.clock())
-
-
-def _landing_is_awake(_collection: CollectionId) -> None:
-    """Do nothing: while events wait, a sensor keeps landing running."""
 
 
 def _launched(here: Platform, record: ReplayRecord) -> ReplayRecord:
