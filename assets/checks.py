@@ -6,7 +6,7 @@ quarantined event, and above it there is none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
+from lakehouse.commit import refuse_changed
 from lakehouse.tables import read_view
 from penstock.buffer import Buffer, start_of
 from penstock.envelope import CollectionId, Mark, Micros
-from penstock.errors import Stopped
+from penstock.errors import PenstockError, Stopped
 
 _SECOND: Micros = 1_000_000
 
@@ -107,6 +108,17 @@ def fresh(oldest: Micros | None, now: Micros, *, limit: Micros) -> Verdict:
     return Verdict(now - oldest <= limit, sentence, {"seconds": seconds})
 
 
+def checked(check: Callable[[], Verdict]) -> Verdict:
+    """Answer the check's verdict; what cannot be checked has not passed."""
+    try:
+        return check()
+    except PenstockError as error:
+        return Verdict(False, str(error))
+    except Exception as error:  # noqa: BLE001 - others are checked, and this one is told
+        # Without the error's own words: a library may quote what it could not read.
+        return Verdict(False, f"could not be checked: {type(error).__name__}")
+
+
 def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Verdict:
     """Compare the positions in both tables with the marks, which are read with them."""
     runs: dict[int, list[Run]] = {}
@@ -143,19 +155,20 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
     view = lake.view(collection)
     if view is None:
         return Verdict(True, "nothing has landed yet")
-    if view.rolled_back:
-        return Verdict(False, "the table was rolled back, its marks promise too much")
-    extents = buffer.extents(collection)
-    for mark in view.marks:
-        if mark.log_id != buffer.log_id:
-            continue
-        extent = extents.get(mark.partition)
-        if extent is None or mark.next > extent.end:
-            return Verdict(False, f"the log ends before the mark {mark} in {mark.partition}")
-        try:
+    try:
+        for each in (view, lake.quarantine_view(collection)):
+            if each is not None:
+                refuse_changed(each)
+        extents = buffer.extents(collection)
+        for mark in view.marks:
+            if mark.log_id != buffer.log_id:
+                continue
+            extent = extents.get(mark.partition)
+            if extent is None or mark.next > extent.end:
+                return Verdict(False, f"the log ends before the mark {mark} in {mark.partition}")
             buffer.read(collection, mark, end=mark.next, max_bytes=1)
-        except Stopped as error:
-            return Verdict(False, str(error))
+    except Stopped as error:
+        return Verdict(False, str(error))
     logs = {mark.log_id for mark in view.marks}
     if logs and buffer.log_id not in logs:
         return Verdict(False, f"the table was landed from another log, {', '.join(sorted(logs))}")

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import structlog
 
 from lakehouse import Lake, TableView
-from lakehouse.commit import Batch, Committed, land, opaque, refuse_rolled_back
+from lakehouse.commit import Batch, Committed, land, opaque, refuse_changed
 from penstock.buffer import Buffer
 from penstock.codec import ENVELOPE, LOG_SCHEMA
 from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros, Span
@@ -28,6 +28,7 @@ from penstock.errors import (
     EngineUnavailable,
     LogChanged,
     NotFound,
+    PenstockError,
     Stopped,
     TableChanged,
     Unavailable,
@@ -97,6 +98,18 @@ class Trouble:
         """Whether an operator has to look before anything goes on."""
         return isinstance(self.error, Stopped)
 
+    @property
+    def passes(self) -> bool:
+        """Whether it is expected to pass by itself."""
+        return isinstance(self.error, Unavailable)
+
+    @property
+    def reason(self) -> str:
+        """What people may read; of a library's error the name only: it may quote a payload."""
+        if isinstance(self.error, PenstockError):
+            return str(self.error)
+        return f"an unexpected {type(self.error).__name__}, see the log of the run"
+
 
 class History(Protocol):
     """Where changes of a collection's columns are kept for people to read."""
@@ -134,7 +147,7 @@ def begin(view: TableView, log_id: str, extents: Mapping[int, Extent]) -> list[M
     Raises `LogChanged` if the table was filled from another log, or knows more of this one than
     there is, and `TableChanged` if the table was rolled back.
     """
-    refuse_rolled_back(view)
+    refuse_changed(view)
     logs = {mark.log_id for mark in view.marks}
     if logs and log_id not in logs:
         raise LogChanged(

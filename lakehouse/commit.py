@@ -137,12 +137,17 @@ def after_failure(
     return Next.REBUILD if unmoved and same_schema else Next.REPLAN
 
 
-def refuse_rolled_back(view: TableView) -> None:
-    """Raise `TableChanged` if the table lost what its marks say it has."""
+def refuse_changed(view: TableView) -> None:
+    """Raise `TableChanged` if the table lost what its marks say it has, or the marks themselves."""
     if view.rolled_back:
         raise TableChanged(
             f"a table of {view.collection} was rolled back: its marks say that events landed "
             "which it no longer has"
+        )
+    if view.rows and not view.marks:
+        raise TableChanged(
+            f"a table of {view.collection} has rows but no marks: it was copied or made anew by "
+            "something else, and landing into it could double what it has"
         )
 
 
@@ -288,7 +293,7 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Comm
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
-        refuse_rolled_back(view)
+        refuse_changed(view)
         # One load serves the look and the commit: nobody can quarantine anything in between.
         held = held_by_quarantine(table, view, batch.starts)
         rows, quarantined = settle(
@@ -317,7 +322,7 @@ def _claim(lake: Lake, batch: Batch) -> Committed | Stale | None:
         table = _load(lake, main_table(batch.based_on.collection))
         view = read_view(batch.based_on.collection, table)
         _refuse_other_table(view, batch.based_on)
-        refuse_rolled_back(view)
+        refuse_changed(view)
         step = _step(view, batch, own_snapshot_seen=False)
         if step is Next.DONE:
             return Committed(view, 0, 0, 0, here=False)
@@ -354,7 +359,7 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
         _refuse_other_table(view, batch.based_on)
-        refuse_rolled_back(view)
+        refuse_changed(view)
         landed = sent.landed(table.metadata)
         step = _step(view, batch, own_snapshot_seen=landed)
         if step is Next.DONE:

@@ -6,10 +6,11 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import dagster as dg
 
-from assets.checks import Verdict, check_conservation, check_freshness, check_marks
+from assets.checks import Verdict, check_conservation, check_freshness, check_marks, checked
 from assets.landing import Trouble
 from assets.stores import Stores
 from assets.upkeep import Tended, tend
@@ -47,6 +48,7 @@ def drain(
     faults.arm(os.environ.get(faults.VARIABLE))
     end = time.monotonic() + config.minutes * 60
     digest = Digest()
+    stopped: dict[CollectionId, str] = {}
     with held(
         lambda: stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
     ) as lease:
@@ -60,11 +62,14 @@ def drain(
             hurry=stores.hurried,
         ):
             if isinstance(outcome, Trouble):
-                report = context.log.error if outcome.stopped else context.log.warning
-                report(f"{outcome.collection} does not land: {outcome.error}")
+                tell_trouble(context, outcome, stopped)
                 continue
+            stopped.pop(outcome.collection, None)
             tell(context, digest.add(outcome, machine_clock()))
         tell(context, digest.rest(machine_clock()))
+    if stopped:
+        first = min(stopped)
+        raise dg.Failure(f"{len(stopped)} collections do not land: {first}: {stopped[first]}")
 
 
 @dg.job(
@@ -93,6 +98,28 @@ def tell(context: dg.OpExecutionContext, sums: Sequence[tuple[CollectionId, Sum]
                     QUARANTINE, partition=partition, metadata={"rows": landed.quarantined}
                 )
             )
+
+
+def tell_trouble(
+    context: dg.OpExecutionContext, trouble: Trouble, stopped: dict[CollectionId, str]
+) -> None:
+    """Log a trouble; what will not pass by itself is noted on the partition, once."""
+    collection, reason = trouble.collection, trouble.reason
+    if trouble.passes:
+        context.log.warning("%s does not land now: %s", collection, reason)
+        return
+    context.log.error("%s does not land: %s", collection, reason)
+    if stopped.get(collection) == reason:
+        return
+    stopped[collection] = reason
+    ensure_partition(context.instance, str(collection))
+    context.log_event(
+        dg.AssetObservation(
+            EVENTS,
+            partition=str(collection),
+            metadata={"stopped": dg.MetadataValue.text(reason)},
+        )
+    )
 
 
 def figures(landed: Sum) -> dict[str, dg.MetadataValue]:
@@ -201,12 +228,14 @@ def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
     """Check every collection; a check passes if it does for all of them."""
     buffer, lake, now = stores.buffer, stores.lake, machine_clock()
     verdicts: dict[str, dict[CollectionId, Verdict]] = {name: {} for name in CHECKS}
-    for collection in buffer.collections():
-        verdicts["conservation"][collection] = check_conservation(lake, collection, buffer.log_id)
-        verdicts["freshness"][collection] = check_freshness(
-            buffer, lake, collection, now, limit=FRESH_WITHIN
-        )
-        verdicts["marks"][collection] = check_marks(buffer, lake, collection)
+    # Those of the lake as well: another log knows nothing of them, and that must be told.
+    for collection in sorted({*buffer.collections(), *lake.collections()}):
+        for name, check in (
+            ("conservation", lambda c: check_conservation(lake, c, buffer.log_id)),
+            ("freshness", lambda c: check_freshness(buffer, lake, c, now, limit=FRESH_WITHIN)),
+            ("marks", lambda c: check_marks(buffer, lake, c)),
+        ):
+            verdicts[name][collection] = checked(partial(check, collection))
     for name, found in verdicts.items():
         yield result(name, found)
 

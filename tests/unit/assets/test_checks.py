@@ -9,14 +9,27 @@ import pytest
 from builders import FLIGHTS, NOON
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import BROKEN, MAIN, append, batch_of, landing, log_of, new_lake, numbered, put
+from lakes import (
+    BROKEN,
+    MAIN,
+    QUARANTINE,
+    append,
+    batch_of,
+    landing,
+    log_of,
+    new_lake,
+    numbered,
+    put,
+)
 
 from assets.checks import (
     Account,
+    Verdict,
     account,
     check_conservation,
     check_freshness,
     check_marks,
+    checked,
     conserved,
     fresh,
     runs_of,
@@ -25,6 +38,7 @@ from lakehouse import Lake
 from lakehouse.tables import mark_properties
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Mark
+from penstock.errors import LogTruncated
 
 SECOND = 1_000_000
 
@@ -185,3 +199,33 @@ def test_a_rolled_back_table_is_found(tmp_path: Path) -> None:
 
     assert not check_marks(log, lake, FLIGHTS).passed
     assert not check_conservation(lake, FLIGHTS, log.log_id).passed
+
+
+def test_a_quarantine_that_was_rolled_back_is_found(tmp_path: Path) -> None:
+    """Landing stops for it as well."""
+    lake, log = filled(tmp_path, 2)
+    append(log, BROKEN)
+    landing(log, lake).land_once(FLIGHTS)
+    append(log, BROKEN)
+    landing(log, lake).land_once(FLIGHTS)
+    table = lake.table(QUARANTINE)
+    assert table is not None
+    table.manage_snapshots().rollback_to_snapshot(table.metadata.snapshots[0].snapshot_id).commit()
+
+    assert "rolled back" in check_marks(log, lake, FLIGHTS).sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (LogTruncated("records 3 to 9 are gone"), "records 3 to 9 are gone"),
+        (ValueError("secret of the sender"), "could not be checked: ValueError"),
+    ],
+)
+def test_what_cannot_be_checked_has_not_passed(error: Exception, sentence: str) -> None:
+    """One collection that cannot be read must neither look healthy nor hide the others."""
+
+    def check() -> Verdict:
+        raise error
+
+    assert checked(check) == Verdict(False, sentence)

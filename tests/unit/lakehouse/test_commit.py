@@ -462,6 +462,25 @@ def test_a_table_that_was_replaced_stops_landing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [MAIN, QUARANTINE])
+def test_a_table_whose_marks_are_gone_stops_landing(tmp_path: Path, name: tuple[str, str]) -> None:
+    """A copy made by another engine has the rows but no properties: all would land again."""
+    log = log_of(*numbered(2), BROKEN)
+    lake = new_lake(tmp_path)
+    put(lake, batch_of(log, lake.create(FLIGHTS)))
+    old = lake.table(name)
+    assert old is not None
+    rows = old.scan().to_arrow()
+    lake.catalog.drop_table(name)
+    lake.catalog.create_table(name, old.schema(), partition_spec=old.spec()).append(rows)
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    append(log, BROKEN)
+
+    with pytest.raises(TableChanged, match="no marks"):
+        put(lake, batch_of(log, view))
+
+
+@pytest.mark.parametrize("name", [MAIN, QUARANTINE])
 @pytest.mark.parametrize("then", ["nothing", "written to"])
 def test_a_table_that_was_rolled_back_stops_landing(
     tmp_path: Path, name: tuple[str, str], then: str

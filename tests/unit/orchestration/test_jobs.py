@@ -8,8 +8,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from builders import FLIGHTS, event
+from lakes import MAIN
 from metadata_builders import known
 
+import orchestration
 from assets.stores import Stores, opened
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
@@ -17,7 +19,7 @@ from orchestration.lease import TTL
 from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
-from penstock.envelope import Event
+from penstock.envelope import CollectionId, Event
 from penstock.settings import load_settings
 
 AT_ONCE = {"ops": {"drain": {"config": {"idle_seconds": 0.0}}}}
@@ -129,3 +131,66 @@ def test_landing_goes_on_while_the_metadata_is_away(tmp_path, instance) -> None:
         assert len(asked.run_requests) == 1
         assert run.success
         assert stores.lake.view(FLIGHTS).rows == 1
+
+
+def copied(stores: Stores) -> None:
+    """Make the table anew from its rows, as another engine would: its marks are lost."""
+    table = stores.lake.table(MAIN)
+    rows = table.scan().to_arrow()
+    stores.lake.catalog.drop_table(MAIN)
+    stores.lake.catalog.create_table(MAIN, table.schema()).append(rows)
+
+
+def test_a_stopped_collection_looks_stopped(stores, instance) -> None:
+    """The run goes on with the others, and fails in the end; each place that shows it says so."""
+    append(stores, fresh('{"n": 1}'))
+    given = {"resources": {"stores": stores}, "instance": instance}
+    jobs.land.execute_in_process(run_config=AT_ONCE, **given)
+    copied(stores)
+    append(stores, fresh('{"n": 2}'))
+    other = CollectionId("main", "others")
+    appender = open_appender(stores.settings.log)
+    appender.append(other, [fresh('{"n": 3}')]).result(10)
+    appender.close()
+    brief = {"ops": {"drain": {"config": {"idle_seconds": 0.0, "minutes": 0.1}}}}
+
+    run = jobs.land.execute_in_process(run_config=brief, raise_on_error=False, **given)
+    results = {r.check_name: r for r in jobs.books(stores)}
+
+    assert not run.success
+    (failure,) = run.get_step_failure_events()
+    assert "main.flights" in failure.step_failure_data.user_failure_data.description
+    assert stores.lake.view(other).rows == 1
+    observed = [
+        record.asset_observation for record in instance.fetch_observations(EVENTS, limit=10).records
+    ]
+    assert [o.partition for o in observed] == ["main.flights"]
+    assert "no marks" in observed[0].metadata["stopped"].value
+    assert {name for name, r in results.items() if not r.passed} == {"conservation", "marks"}
+    assert "no marks" in results["marks"].metadata["main.flights"].value
+    assert "1 events landed" in results["conservation"].metadata["main.others"].value
+
+
+def test_a_log_that_is_another_one_fails_the_checks_before_an_event_comes(stores, tmp_path) -> None:
+    """It has no collection yet, so landing has nothing to stop for."""
+    append(stores, fresh('{"n": 1}'))
+    assert stores.landing().land_once(FLIGHTS)
+    elsewhere = load_settings(tmp_path, {}, log_url=f"embedded://{tmp_path / 'new'}")
+    open_appender(elsewhere.log).close()
+
+    with opened(elsewhere) as others:
+        results = {r.check_name: r for r in jobs.books(others)}
+
+    assert not results["marks"].passed
+    assert "another log" in results["marks"].metadata["main.flights"].value
+
+
+def test_the_instance_watches_runs_and_retries_them(tmp_path) -> None:
+    """A run that never starts, or was killed with its machine, would be left as it is."""
+    settings = Path(orchestration.__file__).with_name("dagster.yaml")
+    (tmp_path / "dagster.yaml").write_bytes(settings.read_bytes())
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_start_timeout_seconds == 60
+        assert instance.run_retries_enabled
