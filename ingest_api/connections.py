@@ -9,6 +9,7 @@
   `linger_seconds`: closing at once would make the client lose the answer.
 - An idle connection is closed by uvicorn, after `timeout_keep_alive`.
 - Bytes that are no HTTP are answered with a problem document like everything else.
+- A client that ends its side once it has sent everything gets the answers it waits for.
 - A request that asks to upgrade the connection is served without. The parser throws its body away
   (and Java's own client asks for h2c with its first POST: an empty event would be stored), so it is
   parsed again without that header.
@@ -78,6 +79,18 @@ class DoorProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Say whether the connection stays open although the client has no more to send.
+
+        It does as long as requests that are whole wait for their answers; with the last of these
+        it is closed.
+        """
+        cycle = self.cycle
+        if self._in_body or cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Read on; look at the size and the time of a head that is not whole yet."""

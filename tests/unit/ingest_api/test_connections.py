@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +47,12 @@ class Wire:
         headers = {name.lower(): value for name, value in pairs}
         body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         return Reply(int(head[0].split()[1]), headers, body)
+
+    def reset(self) -> None:
+        """Leave so that the other side cannot take it for the end of what was sent."""
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def closed(self) -> bool:
         """Say whether the server closes the connection, without another byte."""
@@ -356,6 +364,40 @@ def test_a_client_that_leaves_before_its_answer_has_sent_its_event() -> None:
     serve(scenario)
 
 
+@pytest.mark.parametrize("requests", [1, 3])
+def test_a_client_that_has_no_more_to_send_gets_its_answers(requests: int) -> None:
+    """It ends its side and waits; unanswered it would send the stored event again."""
+
+    async def scenario(server: Running) -> None:
+        server.log.held = True
+        wire = await server.wire()
+        wire.send(post(b"x") * requests)
+        await until(lambda: len(server.log.waiting) == 1)
+        wire.writer.write_eof()
+        # Another one's request is served meanwhile, so the end has arrived.
+        assert (await server.ask("GET / HTTP/1.1\r\nHost: door\r\n\r\n")).status == 404
+        server.log.held = False
+        server.log.release()
+
+        assert [(await wire.reply()).status for _ in range(requests)] == [202] * requests
+        assert await wire.closed()
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("start", ["POST /v1", HEAD + "Content-Length: 9\r\n\r\nhalf"])
+def test_a_client_that_ends_in_the_midst_of_a_request_is_closed(start: str) -> None:
+    async def scenario(server: Running) -> None:
+        wire = await server.wire()
+        wire.send(start)
+        wire.writer.write_eof()
+
+        assert await wire.closed()
+        assert not server.log.stored
+
+    serve(scenario)
+
+
 def test_a_client_that_leaves_with_many_requests_open_is_not_answered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -366,7 +408,7 @@ def test_a_client_that_leaves_with_many_requests_open_is_not_answered(
         wire = await server.wire()
         wire.send(post(b"x") * 3)
         await until(lambda: len(server.log.waiting) == 1)
-        wire.writer.transport.abort()
+        wire.reset()
         await until(lambda: not server.connections)
         server.log.release()
         server.log.held = False
