@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -666,6 +668,35 @@ async def test_messages_that_are_being_stored_have_a_bound_together() -> None:
         served.log.release()
         await first
         await served.stub.AddRecord(some(1, bytes(600_000)), metadata=TO_FLIGHTS)
+
+
+@in_loop
+async def test_messages_that_were_refused_are_gone_at_once() -> None:
+    """They are refused because there is too much; the collector may come a minute later."""
+    message = some(1, bytes(1_000_000)).SerializeToString()
+    async with serving(log=FailingLog(error=errors.Overloaded("too much is waiting"))) as served:
+
+        async def refused() -> None:
+            try:
+                await served.raw()(message, metadata=TO_FLIGHTS)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # noqa: PT017
+            else:
+                pytest.fail("the call was not refused")
+
+        await refused()
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                await refused()
+            left, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+
+    assert left < 1_500_000
 
 
 @in_loop

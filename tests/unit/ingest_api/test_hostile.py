@@ -36,6 +36,8 @@ from ingest_api.proto import services_pb2 as s
 from penstock.cache import open_cache
 from penstock.settings import load_settings
 
+pytestmark = pytest.mark.xdist_group("hostile")
+
 MIB = 1 << 20
 MEMORY_CAP = 400 * MIB
 HONEST_SECONDS = 5.0
