@@ -2,8 +2,9 @@
 
 - Over `limit_concurrency` connections a new one is told 503 with `Retry-After` and closed.
 - The head of a request has `head_seconds` to arrive whole, from the first of its bytes (for the
-  first request, from the opening of the connection), and may have `MAX_HEAD_BYTES`, and what came
-  in one piece with the request before.
+  first request, from the opening of the connection), and may have `MAX_HEADERS` and
+  `MAX_HEAD_BYTES`, and what came in one piece with the request before. What frames a body and is
+  none of it (trailers, mostly) has the same limits.
 - The body has `body_seconds` from there; who is slower gets 408.
 - After an answer that did not wait for the whole body, what is still coming is thrown away for
   `linger_seconds`: closing at once would make the client lose the answer.
@@ -34,15 +35,20 @@ from penstock.errors import Malformed, Overloaded, TooSlow
 from penstock.problem import Problem
 
 MAX_HEAD_BYTES = 64 << 10
+MAX_HEADERS = 500
 _HEAD_TOO_LARGE = problem_answer(
     Problem(
         431,
         "Request header fields too large",
-        f"the headers have more than {MAX_HEAD_BYTES:,} bytes",
+        f"a request may have {MAX_HEADERS:,} headers and {MAX_HEAD_BYTES:,} bytes of them",
         None,
         {},
     )
 )
+
+
+class _TooManyHeaders(Exception):
+    """Stops the parser."""
 
 
 class DoorProtocol(HttpToolsProtocol):
@@ -55,7 +61,7 @@ class DoorProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _answering: RequestResponseCycle | None = None
     _in_head = True
-    _heads_ended = False
+    _progressed = False
     _in_body = False
     _head_bytes = 0
 
@@ -93,23 +99,23 @@ class DoorProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Read on; look at the size and the time of a head that is not whole yet."""
+        """Read on; look at the size and the time of what is not whole yet."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        self._heads_ended = False
+        self._progressed = False
         self._feed(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or not (self._in_head or self._in_body):
             return
-        if self._in_head:
-            # Where in the data it begins, the parser does not say.
-            self._head_bytes += 0 if self._heads_ended else len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(_HEAD_TOO_LARGE)
-            elif self._deadline is None:
+        # Where in the data a head or a trailer begins, the parser does not say.
+        self._head_bytes = 0 if self._progressed else self._head_bytes + len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+        elif self._deadline is None:
+            if self._in_head:
                 self._after(self.head_seconds, self.transport.close)
-        elif self._in_body and self._deadline is None:
-            self._after(self.body_seconds, self._refuse_slow_body)
+            else:
+                self._after(self.body_seconds, self._refuse_slow_body)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -119,8 +125,11 @@ class DoorProtocol(HttpToolsProtocol):
                 self.send_400_response("")
             else:
                 self._feed_without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _TooManyHeaders):
+                self._refuse_head()
+            else:
+                self.send_400_response("")
 
     def _feed_without_upgrade(self, rest: bytes) -> None:
         """Parse the head again without the header that the parser stopped at, then the rest."""
@@ -137,14 +146,24 @@ class DoorProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer; the parser is stopped at one too many."""
+        if len(self.headers) == MAX_HEADERS:
+            raise _TooManyHeaders
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Note that the body goes on."""
+        self._progressed = True
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """Note that the head is whole."""
         if self.parser.should_upgrade():
             return
         self._in_head = False
-        self._heads_ended = True
+        self._progressed = True
         self._in_body = True
-        self._head_bytes = 0
         self._disarm()
         super().on_headers_complete()
 
@@ -166,6 +185,13 @@ class DoorProtocol(HttpToolsProtocol):
         """Answer bytes that are no HTTP; uvicorn's own text is plain."""
         del msg
         self._refuse(refusal(Malformed("this is no HTTP request that can be read")))
+
+    def _refuse_head(self) -> None:
+        """Refuse what is too large, in front of a body or behind it."""
+        if self._in_body and self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._refuse(_HEAD_TOO_LARGE)
 
     def _refuse_slow_body(self) -> None:
         # The application waits for the body, so nothing has been answered.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -14,7 +15,7 @@ import pytest
 import uvloop
 from door_builders import TOKEN, FailingLog, Reply, door_on, until
 
-from ingest_api.connections import MAX_HEAD_BYTES, DoorProtocol
+from ingest_api.connections import MAX_HEAD_BYTES, MAX_HEADERS, DoorProtocol
 from ingest_api.http import HttpDoor
 from ingest_api.serve import create_server, listen
 
@@ -299,6 +300,49 @@ def test_a_head_has_a_largest_size(lines: int) -> None:
 
         assert (reply.status, reply.json()["status"]) == (431, 431)
         assert await wire.closed()
+
+    serve(scenario)
+
+
+def test_a_request_has_a_largest_number_of_headers() -> None:
+    """64 KiB of tiny ones become megabytes of objects, on each of thousands of connections."""
+
+    async def scenario(server: Running) -> None:
+        lines = "".join(f"x{number}:\r\n" for number in range(MAX_HEADERS - 4))
+        fine = await server.ask(f"{HEAD}Content-Length: 1\r\n{lines}\r\nx")
+        wire = await server.wire()
+        wire.send(f"{HEAD}Content-Length: 1\r\n{lines}y:\r\ny:\r\n\r\nx")
+        refused = await wire.reply()
+
+        assert (fine.status, refused.status) == (202, 431)
+        assert await wire.closed()
+        assert server.log.payloads == [b"x"]
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("trailer", ["x: y\r\n", "x"])
+@pytest.mark.parametrize("token", [TOKEN, "wrong"])
+def test_what_follows_a_body_has_a_largest_size(trailer: str, token: str) -> None:
+    """Trailers are gathered like headers: without end, in memory, and before any token counts."""
+
+    async def scenario(server: Running) -> None:
+        wire = await server.wire()
+        wire.send(HEAD.replace(TOKEN, token) + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n")
+        wire.send("x: ")
+        answered = []
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                wire.send(trailer * (10_000 // len(trailer)))
+                await wire.writer.drain()
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                answered.append((await wire.reply()).status)
+
+        # A reset may overtake the answer.
+        assert answered in ([401], [431], [])
+        await until(lambda: not server.connections)
+        assert not server.log.stored
 
     serve(scenario)
 
