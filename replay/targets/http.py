@@ -272,12 +272,7 @@ class Forwarding:
         self._known: dict[str, str] = {}
 
     def of(self, headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
-        """Answer the headers that are sent again, in their order, duplicates kept.
-
-        Names that differ in case only are one header in HTTP and get the first one's spelling:
-        aiohttp keeps the duplicates of one spelling only.
-        """
-        spelling: dict[str, str] = {}
+        """Answer the headers that are sent again, in their order and spelling, duplicates kept."""
         sent = []
         for name, value in headers:
             lower = self._known.get(name)
@@ -292,7 +287,7 @@ class Forwarding:
             except UnicodeDecodeError:
                 continue
             if text.isprintable() or _sendable(text):
-                sent.append((spelling.setdefault(lower, name), text))
+                sent.append((name, text))
         return sent
 
     def _decide(self, name: str) -> str:
@@ -313,7 +308,7 @@ class Forwarding:
 
 
 def _sendable(value: str) -> bool:
-    """Tell whether HTTP can carry this value unchanged (and aiohttp: it drops surrogates)."""
+    """Tell whether HTTP can carry this value: as UTF-8, and without ending the line."""
     return not _NOT_IN_VALUES.search(value)
 
 
