@@ -18,7 +18,7 @@ from penstock.api.health import Probe, Probes, add_health
 from penstock.api.metrics import CONTENT_TYPE, Metrics
 from penstock.api.middleware import Counted, Guarded, LimitedBody
 from penstock.api.platform import API, Platform
-from penstock.api.problems import add_problems
+from penstock.api.problems import add_problems, problem_contract
 from penstock.api.publishing import Publisher
 from penstock.errors import PenstockError
 
@@ -52,6 +52,8 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
         openapi_url=f"{API}/openapi.json",
         docs_url=None,
         redoc_url=None,
+        responses={"default": problem_contract()},
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_catching_up(publisher),
     )
     app.state.platform = platform

@@ -75,11 +75,26 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ProblemTold(BaseModel):
+    """Every error. A search that cannot be read also has `query`, and the `position` in it."""
+
+    type: str = Field(examples=["urn:penstock:not-found"])
+    title: str
+    status: int
+    detail: str = Field(description="What to do, in a sentence.")
+
+
+def _example(**values: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [values]})
+
+
 # Collections
 
 
 class NewCollection(Asked):
     """A collection to be made."""
+
+    model_config = _example(name="flights", token=True)
 
     name: str
     contract: Contract = "evolve"
@@ -240,6 +255,8 @@ class Health(Told):
 class NewToken(Asked):
     """A token to be made."""
 
+    model_config = _example(name="dashboard", scopes=["read"])
+
     name: ShortText
     scopes: list[Scope] = Field(min_length=1)
     collection: str | None = Field(
@@ -296,6 +313,12 @@ def _token(record: TokenRecord) -> dict[str, Any]:
 class NewDestination(Asked):
     """A destination to be made. Header values may be credentials: they are never told again."""
 
+    model_config = _example(
+        name="billing",
+        url="https://billing.example/events",
+        headers=[["Authorization", "Bearer …"]],
+    )
+
     name: str
     kind: Literal["http"] = "http"
     url: str
@@ -338,6 +361,8 @@ class Tried(Told):
 class Looked(Asked):
     """What to look for."""
 
+    model_config = _example(query="dep_delay:>120 AND origin:JFK")
+
     query: LongText = Field(default="", description="Nothing finds everything.")
     since: TimeIn | None = Field(default=None, description="Received at this time or later.")
     until: TimeIn | None = Field(default=None, description="Received before this time.")
@@ -347,6 +372,8 @@ class Looked(Asked):
 class LookedForEvents(Looked):
     """What to look for, and which page of it to show."""
 
+    model_config = _example(query="dep_delay:>120 AND origin:JFK", limit=20)
+
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str | None = Field(default=None, max_length=100_000)
     order: Literal["newest", "oldest"] = "newest"
@@ -354,6 +381,8 @@ class LookedForEvents(Looked):
 
 class LookedForBars(Looked):
     """What to look for, and in how many steps to count it."""
+
+    model_config = _example(query="dep_delay:>120", bars=24)
 
     bars: int = Field(default=60, ge=1, le=1000)
 
@@ -468,6 +497,8 @@ class HistogramTold(Told):
 class Statement(Asked):
     """One SELECT or EXPLAIN."""
 
+    model_config = _example(statement="SELECT data.origin, count(*) FROM flights GROUP BY 1")
+
     statement: str = Field(max_length=100_000)
 
 
@@ -489,6 +520,8 @@ class SqlAnswer(Told):
 
 class ReplayAsked(Asked):
     """Which events go where, and how. What is left out has the default of the documentation."""
+
+    model_config = _example(collection="flights", query="origin:JFK", destination="billing")
 
     collection: str
     query: LongText = ""
@@ -545,6 +578,10 @@ class PlanTold(Told):
 
 class NewReplay(ReplayAsked):
     """A replay to be made."""
+
+    model_config = _example(
+        collection="flights", query="origin:JFK", destination="billing", rate=500
+    )
 
     confirm: int | None = Field(
         default=None,

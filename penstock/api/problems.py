@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from penstock.api.models import ProblemTold
 from penstock.errors import BadRequest, PenstockError
 from penstock.problem import CONTENT_TYPE, Problem, problem
 
@@ -26,6 +29,14 @@ def add_problems(app: FastAPI) -> None:
 def problem_response(error: Exception) -> Response:
     """Answer the response that tells a client about an error."""
     return _response(problem(error))
+
+
+def problem_contract() -> dict[str, Any]:
+    """Answer what the contract says of every error, whatever its status."""
+    return {
+        "description": "An error, by the status of its kind.",
+        "content": {CONTENT_TYPE: {"schema": ProblemTold.model_json_schema()}},
+    }
 
 
 async def _penstock(request: Request, error: Exception) -> Response:

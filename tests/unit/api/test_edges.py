@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -12,11 +14,12 @@ import msgspec
 import pytest
 from builders import FLIGHTS
 from fastapi import FastAPI
+from fastapi.openapi.models import OpenAPI
 from platform_stand_ins import Caller, StandInBuffer, StandInLake, grant, platform
 
 from penstock.api.app import MAX_BODY_BYTES, create_app
 from penstock.api.health import Probes
-from penstock.api.models import Health
+from penstock.api.models import Asked, Health, Looked, NewReplay
 from penstock.api.platform import Platform
 from penstock.api.turnstile import Turnstile
 from penstock.envelope import Extent
@@ -224,9 +227,30 @@ class TestPages:
             for method, operation in operations.items():
                 good = [c for c in operation["responses"] if c.startswith("2")]
                 assert good, f"{method} {path}"
+                assert list(operation["responses"]["default"]["content"]) == [CONTENT_TYPE]
+                assert "422" not in operation["responses"], "wrong fields are answered with 400"
         for name, schema in contract["components"]["schemas"].items():
             if name.startswith("New"):
                 assert schema["additionalProperties"] is False, name
+
+    def test_the_contract_is_valid_openapi(self, app: FastAPI) -> None:
+        """Clients are generated from it."""
+        contract = Caller(app, None)("GET", "/api/v1/openapi.json").json()
+        operations = [o for path in contract["paths"].values() for o in path.values()]
+        names = [operation["operationId"] for operation in operations]
+        refs = re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(contract))
+
+        assert OpenAPI.model_validate(contract).openapi.startswith("3.1")
+        assert len(set(names)) == len(names)
+        assert set(refs) == set(contract["components"]["schemas"])
+
+    @pytest.mark.parametrize(
+        "model", [*Asked.__subclasses__(), *Looked.__subclasses__(), NewReplay]
+    )
+    def test_what_may_be_sent_has_an_example_that_is_taken(self, model: type[Asked]) -> None:
+        (example,) = model.model_json_schema()["examples"]
+
+        assert model.model_validate(example).model_dump(exclude_unset=True).keys() == example.keys()
 
     def test_metrics_count_by_pattern_and_name_nobody(self, admin: Caller) -> None:
         admin("POST", "/api/v1/collections", {"name": "secret_project"})
