@@ -10,6 +10,7 @@ as JSON, TOML or YAML by whatever takes it.
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
 import signal
@@ -19,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,10 +156,9 @@ def test_the_tour_works_as_it_is_told(tmp_path: Path) -> None:
 
 @contextmanager
 def started(home: Path) -> Iterator[Running]:
-    """Run `penstock up` for the block, with the door on a port that replays may reach."""
-    given = ["--http-port", str(free_port(range(8_100, 10_000)))]
-    for name in ("grpc", "platform", "dagster"):
-        given += [f"--{name}-port", str(free_port())]
+    """Run `penstock up` for the block, on ports that replays may reach."""
+    names = ("http", "grpc", "platform", "dagster")
+    given = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
     with (home.parent / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "penstock", "up", "--home", str(home), *given],
@@ -182,16 +182,15 @@ def started(home: Path) -> Iterator[Running]:
             process.wait()
 
 
-def free_port(among: range = range(1)) -> int:
-    """Answer a port that nobody holds now."""
-    for port in among:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise AssertionError(among)
+def free_ports(count: int) -> list[int]:
+    """Answer ports that nobody holds now, of those that no outgoing connection is given."""
+    ports = random.sample(range(9_100, 9_900), 800)
+    return list(islice((port for port in ports if is_free(port)), count))
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def wait_landed(what: Running, collection: str) -> None:
