@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -10,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from penstock.errors import BadSetting, EngineUnavailable
 Tell = Callable[[str, str], None]
 """Hears what became of a program: one word (ready, died, again, killed), and which and how."""
 
-_PR_SET_PDEATHSIG = 1
-
+STOP_PATIENCE = 6.0
+"""Seconds that programs have to end by themselves."""
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 # A process that lived this long was healthy: its next death starts the back-off anew.
@@ -94,7 +94,8 @@ class Supervisor:
     """The processes of one home. Call `start`, then `watch`; `stop` ends everything.
 
     Every program runs in a session of its own, so that what it starts (Dagster's runs) is ended
-    with it, and is told to end should the supervisor itself be killed.
+    with it. A guard, a process that does nothing else, ends the sessions should the supervisor
+    itself be killed: a run would go on for as long as it has work.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Supervisor:
         self._env = dict(env)
         self._tell = tell
         self._children: dict[str, _Child] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -124,13 +126,14 @@ class Supervisor:
         begun = time.monotonic()
         ready: set[str] = set()
         try:
+            self._guard = self._launch_guard()
             while len(ready) < len(self._programs):
                 for program in self._programs:
                     if program.name in ready:
                         continue
                     if program.name not in self._children:
                         if program.after is None or program.after in ready:
-                            self._children[program.name] = self._launch(program)
+                            self._keep(self._launch(program))
                     elif self._is_ready(program):
                         ready.add(program.name)
                         took = time.monotonic() - begun
@@ -156,7 +159,7 @@ class Supervisor:
         """Make `watch` return; safe in a signal handler."""
         self._stopping.set()
 
-    def stop(self, patience: float = 6.0) -> None:
+    def stop(self, patience: float = STOP_PATIENCE) -> None:
         """End all programs and what they started, last one first; kill what lingers."""
         self._stopping.set()
         for child in reversed(list(self._children.values())):
@@ -171,6 +174,33 @@ class Supervisor:
             _signal_session(child.process.pid, signal.SIGKILL)
             child.process.wait()
         self._children.clear()
+        if self._guard is not None:
+            # Nothing is left to end: the guard's input is over after an empty line.
+            self._guard.communicate(b"\n")
+            self._guard = None
+
+    def _keep(self, child: _Child) -> None:
+        self._children[child.program.name] = child
+        if self._guard is not None and self._guard.stdin is not None:
+            pids = " ".join(str(pid) for pid in self.pids().values())
+            try:
+                self._guard.stdin.write(f"{pids}\n".encode())
+            except BrokenPipeError:
+                # Without it everything runs; only a killed supervisor would leave more behind.
+                self._tell("died", f"guard, see {self._logs / 'guard.log'}")
+                self._guard = None
+
+    def _launch_guard(self) -> subprocess.Popen[bytes]:
+        with (self._logs / "guard.log").open("ab") as output:
+            return subprocess.Popen(
+                (sys.executable, "-m", "penstock.cli.supervisor"),
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                env=self._env,
+                start_new_session=True,
+            )
 
     def _launch(self, program: Program) -> _Child:
         with self._log_of(program).open("ab") as output:
@@ -181,7 +211,6 @@ class Supervisor:
                 stderr=subprocess.STDOUT,
                 env=self._env,
                 start_new_session=True,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one prctl call
             )
         return _Child(program, process, time.monotonic())
 
@@ -216,7 +245,7 @@ class Supervisor:
         elif now >= child.again_at:
             fresh = self._launch(child.program)
             fresh.deaths = child.deaths
-            self._children[child.program.name] = fresh
+            self._keep(fresh)
             self._tell("again", f"{child.program.name} (pid {fresh.process.pid})")
 
     def _log_of(self, program: Program) -> Path:
@@ -231,15 +260,45 @@ def _how(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"code {code}"
 
 
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def guard(told: Iterable[bytes], patience: float) -> None:
+    """Wait until `told` is over, then end the sessions of the last whole line of it.
+
+    Each line holds the leaders of all sessions there are, so that a number that was given to
+    another process meanwhile is not among them.
+    """
+    leaders: list[int] = []
+    for line in told:
+        if line.endswith(b"\n"):
+            leaders = [int(leader) for leader in line.split()]
+    for leader in leaders:
+        _signal_session(leader, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and any(map(_members, leaders)):
+        time.sleep(0.1)
+    for leader in leaders:
+        _signal_session(leader, signal.SIGKILL)
+
+
+def _members(leader: int) -> list[psutil.Process]:
+    """Answer every process of a session: what a dead leader started keeps its session id."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+            continue
+    return found
 
 
 def _signal_session(leader: int, number: signal.Signals) -> None:
-    """Signal every process of a session: what a dead leader started keeps its session id."""
-    for process in psutil.process_iter(["pid"]):
-        try:
-            if os.getsid(process.pid) == leader:
-                process.send_signal(number)
-        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            continue
+    for process in _members(leader):
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+if __name__ == "__main__":
+    # Whoever stops the supervisor from a keyboard means the supervisor.
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    guard(sys.stdin.buffer, STOP_PATIENCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +124,34 @@ def test_stopping_ends_what_the_programs_started(tmp_path: Path) -> None:
         assert psutil.pid_exists(grandchild)
 
     eventually(lambda: not _running(grandchild))
+
+
+# A supervisor of one program; says its pid and stays.
+ALONE = (
+    "import os, sys; from pathlib import Path;"
+    "from penstock.cli.supervisor import Program, Supervisor;"
+    "told = lambda word, what: None;"
+    "program = Program('parent', (sys.executable, '-c', sys.argv[1], sys.argv[2]));"
+    "one = Supervisor([program], host='127.0.0.1', logs=Path(sys.argv[3]), env=dict(os.environ),"
+    " tell=told); one.start(); one.watch()"
+)
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A run would go on for as long as it has work, beside those of the next supervisor."""
+    note = tmp_path / "pid"
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", ALONE, WITH_CHILD, str(note), str(tmp_path)]
+    )
+    eventually(lambda: note.exists() and note.read_text() != "", 30)
+    grandchild = int(note.read_text())
+    leader = os.getsid(grandchild)
+
+    supervisor.kill()
+    supervisor.wait()
+
+    # The grandchild ignores the polite signal.
+    eventually(lambda: not _running(leader) and not _running(grandchild), 30)
 
 
 def test_a_program_that_dies_at_start_is_shown_with_its_last_words(tmp_path: Path) -> None:
