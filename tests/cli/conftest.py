@@ -20,7 +20,7 @@ from penstock.metadata.records import CollectionRecord
 @pytest.fixture
 def here(tmp_path: Path) -> Iterator[Installation]:
     folder = tmp_path / "a home"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     sql, searcher = StandInSql(), StandInSearcher(events=[HOSTILE, BYTES, found()], number=3)
     made = platform(folder, sql=sql, searcher=searcher)
     made.store.create_collection(CollectionRecord(id=FLIGHTS, created_at=NOON))
@@ -31,7 +31,12 @@ def here(tmp_path: Path) -> Iterator[Installation]:
         door = stack.enter_context(served(client_on(door_on(log)).app))
         api = stack.enter_context(served(create_app(made)))
         running = Running(
-            supervisor=os.getpid(), door=door, grpc="", platform=api, dagster="", token=ADMIN
+            supervisor=os.getpid(),
+            door=door,
+            grpc="127.0.0.1:9",
+            platform=api,
+            dagster="",
+            token=ADMIN,
         )
         write_running(folder, running)
         yield Installation(folder, made, log, sql, searcher, running)

@@ -1,0 +1,89 @@
+"""Following a replay, with a client that tells a story."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer
+
+from penstock.cli.replay import follow, show
+from penstock.client import Client, Replay
+
+NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+def replay(state: str, **given: Any) -> Replay:
+    values: dict[str, Any] = {
+        "id": "r1",
+        "collection": "flights",
+        "query": "note:[a TO b]",
+        "since": None,
+        "until": None,
+        "destination": "shop",
+        "options": {},
+        "state": state,
+        "wish": None,
+        "plan": {"count": 10},
+        "progress": {"delivered": 3},
+        "error": None,
+        "created_at": NOON,
+        "started_at": None,
+        "finished_at": None,
+        "run_id": None,
+    }
+    return Replay(**{**values, **given})
+
+
+class Story:
+    """Answers one state after the other; at the end somebody presses Ctrl-C."""
+
+    def __init__(self, states: Sequence[str]) -> None:
+        self._states = list(states)
+
+    def replay(self, _replay_id: str) -> Replay:
+        if not self._states:
+            raise KeyboardInterrupt
+        return replay(self._states.pop(0))
+
+
+def followed(states: Sequence[str], home: Path) -> Replay:
+    return follow(cast("Client", Story(states)), replay("requested"), home, quiet=False)
+
+
+def test_who_stops_waiting_is_told_that_the_replay_goes_on(tmp_path: Path, capsys) -> None:
+    """Ctrl-C ends the looking, not the sending; who thinks otherwise sends twice."""
+    with pytest.raises(typer.Exit) as left:
+        followed(["running"], tmp_path)
+
+    assert left.value.exit_code == 1
+    told = capsys.readouterr().err
+    assert "goes on" in told
+    assert f"penstock replay status r1 --watch --home {tmp_path}" in told
+    assert f"penstock replay cancel r1 --home {tmp_path}" in told
+
+
+def test_without_a_terminal_each_state_is_a_line(tmp_path: Path, capsys) -> None:
+    """A log of a job should not hold a progress bar."""
+    ended = followed(["planning", "running", "running", "finished"], tmp_path)
+
+    assert ended.state == "finished"
+    lines = [f"r1 is {state}" for state in ("requested", "planning", "running", "finished")]
+    assert capsys.readouterr().err.splitlines() == lines
+
+
+def test_a_paused_replay_says_why_and_what_can_be_done(tmp_path: Path, capsys) -> None:
+    """It stands still until somebody decides."""
+    paused = replay("paused", error="64 attempts in a row failed, the last: [answered] 500")
+
+    show(followed(["paused"], tmp_path), tmp_path)
+    show(paused, tmp_path)
+
+    told = capsys.readouterr().out
+    assert "64 attempts in a row failed, the last: [answered] 500" in told
+    assert "flights: note:[a TO b] → shop" in told
+    assert "penstock replay resume r1" in told
+    assert "penstock replay cancel r1" in told
