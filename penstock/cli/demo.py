@@ -10,16 +10,18 @@ from datetime import datetime
 from functools import partial
 from ipaddress import ip_network
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from penstock.cli import replay as replays
-from penstock.cli.console import FAILED, out, table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, Running
+from penstock.cli.console import DONE, FAILED, out, safe, table
+from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, command
 from penstock.cli.moments import utc_now
 from penstock.cli.receiver import Receiver, digest, receiving
 from penstock.cli.send import NDJSON, DoorClient, bodies
@@ -29,9 +31,17 @@ from penstock.samples import flights, orders
 from penstock.settings import load_settings
 
 if TYPE_CHECKING:
-    from penstock.client import Client, CollectionStatus
+    from penstock.client import Client, CollectionStatus, Replay
 
 RECEIVER = "demo_receiver"
+PLAY_ON = (
+    "status",
+    "search orders discount --limit 3",
+    "search orders --quarantine --limit 3",
+    "collection schema orders",
+    "sql 'select * from orders limit 1'",
+    "replay list",
+)
 _LATE = 120
 LATE_FROM_JFK = f"dep_delay:>{_LATE} AND origin:JFK"
 _LANDING_PATIENCE = 180.0
@@ -91,9 +101,9 @@ class Books:
         )
 
 
-_COLUMNS = (
+COLUMNS = (
     *("collection", "accepted#", "landed#", "quarantined#", "found#"),
-    *("replayed#", "received#", "missing#", "doubled#", "differing#", "balanced"),
+    *("replayed#", "received#", "missing#", "doubled#", "bytes differing#", "balanced"),
 )
 
 
@@ -123,14 +133,24 @@ def demo(
             allow_ports=(receiver.port,),
         )
         console = out()
-        console.print("[bold]Penstock demo[/]: from the bus to the lake and back\n")
+        console.print(
+            "[bold]Penstock demo[/]: from the bus to the lake and back, in a minute or two\n"
+            f"[dim]everything is kept in {safe(settings.home)}; Ctrl-C stops it[/]\n"
+        )
         with running(settings, console) as (supervisor, what):
-            balanced = Trip(what, receiver, console, departures).run()
+            balanced = Trip(what, receiver, console, departures, settings.home).run()
             if once:
-                raise typer.Exit(0 if balanced else FAILED)
-            describe(what, console)
-            console.print("  Play on: penstock search orders discount", markup=False)
-            console.print("           penstock sql 'select * from orders limit 3'\n", markup=False)
+                up_again = command(settings.home, "up")
+                console.print(
+                    f"Everything stops now and what landed stays; go on with it: {up_again}\n",
+                    markup=False,
+                )
+                raise typer.Exit(DONE if balanced else FAILED)
+            describe(what, settings.home, console)
+            console.print("  Play on, in another terminal:\n")
+            for words in PLAY_ON:
+                console.print(f"    {command(settings.home, words)}", markup=False)
+            console.print()
             supervisor.watch()
 
 
@@ -138,7 +158,12 @@ class Trip:
     """One run of the demo against what is running."""
 
     def __init__(
-        self, what: Running, receiver: Receiver, console: Console, departures: int
+        self,
+        what: Running,
+        receiver: Receiver,
+        console: Console,
+        departures: int,
+        home: Path,
     ) -> None:
         from penstock.client import Client
 
@@ -146,6 +171,7 @@ class Trip:
         self._receiver = receiver
         self._console = console
         self._departures = departures
+        self._home = home
         self._client: Client = Client(what.platform, what.token)
         self._books = {
             name: Books(name) for name in ("airlines", "planes", "weather", "flights", "orders")
@@ -166,9 +192,24 @@ class Trip:
             self._replay(begun)
         self._console.print()
         self._console.print(
-            table("The books of this run", _COLUMNS, [b.line() for b in self._books.values()])
+            table("The books of this run", COLUMNS, [b.line() for b in self._books.values()])
         )
-        return all(books.balanced for books in self._books.values())
+        wrong = [books.collection for books in self._books.values() if not books.balanced]
+        if wrong:
+            self._console.print(
+                f"\n[red]The books of {', '.join(wrong)} do not balance[/]: every accepted event "
+                "has to be landed or quarantined, and every replayed one received once\n"
+            )
+        else:
+            self._console.print(
+                "\n[green]The books balance[/]: every event is where it should be, once, "
+                "byte for byte\n"
+            )
+        return not wrong
+
+    def _type(self, words: str) -> None:
+        """Show a command that somebody can type in another terminal."""
+        self._console.print(Text(f"  $ {command(self._home, words)}", style="cyan"))
 
     def _tell(self, title: str, look: str) -> None:
         self._step += 1
@@ -208,7 +249,8 @@ class Trip:
 
     def _timed(self, what: str, work: Callable[[], int]) -> None:
         begun = time.monotonic()
-        count = work()
+        with self._console.status(f"sending {what} …"):
+            count = work()
         seconds = time.monotonic() - begun
         self._console.print(f"  {what:<14} {count:>9,} accepted, {count / seconds:>9,.0f}/s")
 
@@ -278,9 +320,8 @@ class Trip:
         begun = time.monotonic()
         page = self._client.search("orders", f"order_id:{needle}")
         took = (time.monotonic() - begun) * 1000
-        self._console.print(
-            f"  penstock search orders 'order_id:{needle}': {len(page.events)} event, {took:.0f} ms"
-        )
+        self._type(f"search orders order_id:{needle}")
+        self._console.print(f"  {len(page.events)} event, {took:.0f} ms")
         if len(page.events) != 1:
             raise EngineUnavailable("an acknowledged event was not found")
 
@@ -290,13 +331,16 @@ class Trip:
             f"watch it at {self._what.dagster}/assets/events",
         )
         for books in self._books.values():
-            status = self._wait_landed(books.collection)
+            with self._console.status(f"landing {books.collection} …"):
+                status = self._wait_landed(books.collection)
             books.landed = status.rows - books.rows_before
             books.quarantined = status.quarantined - books.quarantined_before
             self._console.print(
                 f"  {books.collection:<10} {books.landed:>9,} rows, {books.quarantined:,} in "
                 f"quarantine, {status.columns} columns discovered"
             )
+        self._type("collection schema orders")
+        self._type("search orders --quarantine --limit 3")
 
     def _wait_landed(self, name: str) -> CollectionStatus:
         deadline = time.monotonic() + _LANDING_PATIENCE
@@ -322,7 +366,7 @@ class Trip:
             "from flights where data.dep_time is not null group by 1 order by 2 desc"
         )
         answer = self._client.sql(statement)
-        self._console.print(f'  penstock sql "{statement}"', markup=False)
+        self._type(f'sql "{statement}"')
         self._console.print(table("", ["origin", "departures#", "minutes late#"], answer.rows))
 
     def _replay(self, begun: datetime) -> None:
@@ -353,18 +397,23 @@ class Trip:
         replay = self._client.create_replay(
             name, query, destination=RECEIVER, since=begun, options=options
         )
-        self._console.print(
-            f"  {name} {view} '{query or '*'}': {planned['count']:,} events planned", markup=False
-        )
+        what = f"{name}{'' if view == 'main' else ' in quarantine'}, {query or 'all of this run'}"
+        self._console.print(f"  {what}: {planned['count']:,} events planned", markup=False)
         started = time.monotonic()
+        with self._console.status("sending …"):
+            replay = self._ended(replay, started)
+        delivered = int(replay.progress.get("delivered", 0))
+        took = time.monotonic() - started
+        self._console.print(f"    {replay.state}: {delivered:,} delivered in {took:.1f} s")
+        self._type(f"replay report {replay.id}")
+        books.replayed += delivered
+        books.received += self._receiver.payloads[replay.id]
+        books.doubled += sum(n - 1 for n in self._receiver.ids[replay.id].values())
+
+    def _ended(self, replay: Replay, started: float) -> Replay:
         while replay.state not in replays.ENDED and replay.state != "paused":
             if time.monotonic() - started > _REPLAY_PATIENCE:
                 raise EngineUnavailable(f"replay {replay.id} is still {replay.state}")
             time.sleep(0.3)
             replay = self._client.replay(replay.id)
-        delivered = int(replay.progress.get("delivered", 0))
-        took = time.monotonic() - started
-        self._console.print(f"    {replay.state}: {delivered:,} delivered in {took:.1f} s")
-        books.replayed += delivered
-        books.received += self._receiver.payloads[replay.id]
-        books.doubled += sum(n - 1 for n in self._receiver.ids[replay.id].values())
+        return replay

@@ -20,7 +20,14 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.cli.console import err, print_json
-from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, remove_running, write_running
+from penstock.cli.home import (
+    DEFAULT_HOME,
+    HomeOption,
+    Running,
+    command,
+    remove_running,
+    write_running,
+)
 from penstock.cli.supervisor import Program, Supervisor, require_free
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
@@ -58,7 +65,7 @@ def up(
     )
     console = err()
     with running(settings, console) as (supervisor, what):
-        describe(what, console)
+        describe(what, settings.home, console)
         if not sys.stdout.isatty():
             print_json(what)
         supervisor.watch()
@@ -181,19 +188,21 @@ def write_workspace(folder: Path, host: str, code_port: int) -> None:
     )
 
 
-def describe(what: Running, console: Console) -> None:
+def describe(what: Running, home: Path, console: Console) -> None:
     """Say what runs where, and how to send the first event."""
     console.print()
-    console.print(f"  events in    {what.door}/v1/events/<collection>   gRPC {what.grpc}")
-    console.print(f"  API, search  {what.platform}")
-    console.print(f"  Dagster      {what.dagster}")
-    console.print()
-    console.print("  Send an event, then find it:")
-    console.print()
+    for name, place in (
+        ("events in", f"{what.door}/v1/events/<collection>   gRPC {what.grpc}"),
+        ("API, search", what.platform),
+        ("Dagster", what.dagster),
+        ("logs", home / "logs"),
+    ):
+        console.print(Text(f"  {name:<12} {place}"))
+    console.print("\n  Send an event, then find it:\n")
     console.print(
         f"    curl -H 'Authorization: Bearer {what.token}' -H 'Content-Type: application/json' \\\n"
         f'         -d \'{{"hello": "world"}}\' {what.door}/v1/events/hello\n'
-        "    penstock search hello world",
+        f"    {command(home, 'search hello world')}",
         markup=False,
     )
     console.print("\n  Ctrl-C stops everything.\n")

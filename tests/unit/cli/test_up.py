@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import shlex
+from collections import Counter
 from pathlib import Path
 
-from penstock.cli.up import programs
+from cli_home import every_command
+from rich.console import Console
+
+from penstock.cli.demo import COLUMNS, PLAY_ON, Books
+from penstock.cli.home import Running
+from penstock.cli.up import describe, programs
 from penstock.settings import load_settings
 
 
@@ -25,3 +33,45 @@ def test_dagsters_programs_start_one_after_the_other(tmp_path: Path) -> None:
         "dagster-webserver": "code-server",
         "dagster-daemon": "dagster-webserver",
     }
+
+
+RUNNING = Running(
+    supervisor=1,
+    door="http://127.0.0.1:1",
+    grpc="127.0.0.1:2",
+    platform="http://127.0.0.1:3",
+    dagster="http://127.0.0.1:4",
+    token="pst_x",
+)
+
+
+def test_what_is_printed_to_type_next_works_for_this_home(tmp_path: Path) -> None:
+    """A search without --home would look into another installation."""
+    home = tmp_path / "a home"
+    shown = io.StringIO()
+
+    describe(RUNNING, home, Console(file=shown, width=20, soft_wrap=True))
+
+    assert f"penstock search hello world --home '{home}'" in shown.getvalue()
+    assert f"{home}/logs" in shown.getvalue()
+
+
+def test_what_the_demo_says_to_play_with_are_commands() -> None:
+    """Somebody types them to the letter."""
+    for words in PLAY_ON:
+        typed = shlex.split(words)
+        assert any(typed[: len(known)] == known for known in every_command()), words
+
+
+def test_the_demos_books_name_what_went_wrong() -> None:
+    """An event too few, one too many and one that was changed are three things."""
+    books = Books("orders", sent=Counter([b"a", b"b"]), expected=Counter([b"a", b"b"]))
+    books.landed = books.found = 2
+    books.replayed = 2
+    books.received = Counter([b"a", b"x"])
+
+    assert not books.balanced
+    told = dict(zip(COLUMNS, books.line(), strict=True))
+    assert (told["missing#"], told["doubled#"], told["bytes differing#"]) == (1, 0, 1)
+    books.received = Counter([b"a", b"b"])
+    assert books.balanced
