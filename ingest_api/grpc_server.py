@@ -162,10 +162,9 @@ class _Collector:
         self._door = door
         self._max_held_bytes = max_held_bytes
         self._reading_seconds = reading_seconds
-        self._log_seconds = log_seconds
         self._calls: Counter[str] = Counter()
         self._held_bytes = 0
-        self._completions = Completions(asyncio.get_running_loop())
+        self._completions = Completions(asyncio.get_running_loop(), seconds=log_seconds)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Answer what serves every method of the service."""
@@ -329,13 +328,7 @@ class _Collector:
 
     async def _durable(self, stored: Future[Outcomes]) -> None:
         """Return when every event of an append is durable; raise the first failure."""
-        try:
-            async with asyncio.timeout(self._log_seconds):
-                outcomes = await self._completions.of(stored)
-        except TimeoutError:
-            raise errors.LogUnavailable(
-                f"the log did not answer within {self._log_seconds:g} seconds"
-            ) from None
+        outcomes = await self._completions.of(stored)
         if not all_stored(outcomes):
             raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
 

@@ -49,11 +49,13 @@ class HttpDoor:
     """`POST /v1/events/{collection}` and Batch's `POST /v1/collection`.
 
     `max_held_bytes` bounds the bodies that are being read, of all requests together; a request that
-    would go over it gets 503. Belongs to the event loop of its first request.
+    would go over it gets 503. `log_seconds` is how long the log may take to make events durable;
+    after that it is 503, too. Belongs to the event loop of its first request.
     """
 
-    def __init__(self, door: Door, *, max_held_bytes: int) -> None:
+    def __init__(self, door: Door, *, max_held_bytes: int, log_seconds: float = 10.0) -> None:
         self._door = door
+        self._log_seconds = log_seconds
         self._max_held_bytes = max_held_bytes
         self._held_bytes = 0
         self._completions: Completions | None = None
@@ -86,7 +88,8 @@ class HttpDoor:
             self._door.metrics.refused(error)
             raise
         if self._completions is None:
-            self._completions = Completions(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            self._completions = Completions(loop, seconds=self._log_seconds)
         outcomes = await self._completions.of(stored)
         fault("before_ack")
         answer = answer_to(framed, outcomes)

@@ -21,6 +21,7 @@ from door_builders import (
     REVOKED,
     TOKEN,
     UNKNOWN,
+    Client,
     FailingLog,
     Reply,
     client_on,
@@ -30,6 +31,7 @@ from door_builders import (
 from structlog.testing import capture_logs
 
 from ingest_api.auth import Keyring
+from ingest_api.http import HttpDoor
 from ingest_api.limits import Limits
 from penstock import faults
 from penstock.envelope import CollectionId, Event
@@ -377,6 +379,17 @@ def test_a_token_that_sends_too_fast_is_told_when_to_come_back() -> None:
     assert client.post(b"a").status == 202
     reply = client.post(b"b")
     assert (reply.status, reply.headers["retry-after"]) == (429, "1")
+
+
+def test_a_log_that_never_answers_is_503() -> None:
+    """The disk hangs without an error; the sender is told to come back, not left to wait."""
+    log = FailingLog(held=True)
+
+    reply = Client(HttpDoor(door_on(log), max_held_bytes=1 << 20, log_seconds=0.05)).post(b"x")
+
+    assert (reply.status, reply.json()["title"]) == (503, "Log unavailable")
+    assert "0.05 seconds" in reply.detail
+    log.release()
 
 
 def test_nothing_is_answered_before_the_log_is_done() -> None:

@@ -15,7 +15,7 @@ from penstock.errors import LogUnavailable
 
 def test_a_result_and_an_error_reach_who_waits() -> None:
     async def scenario() -> None:
-        completions = Completions(asyncio.get_running_loop())
+        completions = Completions(asyncio.get_running_loop(), seconds=20)
         good: Future[int] = Future()
         bad: Future[int] = Future()
         waiting = [completions.of(good), completions.of(bad)]
@@ -36,7 +36,7 @@ def test_a_finished_future_needs_no_waking() -> None:
     async def scenario() -> bool:
         future: Future[int] = Future()
         future.set_result(1)
-        return Completions(asyncio.get_running_loop()).of(future).done()
+        return Completions(asyncio.get_running_loop(), seconds=20).of(future).done()
 
     assert asyncio.run(scenario())
 
@@ -56,7 +56,7 @@ def test_a_future_that_ends_while_the_loop_stops_looking_wakes_it_again() -> Non
     late: Future[int] = Future()
 
     async def scenario() -> int:
-        completions = Completions(asyncio.get_running_loop())
+        completions = Completions(asyncio.get_running_loop(), seconds=20)
         completions._finished = LastLook()
         first: Future[int] = Future()
         waiting = [completions.of(first), completions.of(late)]
@@ -65,6 +65,29 @@ def test_a_future_that_ends_while_the_loop_stops_looking_wakes_it_again() -> Non
             return sum(await asyncio.gather(*waiting))
 
     assert asyncio.run(scenario()) == 3
+
+
+def test_who_waits_too_long_is_told_and_others_wait_on() -> None:
+    """A disk may hang without an error; a sender without a deadline would hang with it."""
+
+    async def scenario() -> None:
+        completions = Completions(asyncio.get_running_loop(), seconds=0.1)
+        futures: list[Future[int]] = [Future() for _ in range(3)]
+        stuck = completions.of(futures[0])
+        fine = completions.of(futures[1])
+        futures[1].set_result(1)
+        assert await fine == 1
+
+        with pytest.raises(LogUnavailable, match=r"within 0\.1 seconds"):
+            await stuck
+        # The watch begins anew, and an answer that comes too late hurts nobody.
+        later = completions.of(futures[2])
+        futures[0].set_result(1)
+        with pytest.raises(LogUnavailable):
+            await later
+        assert not completions._until
+
+    asyncio.run(scenario())
 
 
 def test_no_waking_is_lost_however_thread_and_loop_meet() -> None:
@@ -82,7 +105,7 @@ def test_no_waking_is_lost_however_thread_and_loop_meet() -> None:
             await completions.of(future)
 
     async def scenario() -> None:
-        completions = Completions(asyncio.get_running_loop())
+        completions = Completions(asyncio.get_running_loop(), seconds=20)
         async with asyncio.timeout(20):
             await asyncio.gather(*(one(completions) for _ in range(5)))
 
