@@ -75,15 +75,20 @@ def served(asgi: Any) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     try:
-        deadline = time.monotonic() + 10
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        until(lambda: server.started)
         [listening] = server.servers
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
+
+
+def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not become so in time"
+        time.sleep(0.005)
 
 
 def every_command() -> list[list[str]]:

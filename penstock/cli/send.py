@@ -73,7 +73,8 @@ def send(
             if content_type in {None, NDJSON}:
                 if content_type is None:
                     refuse_binary(content)
-                for body in bodies(content):
+                found = (body for block in blocks(content) for body in bodies(io.BytesIO(block)))
+                for body in found:
                     answer = door.post(collection, body, NDJSON) if body.strip() else NOTHING
                     sent.add(answer, lines=body.count(b"\n"))
             else:
@@ -204,7 +205,7 @@ class _Unpacking(io.RawIOBase):
         import zstandard
 
         try:
-            piece = self._source.read(len(buffer))
+            piece = self._source.read1(len(buffer))
         except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             raise BadRequest(f"the file is packed, and cannot be unpacked: {error}") from error
         buffer[: len(piece)] = piece
@@ -269,6 +270,20 @@ class DoorClient:
                 self._tell(f"{problem}; trying again for {GIVE_UP_SECONDS:.0f} s")
                 waits = True
             time.sleep(getattr(problem, "retry_after", 1))
+
+
+def blocks(content: io.BufferedReader) -> Iterator[bytes]:
+    """Answer whole lines as they come: who pipes a log in does not wait for a thousand more."""
+    rest = b""
+    while piece := content.read1(MOST_BYTES):
+        whole, end, begun = piece.rpartition(b"\n")
+        if end:
+            yield rest + whole + end
+            rest = begun
+        else:
+            rest += piece
+    if rest:
+        yield rest
 
 
 def bodies(
