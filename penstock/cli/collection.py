@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.complete import collections
-from penstock.cli.console import JsonFlag, err, out, print_json, safe, table
+from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
@@ -54,15 +54,13 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
     if not found:
         out().print("no collections yet: create one with 'penstock collection create NAME'")
         return
-    out().print(
-        table(
-            "",
-            ["collection", "rows#", "quarantined#", "waiting#", "columns#", "paused"],
-            [
-                (one.name, one.rows, one.quarantined, one.waiting, one.columns, one.paused)
-                for one in found
-            ],
-        )
+    print_table(
+        ["collection", "rows#", "quarantined#", "waiting#", "columns#", "paused"],
+        [
+            (one.name, one.rows, one.quarantined, one.waiting, one.columns, one.paused)
+            for one in found
+        ],
+        out(),
     )
 
 
@@ -105,7 +103,7 @@ def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fals
     if not found.columns:
         err().print("no columns yet: they are discovered when the first events land")
         return
-    console.print(table("", ["column", "type"], [(one.path, one.type) for one in found.columns]))
+    print_table(["column", "type"], [(one.path, one.type) for one in found.columns], console)
     for version in found.versions:
         console.print(f"\nversion {version.version}, {version.at:%Y-%m-%d %H:%M:%SZ}")
         for change in version.changes:

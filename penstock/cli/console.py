@@ -17,6 +17,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -78,12 +79,47 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
             Text(plain(column.removesuffix("#"))),
             justify="right" if number else "left",
             # What is copied to the next command stays in one piece.
-            no_wrap=number or place == 0,
+            no_wrap=place == 0,
             overflow="fold",
         )
     for row in rows:
-        grid.add_row(*(cell if isinstance(cell, Text) else Text(text(cell)) for cell in row))
+        grid.add_row(*map(_written, row))
     return grid
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    console: Console,
+    *,
+    row: str = "",
+) -> None:
+    """Print a table, or a row after the other where it is wider than the terminal.
+
+    `row` names the rows then; without it the first column does.
+    """
+    grid = table("", columns, rows)
+    boundless = console.options.update(width=_FILE_WIDTH)
+    if (
+        not console.is_terminal
+        or Measurement.get(console, boundless, grid).maximum <= console.width
+    ):
+        console.print(grid)
+        return
+    names = [plain(column.removesuffix("#")) for column in columns]
+    for number, cells in enumerate(rows, 1):
+        written = [_written(cell) for cell in cells]
+        console.print(Text(f"{row} {number:,}" if row else written[0].plain, style="bold"))
+        upright = Table(box=None, show_header=False, padding=(0, 2))
+        upright.add_column(no_wrap=True, style="dim")
+        upright.add_column(overflow="fold")
+        for name, cell in list(zip(names, written, strict=True))[0 if row else 1 :]:
+            upright.add_row(Text(name), cell)
+        console.print(upright)
+
+
+def _written(cell: object) -> Text:
+    return cell if isinstance(cell, Text) else Text(text(cell))
 
 
 def text(value: object) -> str:

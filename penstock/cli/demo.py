@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from penstock.cli import replay as replays
@@ -91,20 +92,27 @@ class Books:
             and not (self.missing or self.doubled or self.differing)
         )
 
-    def line(self) -> tuple[object, ...]:
-        """Answer the row of the table."""
+    def figures(self) -> tuple[object, ...]:
+        """Answer what the table tells, in the order of `FIGURES`."""
         return (
-            self.collection,
             *(self.accepted, self.landed, self.quarantined, self.found),
             *(self.replayed, self.received.total(), self.missing, self.doubled, self.differing),
             "yes" if self.balanced else "NO",
         )
 
 
-COLUMNS = (
-    *("collection", "accepted#", "landed#", "quarantined#", "found#"),
-    *("replayed#", "received#", "missing#", "doubled#", "bytes differing#", "balanced"),
+FIGURES = (
+    *("accepted", "landed", "quarantined", "found", "replayed", "received"),
+    *("missing", "doubled", "bytes differing", "balanced"),
 )
+
+
+def books_table(books: Sequence[Books]) -> Table:
+    """Lay the books out: a column for each collection, so that 80 characters are enough."""
+    names = [f"{one.collection}#" for one in books]
+    figures = [one.figures() for one in books]
+    rows = [(name, *(of[place] for of in figures)) for place, name in enumerate(FIGURES)]
+    return table("The books of this run", ["", *names], rows)
 
 
 def demo(
@@ -191,9 +199,7 @@ class Trip:
             self._ask()
             self._replay(begun)
         self._console.print()
-        self._console.print(
-            table("The books of this run", COLUMNS, [b.line() for b in self._books.values()])
-        )
+        self._console.print(books_table(list(self._books.values())))
         wrong = [books.collection for books in self._books.values() if not books.balanced]
         if wrong:
             self._console.print(

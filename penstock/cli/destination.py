@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.complete import destinations
-from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe, table
+from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, print_table, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 from penstock.errors import BadRequest
 
@@ -44,7 +44,7 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
         print_json(found)
     elif found:
         rows = [(one.name, one.kind, one.url, ", ".join(one.headers)) for one in found]
-        out().print(table("", ["name", "kind", "address", "headers"], rows))
+        print_table(["name", "kind", "address", "headers"], rows, out())
     else:
         out().print("no destinations yet: 'penstock destination create NAME URL'")
 

@@ -19,6 +19,7 @@ from penstock.cli.console import (
     err,
     out,
     print_json,
+    print_table,
     safe,
     size,
     table,
@@ -140,12 +141,10 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(found)
     elif found:
-        out().print(
-            table(
-                "",
-                ["id", "collection", "query", "to", "state", "delivered#", "of#", "created"],
-                [_line(one) for one in found],
-            )
+        print_table(
+            ["id", "collection", "query", "to", "state", "delivered#", "of#", "created"],
+            [_line(one) for one in found],
+            out(),
         )
     else:
         start_one = command(home, "replay start COLLECTION QUERY --to DESTINATION")

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import sys
 from base64 import b64decode
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
-from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, table
+from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, print_table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 
 if TYPE_CHECKING:
@@ -58,27 +55,7 @@ def show_answer(answer: SqlAnswer, console: Console) -> None:
         f"{name}#" if kind.lower().startswith(_NUMBERS) else name
         for name, kind in zip(answer.columns, answer.types, strict=True)
     ]
-    grid = table("", names, rows)
-    if console.is_terminal and _width(grid, console) > console.width:
-        for number, row in enumerate(rows, 1):
-            console.print(Text(f"row {number:,}", style="bold"))
-            console.print(_upright(answer.columns, row))
-    else:
-        console.print(grid)
-
-
-def _width(grid: Table, console: Console) -> int:
-    boundless = console.options.update(width=1 << 20)
-    return Measurement.get(console, boundless, grid).maximum
-
-
-def _upright(names: Sequence[str], row: Sequence[Text]) -> Table:
-    grid = Table(box=None, show_header=False, padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for name, cell in zip(names, row, strict=True):
-        grid.add_row(Text(plain(name)), cell)
-    return grid
+    print_table(names, rows, console, row="row")
 
 
 def _cell(value: Any, most: int | None) -> Text:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from penstock.cli.complete import collections, tokens
-from penstock.cli.console import JsonFlag, out, print_json, safe, table
+from penstock.cli.console import JsonFlag, out, print_json, print_table, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 from penstock.cli.moments import utc_now
 
@@ -52,7 +52,7 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
         state = "revoked" if one.revoked_at else "expired" if expired else "good"
         scopes = ", ".join(one.scopes)
         rows.append((one.id, one.name, scopes, one.collection or "all", one.hint, state))
-    out().print(table("", ["id", "name", "scopes", "collection", "begins with", "state"], rows))
+    print_table(["id", "name", "scopes", "collection", "begins with", "state"], rows, out())
 
 
 @app.command()

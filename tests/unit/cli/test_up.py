@@ -10,7 +10,7 @@ from pathlib import Path
 from cli_home import every_command
 from rich.console import Console
 
-from penstock.cli.demo import COLUMNS, PLAY_ON, Books
+from penstock.cli.demo import FIGURES, PLAY_ON, Books, books_table
 from penstock.cli.home import Running
 from penstock.cli.up import describe, programs
 from penstock.settings import load_settings
@@ -71,7 +71,21 @@ def test_the_demos_books_name_what_went_wrong() -> None:
     books.received = Counter([b"a", b"x"])
 
     assert not books.balanced
-    told = dict(zip(COLUMNS, books.line(), strict=True))
-    assert (told["missing#"], told["doubled#"], told["bytes differing#"]) == (1, 0, 1)
+    told = dict(zip(FIGURES, books.figures(), strict=True))
+    assert (told["missing"], told["doubled"], told["bytes differing"]) == (1, 0, 1)
     books.received = Counter([b"a", b"b"])
     assert books.balanced
+
+
+def test_the_demos_table_fits_a_small_terminal() -> None:
+    """Cut headings ask for a guess at the one moment that counts."""
+    books = [Books(name) for name in ("airlines", "planes", "weather", "flights", "orders")]
+    for one in books:
+        one.landed = one.found = one.replayed = 336_776
+    shown = io.StringIO()
+
+    Console(file=shown, width=80).print(books_table(books))
+
+    lines = shown.getvalue().splitlines()
+    assert lines[1].split() == ["airlines", "planes", "weather", "flights", "orders"]
+    assert [line.split("  ")[0].strip() for line in lines[2:]] == list(FIGURES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 
 import pytest
+from rich.console import Console
 
-from penstock.cli.console import WRONG_USE, moment, plain, report, size
+from penstock.cli.console import WRONG_USE, moment, plain, print_table, report, size
 from penstock.cli.destination import parse_header
 from penstock.cli.moments import parse_moment
 from penstock.cli.send import Sent, bodies
@@ -101,3 +103,29 @@ def test_text_of_others_stays_on_its_line_and_steers_nothing() -> None:
     """Controls, and what turns the direction of text around, are shown, not obeyed."""
     assert plain("a\x1b[2J\n\tb\x9b\u202e") == r"a\x1b[2J\n\tb\x9b\u202e"
     assert plain("Đà Nẵng 東京 [/]") == "Đà Nẵng 東京 [/]"
+
+
+def shown(width: int, *, terminal: bool = True) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=terminal, color_system=None)
+    rows = [("d78a693392312a3f", "dep_delay:>120 AND [a TO b]", 104), ("0e8df240ac479a73", "*", 2)]
+    print_table(["id", "query", "delivered#"], rows, console)
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_a_table_wider_than_the_terminal_is_told_row_by_row() -> None:
+    """Columns of three characters can be read by nobody."""
+    assert shown(60) == [
+        " id                query                        delivered",
+        " d78a693392312a3f  dep_delay:>120 AND [a TO b]        104",
+        " 0e8df240ac479a73  *                                    2",
+    ]
+    assert shown(40) == [
+        "d78a693392312a3f",
+        "  query        dep_delay:>120 AND [a",
+        "               TO b]",
+        "  delivered    104",
+        "0e8df240ac479a73",
+        "  query        *",
+        "  delivered    2",
+    ]
