@@ -169,7 +169,9 @@ class Supervisor:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self._tell("killed", f"{child.program.name}: it did not end in {patience:.0f} s")
+                self._tell(
+                    "killed", f"{child.program.name} after {patience:.0f} s; nothing is lost"
+                )
         for child in self._children.values():
             _signal_session(child.process.pid, signal.SIGKILL)
             child.process.wait()
