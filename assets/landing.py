@@ -108,6 +108,8 @@ class Trouble:
         """What people may read; of a library's error the name only: it may quote a payload."""
         if isinstance(self.error, PenstockError):
             return str(self.error)
+        if isinstance(self.error, OSError) and self.error.strerror:
+            return self.error.strerror
         return f"an unexpected {type(self.error).__name__}, see the log of the run"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from lakes import (
     BROKEN,
     MAIN,
+    Tampered,
     append,
     batch_of,
     column,
@@ -27,7 +30,10 @@ from lakes import (
     numbered,
     offsets,
 )
+from pyiceberg.io import OutputFile
+from pyiceberg.table import Table
 
+from assets.checks import check_conservation
 from assets.landing import (
     Landed,
     Limits,
@@ -39,6 +45,7 @@ from assets.landing import (
     patience_among,
 )
 from lakehouse import TableView
+from lakehouse.files import Durable, LocalFiles, path_of
 from penstock.buffer import Portion
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import SYSTEM_TEAM, CollectionId, Extent, Mark, Micros, Span
@@ -633,6 +640,7 @@ def test_trouble_of_one_collection_is_told_and_stops_no_other(
     assert {item.collection for item in troubles} == {ORDERS}
     assert troubles[0].stopped is stopped
     assert troubles[0].error is error
+    assert "secret" not in troubles[0].reason
     rests = [b.again_at - a.again_at for a, b in itertools.pairwise(troubles)]
     assert rests == sorted(rests)
     assert 3 < len(troubles) < 8
@@ -660,6 +668,62 @@ def test_a_collection_that_recovered_lands(tmp_path: Path) -> None:
             log.error = None
 
     assert [type(item) for item in found] == [Trouble, Trouble, Landed]
+
+
+class Disk(LocalFiles):
+    """Files of which the n-th that is written (from 0) finds the disk full."""
+
+    def __init__(self, full_at: int) -> None:
+        super().__init__()
+        self.full_at = full_at
+        self.written = 0
+
+    def new_output(self, location: str) -> OutputFile:
+        output = super().new_output(location)
+        if self.written == self.full_at:
+            output.create = lambda overwrite=False: Cut(path_of(location), exclusive=not overwrite)  # type: ignore[method-assign]
+        self.written += 1
+        return output
+
+
+class Cut(Durable):
+    """A file of which nothing reaches the disk."""
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+class OnDisk(Tampered):
+    """A catalog whose tables are on the disk, while there is one."""
+
+    disk: Disk | None = None
+
+    def load_table(self, name: Any) -> Table:
+        table = self.real.load_table(name)
+        if self.disk:
+            table.io = self.disk
+        return table
+
+
+@pytest.mark.parametrize("full_at", range(7))
+def test_a_disk_that_was_full_loses_and_doubles_nothing(tmp_path: Path, full_at: int) -> None:
+    """Rows, manifests, lists, for claim, quarantine and main: each file may be the one."""
+    lake = new_lake(tmp_path, OnDisk)
+    log = log_of(*numbered(2), BROKEN)
+    lake.create(FLIGHTS)
+    lake.catalog.disk = Disk(full_at)  # type: ignore[attr-defined]
+    hand = Hand()
+    work = landing(log, lake, clock=hand, wait=hand.wait)
+
+    found: list[Landed | Trouble] = []
+    for item in work.drain(log.collections, until=lambda: False, idle=SECOND):
+        found.append(item)
+        lake.catalog.disk = None  # type: ignore[attr-defined]
+
+    assert [type(item) for item in found] == [Trouble, Landed]
+    assert found[0].reason == "no space left on device"  # type: ignore[union-attr]
+    assert everywhere(lake) == Counter(range(3))
+    assert check_conservation(lake, FLIGHTS, log.log_id).passed
 
 
 def test_a_run_lets_the_log_forget_what_an_earlier_one_landed(tmp_path: Path) -> None:

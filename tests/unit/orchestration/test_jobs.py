@@ -65,6 +65,8 @@ def test_a_landing_run_tells_dagster_what_it_landed(stores, instance) -> None:
     assert by_asset[EVENTS].partition == "main.flights"
     assert by_asset[EVENTS].metadata["rows"].value == 2
     assert by_asset[EVENTS].metadata["quarantined"].value == 1
+    assert by_asset[EVENTS].metadata["bytes"].value == len('{"n": 1}{"n": 2}{broken')
+    assert 0 <= by_asset[EVENTS].metadata["lag seconds"].value < 300
     assert by_asset[EVENTS].metadata["spans"].value == {"0": "0-3"}
     assert instance.get_dynamic_partitions(COLLECTIONS.name) == ["main.flights"]
 
