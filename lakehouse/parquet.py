@@ -171,6 +171,12 @@ def read(stream: InputStream, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def uncompressed_bytes(stream: InputStream) -> int:
+    """Answer how long the columns of a file are when they are unpacked."""
+    footer = pq.read_metadata(stream)
+    return sum(footer.row_group(place).total_byte_size for place in range(footer.num_row_groups))
+
+
 def _as(stored: pa.Array, was: pa.Field, wanted: pa.Field) -> pa.Array:
     """Answer the array in the wanted type: columns found by id, those it lacks null."""
     if was.equals(wanted, check_metadata=True):

@@ -24,7 +24,7 @@ from pyiceberg.types import IntegerType, LongType, PrimitiveType
 from lakehouse.columns import arrow_schema
 from lakehouse.commit import Staged, write_days
 from lakehouse.files import list_files
-from lakehouse.parquet import read
+from lakehouse.parquet import columns_of, read, uncompressed_bytes
 from lakehouse.tables import Lake
 from lakehouse.updates import AssertUnreferenced, remove_schemas, remove_snapshots, same_schema
 from penstock.envelope import Micros
@@ -34,6 +34,12 @@ from penstock.faults import fault
 log = structlog.get_logger()
 
 TARGET_BYTES = 128 << 20
+
+# A file may hold a thousand times its size: a year of one event, or null in a thousand columns.
+MOST_MEMORY = 1 << 30
+
+# What a value takes in memory, about; a text takes its length as well.
+_CELL_BYTES = 16
 
 # Fewer are not worth a commit and the files that it replaces.
 FEWEST_FILES = 5
@@ -50,12 +56,16 @@ _RETRIES = {
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A data file as the choice of what to merge sees it; `first` is its least log position."""
+    """A data file as the choice of what to merge sees it.
+
+    `first` is its least log position, `memory` about what its rows take when they are read.
+    """
 
     path: str
     day: int
     bytes: int
     first: tuple[int, int]
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,7 @@ def choose(
     *,
     below: int,
     target: int = TARGET_BYTES,
+    most_memory: int = MOST_MEMORY,
     fewest: int = FEWEST_FILES,
 ) -> list[list[Candidate]]:
     """Answer the files to merge: small ones of one day, in log order, up to `target` bytes."""
@@ -87,13 +98,15 @@ def choose(
     small = sorted((f for f in files if f.bytes < below), key=lambda f: (f.day, f.first))
     for _, of_day in groupby(small, key=lambda f: f.day):
         group: list[Candidate] = []
-        size = 0
+        size = memory = 0
         for file in of_day:
-            if group and size + file.bytes > target:
+            full = size + file.bytes > target or memory + file.memory > most_memory
+            if group and full:
                 groups.append(group)
-                group, size = [], 0
+                group, size, memory = [], 0, 0
             group.append(file)
             size += file.bytes
+            memory += file.memory
         groups.append(group)
     return [group for group in groups if len(group) >= fewest]
 
@@ -139,17 +152,20 @@ def compact(
     below: int,
     new_name: Callable[[], str],
     target: int = TARGET_BYTES,
+    most_memory: int = MOST_MEMORY,
     fewest: int = FEWEST_FILES,
     retries: int = 50,
 ) -> Compacted:
     """Merge the data files smaller than `below` bytes, day by day, into files of about `target`.
 
+    Reads no more rows at once than about `most_memory` bytes hold.
     Rows stay the same, sorted by their log position; what lands meanwhile is kept, and a commit
     that meets another one is tried again `retries` times. `new_name` gives a file a name that
     nobody else gives.
     """
     done = Compacted()
     tried: set[str] = set()
+    memory: dict[str, int] = {}
     while True:
         # One load for the look and the commit: rows that landed between two loads were lost.
         table = lake.table(name)
@@ -158,8 +174,14 @@ def compact(
             return done
         # Rows that were deleted beside their file are only known to the engine that did it.
         whole = (t for path, t in tasks.items() if path not in tried and not t.delete_files)
-        fresh = _candidates(table, whole)
-        groups = choose(fresh, below=below, target=target, fewest=fewest)
+        small = (task for task in whole if task.file.file_size_in_bytes < below)
+        groups = choose(
+            candidates(table, small, memory),
+            below=below,
+            target=target,
+            most_memory=most_memory,
+            fewest=fewest,
+        )
         if not groups:
             return done
         group = [tasks[file.path] for file in groups[0]]
@@ -303,15 +325,30 @@ def _sorted(partitions: pa.Array, offsets: pa.Array) -> bool:
     return answer
 
 
-def _candidates(table: Table, tasks: Iterable[FileScanTask]) -> Iterator[Candidate]:
-    """Answer what the choice has to know of each file."""
+def candidates(
+    table: Table, tasks: Iterable[FileScanTask], memory: dict[str, int]
+) -> Iterator[Candidate]:
+    """Answer what the choice has to know of each file; `memory` keeps what is known from before."""
     schema = table.metadata.schema()
+    columns = len(columns_of(schema))
     partition = schema.find_field("log_partition").field_id
     offset = schema.find_field("log_offset").field_id
     for file in (task.file for task in tasks):
         least = file.lower_bounds or {}
         first = (_bound(IntegerType(), least.get(partition)), _bound(LongType(), least.get(offset)))
-        yield Candidate(file.file_path, file.partition[0], file.file_size_in_bytes, first)
+        if file.file_path not in memory:
+            with table.io.new_input(file.file_path).open() as stream:
+                raw = uncompressed_bytes(stream)
+            # Merged, it gets every column that the table has by now.
+            cells = max(file.record_count * columns, sum((file.value_counts or {}).values()))
+            memory[file.file_path] = raw + _CELL_BYTES * cells
+        yield Candidate(
+            file.file_path,
+            file.partition[0],
+            file.file_size_in_bytes,
+            first,
+            memory[file.file_path],
+        )
 
 
 def _bound(kind: PrimitiveType, packed: bytes | None) -> int:

@@ -33,6 +33,7 @@ from lakehouse.upkeep import (
     ORPHAN_AGE,
     Candidate,
     Compacted,
+    candidates,
     choose,
     compact,
     expendable,
@@ -46,8 +47,8 @@ from penstock.buffer.memory import MemoryLog
 MB = 1 << 20
 
 
-def file(name: str, *, day: int = 1, size: int = MB, at: int = 0) -> Candidate:
-    return Candidate(name, day, size, (0, at))
+def file(name: str, *, day: int = 1, size: int = MB, at: int = 0, memory: int = 0) -> Candidate:
+    return Candidate(name, day, size, (0, at), memory)
 
 
 def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[str]:
@@ -64,9 +65,19 @@ def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[st
         (chosen(file("a"), file("b"), fewest=3), []),
         (chosen(*(file(n, at=ord(n)) for n in "abcdef"), target=3 * MB), ["abc", "def"]),
         (chosen(*(file(n, at=ord(n)) for n in "abcd"), target=3 * MB), ["abc"]),
+        (chosen(*(file(n, at=ord(n), memory=400 * MB) for n in "abcdef")), ["ab", "cd", "ef"]),
         (chosen(), []),
     ],
-    ids=["in log order", "by day", "small ones", "not worth it", "parts", "rest stays", "nothing"],
+    ids=[
+        "in log order",
+        "by day",
+        "small ones",
+        "not worth it",
+        "parts",
+        "rest stays",
+        "memory",
+        "nothing",
+    ],
 )
 def test_small_files_of_a_day_are_merged(groups: list[str], expected: list[str]) -> None:
     """A file for every two seconds makes planning slower than reading."""
@@ -147,6 +158,38 @@ def test_compaction_changes_no_row(tmp_path: Path) -> None:
     assert (after.files, after.rows, after.marks) == (1, 5, view.marks)
     assert not after.rolled_back
     assert merge(lake) == Compacted()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        lambda n: f'{{"n": {n}, "text": "{"x" * 1_000_000}"}}',
+        lambda n: "{" + ", ".join(f'"f{n}_{field}": 1' for field in range(200)) + "}",
+        lambda n: f'{{"n": {n}, "l": [{", ".join(["{}"] * 50_000)}, {{"a": 1}}]}}',
+    ],
+    ids=["one text", "columns", "lists"],
+)
+def test_compaction_reads_no_more_than_memory_holds(
+    tmp_path: Path, payload: Callable[[int], str]
+) -> None:
+    """Packed, the rows of a gigabyte are a file of a few kilobytes, and a day has thousands."""
+    lake, _, _ = filled(tmp_path, *(payload(n) for n in range(4)))
+    before = rows(lake)
+    table = lake.table(MAIN)
+    assert table is not None
+    files = [task.file for task in table.scan().plan_files()]
+    assert sum(file.file_size_in_bytes for file in files) < MB // 2
+    memory: dict[str, int] = {}
+    list(candidates(table, table.scan().plan_files(), memory))
+    most = max(memory.values())
+    assert sum(memory.values()) > 2 * most
+
+    kept = compact(lake, MAIN, below=MB, new_name=namer(), fewest=2, most_memory=most)
+    merged = compact(lake, MAIN, below=MB, new_name=namer(), fewest=2, most_memory=4 * most)
+
+    assert (kept.read, kept.written) == (0, 0)
+    assert (merged.read, merged.written) == (4, 1)
+    assert rows(lake) == before
 
 
 def test_compaction_keeps_the_order_of_the_log(tmp_path: Path) -> None:
