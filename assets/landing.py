@@ -284,8 +284,8 @@ class Landing:
 
         Ends when `until` says so, or when nothing has waited for `idle` microseconds.
         Collections in `hurry`, asked at each look, are landed without patience: somebody waits
-        for them, a plan mostly. What goes
-        wrong with one collection never stops the others: it rests, a little longer each time.
+        for them, a plan mostly. What goes wrong with one collection never stops the others: it
+        rests, a little longer each time.
         """
         seen: dict[CollectionId, _Seen] = {}
         commit = _SECOND // 20
