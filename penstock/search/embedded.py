@@ -327,7 +327,9 @@ class _Looking:
             Sql(f"log_offset IN ({offsets})"),
         )
         events: dict[Place, Found] = {}
-        for source in (*self._lake, *self._tail):
+        for source in (*self._tail, *self._lake):
+            if len(events) == len(places):
+                break  # all of them are new
             here = all_of(where, source.counts)
             columns = Sql(_SHOWN[self._search.asked.view])
             rows = _selected(self._reader, columns, source.relation(self._reader), here, "")
