@@ -63,6 +63,9 @@ DEEPEST = 50
 MOST_WILDCARDS = 20
 """Of one value: each of them multiplies the work on a long text."""
 
+MOST_WORDS = 200
+"""In a row: the expression that finds 1,000 of them takes more memory than engines allow it."""
+
 _BLANKS = re.compile(r"\s*")
 _KEYWORD = re.compile(r"(?:AND|OR|NOT)(?=[\s()]|$)")
 _PLAIN = r'[^\s\\()\[\]{}"$]|\$(?!\{)'
@@ -455,6 +458,8 @@ class _Parser:
         found = words(text)
         if not found:
             self._refuse_at(start, "expected a letter or a digit to search for")
+        if len(found) > MOST_WORDS:
+            self._refuse_at(start, f"expected at most {MOST_WORDS} words in a row")
         return Words(field, found, number(text) if field is None else None)
 
     # Batch's modifiers

@@ -272,6 +272,7 @@ def test_a_query_says_what_it_has_to_read_payloads_for() -> None:
         ("headers.length():1", 0, "expected a field of the payload before .length()"),
         ("wor*", 3, "a wildcard stands in the whole value of a field"),
         ("f:" + "*a" * 21, 42, "expected at most 20 wildcards in a value"),
+        ('f:~"' + "a " * 201 + '"', 3, "expected at most 200 words in a row"),
         ("f:~wo?d", 5, "a wildcard stands in the whole value of a field"),
         ("%%", 0, "expected a letter or a digit"),
         ('f:~" "', 3, "expected a letter or a digit"),

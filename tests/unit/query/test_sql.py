@@ -348,3 +348,20 @@ def test_a_not_before_words_reads_no_payload_that_has_columns(engine) -> None:
 
     of_columns = min(seconds("s:~bravo") for _ in range(3))
     assert min(seconds("NOT alpha") for _ in range(3)) < 5 * of_columns + 0.2
+
+
+def test_as_many_words_as_may_be_asked_for_can_be_found(engine) -> None:
+    """An engine that gives up on an expression looks like one that is down."""
+    words = " ".join(f"wörd{n}" for n in range(200))
+    found = condition(f'"{words}" OR s:~"{words}"')
+    misfits = "NULL::STRUCT(path TEXT, value TEXT)[] AS misfits, NULL::BLOB AS payload"
+    rows = (
+        "(SELECT {'s': ?, 'tags': NULL::TEXT[], 'n': NULL::LONG, 'x': NULL::DOUBLE, "
+        f"'items': NULL::STRUCT(sku TEXT, qty LONG)[]}} AS data, {misfits})"
+    )
+
+    answer = engine.execute(
+        f"SELECT {found.text} FROM {rows}", [*found.parameters, f"so {words} on"]
+    ).fetchone()
+
+    assert answer[0]
