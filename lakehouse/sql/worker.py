@@ -175,15 +175,25 @@ def main() -> None:
     while (frame := read_frame(tasks)) is not None:
         task = msgspec.msgpack.decode(frame[1], type=Task)
         try:
-            truncated = _run(database, task, shown, answers)
+            write_frame(answers, *_answered(database, task, shown, answers))
         except BrokenPipeError:
-            return
-        except Exception as error:  # noqa: BLE001 - told to whoever asked, who sorts them
-            memory = isinstance(error, MemoryError)
-            told = "Out of Memory Error" if memory else str(error)
-            write_frame(answers, FAILED, told.encode(errors="replace"))
-        else:
-            write_frame(answers, END, TRUNCATED if truncated else b"")
+            return  # nobody is there any more
+
+
+def _answered(
+    database: duckdb.DuckDBPyConnection,
+    task: Task,
+    shown: dict[tuple[str, str], str],
+    answers: IO[bytes],
+) -> tuple[bytes, bytes]:
+    """Send the rows of a task; answer the frame that ends them."""
+    try:
+        return END, TRUNCATED if _run(database, task, shown, answers) else b""
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - told to whoever asked, who sorts them
+        told = "Out of Memory Error" if isinstance(error, MemoryError) else str(error)
+        return FAILED, told.encode(errors="replace")
 
 
 def _locked(begin: Begin) -> duckdb.DuckDBPyConnection:

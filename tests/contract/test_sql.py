@@ -7,6 +7,8 @@ that no snapshot refers to. No statement may bring one of them to light, nor wri
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -522,6 +524,40 @@ def test_a_statement_that_fails_does_not_cost_its_process(house) -> None:
 
     assert house.rows("SELECT 1") == [(1,)]
     assert _children() == before
+
+
+PLATFORM = """
+import os, sys
+from pathlib import Path
+from lakehouse.sql import Limits, open_engine
+
+class Nothing:
+    home = "main"
+    def names(self): return ()
+
+engine = open_engine(Path(sys.argv[1]), memory="100MB")
+engine.query("SELECT 1", Nothing(), Limits(seconds=30, rows=1))
+statement = "SELECT * FROM range(1000000000000)"
+with engine.stream(statement, Nothing(), seconds=30) as (_, batches):
+    next(batches)
+    children = Path("/proc/self/task").glob("*/children")
+    print(*(file.read_text() for file in children), flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_platform_that_was_killed_leaves_no_process(tmp_path) -> None:
+    """Nor does it print the rows it was about to send."""
+    killed = subprocess.run(
+        [sys.executable, "-c", PLATFORM, tmp_path], capture_output=True, text=True, check=False
+    )
+    (child,) = killed.stdout.split()
+    deadline = time.monotonic() + 30
+
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < deadline, "it is still there"
+        time.sleep(0.05)
+    assert killed.stderr == ""
 
 
 def _children() -> list[str]:
