@@ -14,7 +14,6 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
-    false,
 )
 
 # Named, so that a later migration can name what it changes, on every database.
@@ -45,7 +44,7 @@ collections = Table(
     Column("paused", Boolean(create_constraint=False), nullable=False),
     Column("contract", Text, nullable=False),
     Column("notes", Text, nullable=False),
-    Column("allow_loops", Boolean(create_constraint=False), server_default=false(), nullable=False),
+    Column("allow_loops", Boolean(create_constraint=False), nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )
 

@@ -6,18 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from builders import FLIGHTS, NOON
 from metadata_builders import collection
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.database import NEWEST, open_engine, reading, writing
-from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import open_store
 from penstock.metadata.tables import metadata
 
@@ -42,36 +39,6 @@ def test_the_newest_migration_is_the_one_that_opening_looks_for() -> None:
     config.set_main_option("script_location", "penstock.metadata:migrations")
 
     assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
-
-
-def test_a_database_of_the_first_release_keeps_what_it_holds(tmp_path: Path) -> None:
-    """The one step of an upgrade that cannot be repeated is the one that lost rows."""
-    engine = create_engine(url(tmp_path))
-    with engine.begin() as connection:
-        config = Config()
-        config.set_main_option("script_location", "penstock.metadata:migrations")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(
-            text(
-                "INSERT INTO collections (team, name, created_at, paused, contract, notes)"
-                f" VALUES ('main', 'flights', {NOON}, true, 'freeze', 'from 2013')"
-            )
-        )
-    engine.dispose()
-
-    store = open_store(url(tmp_path))
-    kept = store.collection(FLIGHTS)
-    store.close()
-
-    assert kept == CollectionRecord(
-        id=FLIGHTS,
-        created_at=NOON,
-        paused=True,
-        contract="freeze",
-        notes="from 2013",
-        allow_loops=False,
-    )
 
 
 def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:

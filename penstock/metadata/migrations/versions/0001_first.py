@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("paused", sa.Boolean(create_constraint=False), nullable=False),
+        sa.Column("allow_loops", sa.Boolean(create_constraint=False), nullable=False),
         sa.Column("contract", sa.Text(), nullable=False),
         sa.Column("notes", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("team", "name", name="pk_collections"),
@@ -108,4 +109,11 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("until", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_leases"),
+    )
+    op.create_table(
+        "wakes",
+        sa.Column("team", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("team", "name", name="pk_wakes"),
     )
