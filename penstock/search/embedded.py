@@ -7,7 +7,7 @@ found out where the events stand that belong on a page, then those are read and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -45,6 +45,9 @@ from penstock.search.tail import Tails
 
 MOST_EVENTS = 1_000
 """Events of one page."""
+
+MOST_ORDERED = 10_000
+"""Events of all pages together in another order: each page puts those before it in order again."""
 
 WINDOWS = (200_000, 2_000_000, 20_000_000)
 """So many of the newest events are searched first: most pages are full by then."""
@@ -95,11 +98,19 @@ class EmbeddedSearcher:
         given = cursor.given if cursor else 0
         left = None if search.query.limit is None else search.query.limit - given
         limit = asked.limit if left is None else min(asked.limit, left)
+        if not search.by_place and given + limit > MOST_ORDERED:
+            raise BadRequest(
+                f"in another order than that of receipt {MOST_ORDERED:,} events are told at most; "
+                "look for fewer"
+            )
 
         cut = self._cuts.take(asked.collection, asked.view, cursor.ends if cursor else None)
         with self._engine.reader(seconds=self._seconds) as reader:
             looking = _Looking(search, cut, reader, self._engine, self._windows)
-            places = looking.first(limit + 1) if search.by_place else looking.ordered(limit)
+            if search.by_place:
+                places = looking.first(limit + 1)
+            else:
+                places = looking.ordered(given + limit + 1)[given:]
             events = looking.read(places[:limit])
 
         more = len(places) > limit and limit != left
@@ -167,7 +178,8 @@ class EmbeddedSearcher:
             raise BadRequest("nothing lies between these times: since is not before until")
         now = cursor.now if cursor else self._clock()
         query = parse(asked.query, now=now)
-        return _Search(asked, query, now, cursor.last if cursor else None)
+        search = _Search(asked, query, now, None)
+        return replace(search, after=cursor.last) if cursor and search.by_place else search
 
     def _whole(self, asked: SearchRequest) -> Cut:
         """Answer a cut that leaves nothing out: a number says nothing about what it misses."""

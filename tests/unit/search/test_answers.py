@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 from builders import FLIGHTS, NOON, event
 from lakes import BROKEN, new_lake
@@ -19,7 +20,14 @@ from penstock.envelope import Event
 from penstock.errors import BadRequest, EngineUnavailable
 from penstock.schema.convert import Rules
 from penstock.search import Page, SearchRequest, View
-from penstock.search.embedded import EmbeddedSearcher, Ordered, first_of, nice_step
+from penstock.search import cursor as cursors
+from penstock.search.embedded import (
+    MOST_ORDERED,
+    EmbeddedSearcher,
+    Ordered,
+    first_of,
+    nice_step,
+)
 
 SECOND = 1_000_000
 
@@ -119,6 +127,30 @@ def test_a_limit_holds_for_all_pages_together(home) -> None:
     assert home.find_all("${LIMIT 7}", limit=3) == [f"e{n}" for n in range(8, 1, -1)]
     assert home.find_all("${LIMIT 3}", limit=3) == ["e8", "e7", "e6"]
     assert home.page("${LIMIT 3}", limit=3).cursor is None
+
+
+def test_every_page_of_another_order_is_told(home) -> None:
+    """An answer without a cursor says that this was all."""
+    home.send(*(f'{{"n": {n % 7}, "k": {n}}}' for n in range(20)))
+    home.land()
+    home.send(*(f'{{"n": {n % 7}, "k": {n}}}' for n in range(20, 30)))
+    whole = home.find("* ${ORDER_BY n AND SORT ASC}", limit=1_000)
+
+    assert len(set(whole)) == 30
+    assert home.find_all("* ${ORDER_BY n AND SORT ASC}", limit=4) == whole
+    assert len(home.find_all("${UNIQUE n}", limit=3)) == 7
+    assert home.find_all("* ${ORDER_BY n AND SORT ASC AND LIMIT 9}", limit=4) == whole[:9]
+
+
+def test_another_order_is_told_as_far_as_it_can_be_and_no_further(home) -> None:
+    """Each page would take longer than the one before, and in the end the memory."""
+    home.send(*("{}" for _ in range(3)))
+    text = home.page("* ${ORDER_BY n}", limit=1).cursor
+    asked = SearchRequest(collection=FLIGHTS, query="* ${ORDER_BY n}", cursor=text)
+    cursor = msgspec.structs.replace(cursors.read(asked, home.log.log_id), given=MOST_ORDERED)
+
+    with pytest.raises(BadRequest, match="look for fewer"):
+        home.page("* ${ORDER_BY n}", limit=1, cursor=cursors.write(cursor))
 
 
 def test_ordered_answers_of_several_sources_are_merged() -> None:
