@@ -37,7 +37,7 @@ def land(
         for outcome in landing.drain(stores.buffer.collections, until=lambda: False, idle=0):
             if isinstance(outcome, Trouble):
                 troubles += 1
-                err().print(f"[red]{outcome.collection}[/]: {safe(outcome.error)}")
+                err().print(f"[red]{outcome.collection}[/]: {safe(outcome.reason)}")
             elif as_json:
                 print_json(figures(outcome))
             else:

@@ -38,6 +38,13 @@ def parse_moment(text: str | None, now: datetime) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def parse_end(text: str | None, now: datetime) -> datetime | None:
+    """Read ``30d`` (from now on) or an ISO 8601 time; without a zone it is UTC."""
+    moment = parse_moment(text, now)
+    given_as_length = text is not None and _AGO.fullmatch(text.strip())
+    return now + (now - moment) if moment and given_as_length else moment
+
+
 def utc_now() -> datetime:
     """Answer the time of day in UTC."""
     return datetime.now(UTC)

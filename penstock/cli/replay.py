@@ -79,7 +79,14 @@ def plan(
             destination=to,
             since=parse_moment(since, now),
             until=parse_moment(until, now),
-            options=options(rate, concurrency, order, max_events, verbatim, False, quarantine),
+            options=options(
+                rate=rate,
+                concurrency=concurrency,
+                order=order,
+                max_events=max_events,
+                headers="verbatim" if verbatim else None,
+                view="quarantine" if quarantine else None,
+            ),
         ).plan
     if as_json:
         print_json(planned)
@@ -101,6 +108,15 @@ def start(
     verbatim: Verbatim = False,
     dry_run: DryRun = False,
     quarantine: Quarantine = False,
+    retries: Annotated[
+        int | None, typer.Option(help="How often a failed event is tried again. [10]")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that one send may take. [30]")
+    ] = None,
+    pause_after: Annotated[
+        int | None, typer.Option(help="Pause after so many failed sends in a row.")
+    ] = None,
     confirm: Annotated[
         int | None, typer.Option(help="The plan's count; asked for above a number of events.")
     ] = None,
@@ -117,7 +133,18 @@ def start(
             destination=to,
             since=parse_moment(since, now),
             until=parse_moment(until, now),
-            options=options(rate, concurrency, order, max_events, verbatim, dry_run, quarantine),
+            options=options(
+                rate=rate,
+                concurrency=concurrency,
+                order=order,
+                max_events=max_events,
+                headers="verbatim" if verbatim else None,
+                dry_run=dry_run or None,
+                view="quarantine" if quarantine else None,
+                retries=retries,
+                timeout=timeout,
+                pause_after=pause_after,
+            ),
             confirm=confirm,
         )
         if wait:
@@ -201,25 +228,8 @@ def report(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
     out().print(table("", ["", "#"], [(name.replace("_", " "), v) for name, v in books.items()]))
 
 
-def options(
-    rate: float | None,
-    concurrency: int | None,
-    order: str | None,
-    max_events: int | None,
-    verbatim: bool,
-    dry_run: bool,
-    quarantine: bool,
-) -> dict[str, object]:
-    """Answer the options that were given, as the API names them."""
-    given: dict[str, object] = {
-        "rate": rate,
-        "concurrency": concurrency,
-        "order": order,
-        "max_events": max_events,
-        "headers": "verbatim" if verbatim else None,
-        "dry_run": dry_run or None,
-        "view": "quarantine" if quarantine else None,
-    }
+def options(**given: object) -> dict[str, object]:
+    """Answer the options that were given; the API has defaults for the others."""
     return {name: value for name, value in given.items() if value is not None}
 
 

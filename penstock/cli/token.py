@@ -9,7 +9,7 @@ import typer
 from penstock.cli.complete import collections, tokens
 from penstock.cli.console import JsonFlag, out, print_json, print_table, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
-from penstock.cli.moments import utc_now
+from penstock.cli.moments import parse_end, utc_now
 
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke tokens.")
 
@@ -24,12 +24,17 @@ def create(
         str | None,
         typer.Option(help="Bind an ingest token to one collection.", autocompletion=collections),
     ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends: `30d`, `12h` from now, or an ISO time.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Create a token; its text is shown once, and doors know it at once."""
     with connect(home) as client:
-        made = client.create_token(name, scope, collection=collection)
+        made = client.create_token(
+            name, scope, collection=collection, expires_at=parse_end(expires, utc_now())
+        )
     if as_json:
         print_json(made)
         return

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,8 @@ _HANDED_DOWN = (
     *("http_port", "grpc_port", "platform_port", "dagster_port"),
     *("allow_networks", "allow_ports"),
 )
+
+_CODE_PORTS = range(20_000, 32_000)
 
 
 def up(
@@ -88,7 +91,7 @@ def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, 
         )
         token = _prepare(settings)
         supervisor = Supervisor(
-            programs(settings, code_port=_free_port(settings.host)),
+            programs(settings, code_port=_code_port(settings.host)),
             host=settings.host,
             logs=settings.home / "logs",
             env=environment(settings, dict(os.environ)),
@@ -258,11 +261,21 @@ def _only_one(home: Path) -> Iterator[None]:
         yield
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _code_port(host: str) -> int:
+    """Answer a free port for Dagster's code server.
+
+    It is none of those that outgoing connections are given, which could take it meanwhile; and
+    installations that start at the same time begin to look at different ones.
+    """
+    first = os.getpid() % len(_CODE_PORTS)
+    for port in chain(_CODE_PORTS[first:], _CODE_PORTS[:first]):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise BadSetting(f"no port of {_CODE_PORTS.start} to {_CODE_PORTS.stop - 1} is free")
 
 
 def _stop_on_signals(supervisor: Supervisor) -> Callable[[], None]:

@@ -10,17 +10,15 @@ as JSON, TOML or YAML by whatever takes it.
 from __future__ import annotations
 
 import json
-import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +26,7 @@ import msgspec
 import pytest
 import typer
 import yaml
+from ports import free_ports
 
 from penstock.api.models import LookedForEvents
 from penstock.cli.home import Running
@@ -36,6 +35,9 @@ from penstock.client import Client
 from penstock.query import parse
 from penstock.settings import load_settings
 from replay.job import ReplayConfig
+
+# Replays reach these without a setting, and the tour replays to the door.
+REACHABLE = range(8_100, 9_900)
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -158,7 +160,10 @@ def test_the_tour_works_as_it_is_told(tmp_path: Path) -> None:
 def started(home: Path) -> Iterator[Running]:
     """Run `penstock up` for the block, on ports that replays may reach."""
     names = ("http", "grpc", "platform", "dagster")
-    given = [f"--{name}-port={port}" for name, port in zip(names, free_ports(4), strict=True)]
+    given = [
+        f"--{name}-port={port}"
+        for name, port in zip(names, free_ports(4, among=REACHABLE), strict=True)
+    ]
     with (home.parent / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "penstock", "up", "--home", str(home), *given],
@@ -180,17 +185,6 @@ def started(home: Path) -> Iterator[Running]:
         finally:
             process.kill()
             process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Answer ports that nobody holds now, of those that no outgoing connection is given."""
-    ports = random.sample(range(9_100, 9_900), 800)
-    return list(islice((port for port in ports if is_free(port)), count))
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def wait_landed(what: Running, collection: str) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, cycle
@@ -23,6 +22,7 @@ import httpx
 import pytest
 from door_builders import TOKEN, known
 from lakes import MAIN, child, finished, land_in_process, new_lake
+from ports import free_ports
 
 from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
 from penstock.cache import open_cache
@@ -107,15 +107,8 @@ def payload(number: int) -> bytes:
     return b'{"n": %d}' % number
 
 
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 @contextmanager
-def door(home: Path, ports: tuple[int, int], fault: str | None) -> Iterator[subprocess.Popen]:
+def door(home: Path, ports: Sequence[int], fault: str | None) -> Iterator[subprocess.Popen]:
     """Run the door's process for the block, and wait until it answers."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
     environ |= {"PENSTOCK_HTTP_PORT": str(ports[0]), "PENSTOCK_GRPC_PORT": str(ports[1])}
@@ -150,7 +143,7 @@ def answers(port: int) -> bool:
 def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """F1 to F3: before, in and after each acknowledgement, then a landing killed on top."""
     open_cache(load_settings(tmp_path, {}).cache).publish(known())
-    ports = free_ports()
+    ports = free_ports(2)
     sender = Sender(f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
 
     for death in DEATHS:

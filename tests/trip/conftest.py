@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,22 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_ports
 
 from penstock.cli.home import read_running
 from penstock.cli.receiver import Receiver, receiving
 from penstock.client import Client
-
-
-def free_ports(count: int) -> list[int]:
-    """Answer ports that nobody holds now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @dataclass

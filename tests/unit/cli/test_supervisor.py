@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 from penstock.cli.supervisor import Program, Supervisor, back_off, require_free
 from penstock.errors import BadSetting, EngineUnavailable
@@ -31,12 +32,6 @@ WITH_CHILD = (
     "'import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)']);"
     "open(sys.argv[1], 'w').write(str(p.pid)); time.sleep(600)"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from penstock.cli.console import WRONG_USE, moment, plain, print_table, report, size
 from penstock.cli.destination import parse_header
-from penstock.cli.moments import parse_moment
+from penstock.cli.moments import parse_end, parse_moment
 from penstock.cli.send import Sent, bodies
 from penstock.errors import BadQuery, BadRequest, NotFound
 
@@ -31,6 +31,19 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 def test_times_are_read_as_people_type_them(text, expected) -> None:
     """A zone left out is UTC, everywhere."""
     assert parse_moment(text, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("30d", datetime(2026, 12, 23, 12, 0, tzinfo=UTC)),
+        ("2027-01-01", datetime(2027, 1, 1, tzinfo=UTC)),
+        (None, None),
+    ],
+)
+def test_what_a_token_is_given_lies_ahead(text, expected) -> None:
+    """A token that ended thirty days ago would be refused, not made."""
+    assert parse_end(text, NOW) == expected
 
 
 def test_a_time_that_cannot_be_read_says_how_to_write_one() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +30,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ports import free_port
 from structlog.testing import capture_logs
 from wire_records import METHOD_OF, RECORDS, messages, request
 
@@ -57,13 +57,6 @@ from penstock.buffer.memory import MemoryLog
 HERE = "127.0.0.1"
 TO_FLIGHTS = (("streamdal-token", BOUND),)
 LIMITS = Limits(max_event_bytes=1 << 20, max_body_bytes=1 << 24, max_ratio=200, events_per_second=0)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HERE, 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Served:

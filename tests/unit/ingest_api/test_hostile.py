@@ -29,6 +29,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 from door_builders import BOUND, TOKEN, known
+from ports import free_port
 from ugly import FIXED
 from wire_records import METHOD_OF, SERVICE
 
@@ -50,12 +51,6 @@ from ingest_api.serve import serve
 from penstock.settings import load_settings
 serve(load_settings(Path(sys.argv[1]), {}, http_port=sys.argv[2], grpc_port=sys.argv[3]))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from builders import FLIGHTS, NOON
 from door_builders import TOKEN, UNKNOWN, FailingLog, client_on, door_on, known, token_record, until
+from ports import free_port
 from structlog.testing import capture_logs
 
 from ingest_api.auth import Keyring
@@ -157,12 +158,6 @@ def test_a_taken_port_stops_the_start_and_says_which() -> None:
     """A door that runs and does not listen looks well to whoever started it."""
     with listen("127.0.0.1", 0) as taken, pytest.raises(BadSetting, match="Address already in use"):
         listen("127.0.0.1", taken.getsockname()[1])
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 DOOR = """
