@@ -60,7 +60,7 @@ class SlowSql(StandInSql):
 
     def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
         self.inside += 1
-        self.may.wait(20)
+        self.may.wait(60)
         return super().query(statement, tables, limits)
 
 
@@ -93,10 +93,9 @@ def test_health_and_lists_answer_while_everybody_asks_slow_questions(
             try:
                 asked = [pool.submit(ask, number) for number in range(50)]
                 until(lambda: sum(future.done() for future in asked) == 42)
-                begun = time.monotonic()
                 assert client.health().status == "ok"
                 assert client.collections() == []
-                assert time.monotonic() - begun < 2
+                assert sum(future.done() for future in asked) == 42, "these waited for nobody"
                 assert engine.inside == 2
             finally:
                 engine.may.set()
