@@ -18,6 +18,7 @@ from orchestration.digest import Digest, Sum
 from orchestration.keys import COLLECTIONS, EVENTS, LAND, QUARANTINE, UPKEEP
 from orchestration.lease import held
 from orchestration.memory import read_seen, write_seen
+from orchestration.stopping import told_to_stop
 from penstock import faults
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId
@@ -49,15 +50,18 @@ def drain(
     end = time.monotonic() + config.minutes * 60
     digest = Digest()
     stopped: dict[CollectionId, str] = {}
-    with held(
-        lambda: stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
-    ) as lease:
+    with (
+        told_to_stop() as told,
+        held(
+            lambda: stores.store, f"lane {config.lane}", holder=context.run_id, clock=machine_clock
+        ) as lease,
+    ):
         if lease is None:
             context.log.info("another run drains this lane")
             return
         for outcome in stores.landing().drain(
             stores.buffer.collections,
-            until=lambda: lease.lost or time.monotonic() > end,
+            until=lambda: told.is_set() or lease.lost or time.monotonic() > end,
             idle=round(config.idle_seconds * SECOND),
             hurry=stores.hurried,
         ):

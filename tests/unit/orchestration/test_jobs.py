@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -69,6 +73,37 @@ def test_a_landing_run_tells_dagster_what_it_landed(stores, instance) -> None:
     assert 0 <= by_asset[EVENTS].metadata["lag seconds"].value < 300
     assert by_asset[EVENTS].metadata["spans"].value == {"0": "0-3"}
     assert instance.get_dynamic_partitions(COLLECTIONS.name) == ["main.flights"]
+
+
+def test_a_run_that_is_told_to_end_ends_well(stores, instance) -> None:
+    """Stopping an installation is no failure, and its next start must not find one."""
+    append(stores, fresh('{"n": 1}'))
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end_it_once_it_landed() -> None:
+        until(lambda: (view := stores.lake.view(FLIGHTS)) is not None and view.rows == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end_it_once_it_landed)
+    ending.start()
+    run = jobs.land.execute_in_process(
+        run_config={"ops": {"drain": {"config": {"idle_seconds": 600.0}}}},
+        resources={"stores": stores},
+        instance=instance,
+    )
+    ending.join()
+
+    assert run.success
+    assert any(e.is_step_materialization for e in run.all_events)
+    assert stores.store.lease("lane 0").until <= machine_clock(), "and the lease was given back"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_second_run_leaves_a_held_lane_alone(stores, instance) -> None:
