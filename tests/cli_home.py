@@ -5,18 +5,13 @@ And every command of the command line, read from itself.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer.main
-import uvicorn
 from door_builders import FailingLog
 from platform_stand_ins import StandInSearcher, StandInSql, found
 
@@ -64,31 +59,6 @@ class Installation:
 
 
 Penstock = Callable[..., Said]
-
-
-@contextmanager
-def served(asgi: Any) -> Iterator[str]:
-    """Serve an ASGI app on a free port for the block; answer its address."""
-    config = uvicorn.Config(asgi, port=0, log_config=None, access_log=False, ws="none")
-    config.lifespan = "off"
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    try:
-        until(lambda: server.started)
-        [listening] = server.servers
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not become so in time"
-        time.sleep(0.005)
 
 
 def every_command() -> list[list[str]]:

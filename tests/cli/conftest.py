@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from builders import FLIGHTS, NOON
-from cli_home import BYTES, HOSTILE, Installation, Penstock, Said, served
+from cli_home import BYTES, HOSTILE, Installation, Penstock, Said
 from door_builders import ADMIN, FailingLog, client_on, door_on, token_record
 from platform_stand_ins import StandInSearcher, StandInSql, found, platform
+from served import served
 
 from penstock.api.app import create_app
 from penstock.cli.home import Running, write_running
@@ -28,8 +29,8 @@ def here(tmp_path: Path) -> Iterator[Installation]:
     log = FailingLog()
     with ExitStack() as stack:
         stack.callback(made.store.close)
-        door = stack.enter_context(served(client_on(door_on(log)).app))
-        api = stack.enter_context(served(create_app(made)))
+        door = stack.enter_context(served(client_on(door_on(log)).app, lifespan="off"))
+        api = stack.enter_context(served(create_app(made), lifespan="off"))
         running = Running(
             supervisor=os.getpid(),
             door=door,

@@ -14,8 +14,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
-from cli_home import BYTES, Installation, Penstock, every_command, until
+from cli_home import BYTES, Installation, Penstock, every_command
 from door_builders import ADMIN
+from served import until
 
 from penstock.cli.home import write_running
 

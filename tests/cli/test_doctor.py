@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cli_home import Installation, Penstock, served
+from cli_home import Installation, Penstock
+from served import served
 
 from penstock.cli.home import write_running
 
@@ -52,7 +53,7 @@ def findings(penstock: Penstock, home: Path, dagster: str, here: Installation) -
 
 def test_each_store_and_each_process_is_named(here: Installation, penstock: Penstock) -> None:
     """`something is wrong` helps nobody."""
-    with served(StandInWebserver()) as dagster:
+    with served(StandInWebserver(), lifespan="off") as dagster:
         found = findings(penstock, here.home, dagster, here)
 
     assert list(found) == [
@@ -74,7 +75,7 @@ def test_a_silent_daemon_and_code_that_does_not_load_are_told_apart(
     here: Installation, penstock: Penstock
 ) -> None:
     """Nothing lands in both cases; the log to read is another."""
-    with served(StandInWebserver(healthy=False, loaded=False)) as dagster:
+    with served(StandInWebserver(healthy=False, loaded=False), lifespan="off") as dagster:
         found = findings(penstock, here.home, dagster, here)
 
     assert found["Dagster daemon"]["detail"] == "no heartbeat of sensor: nothing lands"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import uvicorn
-from fastapi import FastAPI
 from metadata_builders import known, token
 from platform_stand_ins import StandInSql, grant, platform
+from served import served, until
 
 from lakehouse.sql import Answer, Limits, Tables
 from penstock.api.app import create_app
@@ -24,30 +21,6 @@ from penstock.api.platform import Platform
 from penstock.api.serve import Server
 from penstock.client import Client
 from penstock.errors import Overloaded
-
-
-@contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """Serve the app on a free port for the block; answer its address."""
-    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
-    thread.start()
-    try:
-        until(lambda: server.started)
-        [listening] = server.servers
-        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until it is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not become so in time"
-        time.sleep(0.005)
 
 
 class SlowSql(StandInSql):
