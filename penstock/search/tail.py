@@ -6,6 +6,7 @@ converted is kept from one search to the next, until the lake has it.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,14 @@ import pyarrow.compute as pc
 
 from penstock.buffer import Buffer
 from penstock.envelope import CollectionId, Mark
-from penstock.schema.convert import Converted, Rules, convert
-from penstock.schema.shape import Struct
+from penstock.schema.convert import Converted, Rules, TooWide, convert
+from penstock.schema.shape import Struct, count_columns
 
 _READ_BYTES = 16 << 20
+
+MOST_CELLS = 4_000_000
+"""Values of discovered columns of one piece, nulls included: some 20 bytes of memory each while
+it is made. 16 MB of small events with 1,000 different fields would make 30 GB."""
 
 # Each search adds a piece; scanning hundreds of small ones costs more than joining them.
 _MOST_PIECES = 32
@@ -72,6 +77,8 @@ class _Part:
 
     mark: Mark
     pieces: list[Piece] = field(default_factory=list)
+    fitting: int = sys.maxsize
+    """How many rows like the last ones a piece can take."""
 
     @property
     def start(self) -> int:
@@ -96,11 +103,16 @@ class Tails:
         rules: Callable[[CollectionId], Rules],
         *,
         most_bytes: int = 256 << 20,
+        most_cells: int = MOST_CELLS,
     ) -> None:
-        """Keep `most_bytes` of converted events at most, and answer no more at once."""
+        """Keep `most_bytes` of converted events at most, and answer no more at once.
+
+        What goes beyond that is one piece of `most_cells` values, or one event.
+        """
         self._buffer = buffer
         self._rules = rules
         self._most_bytes = most_bytes
+        self._most_cells = most_cells
         self._kept: OrderedDict[CollectionId, _Kept] = OrderedDict()
         self._guard = threading.Lock()
 
@@ -148,12 +160,21 @@ class Tails:
     ) -> None:
         size = sum(piece.size for each in kept.parts.values() for piece in each.pieces)
         while part.mark.next < end and size < self._most_bytes:
-            portion = self._buffer.read(collection, part.mark, end=end, max_bytes=_READ_BYTES)
-            if portion.mark.next == part.mark.next:
-                break
             # The shape so far, so that pieces are of one shape as long as nothing new comes.
             known = part.pieces[-1].shape if part.pieces else shape
-            converted = convert(portion.rows, known, self._rules(collection))
+            most = self._most_cells
+            rows = max(1, min(part.fitting, most // max(1, count_columns(known))))
+            upto = min(end, part.mark.next + rows)
+            portion = self._buffer.read(collection, part.mark, end=upto, max_bytes=_READ_BYTES)
+            if portion.mark.next == part.mark.next:
+                break
+            try:
+                converted = convert(portion.rows, known, self._rules(collection), most_cells=most)
+            except TooWide as wide:
+                part.fitting = wide.rows
+                continue
+            # The next rows are like these, a little wider perhaps.
+            part.fitting = 7 * portion.rows.num_rows * most // (8 * max(1, converted.cells))
             part.pieces.append(_piece(part.mark, portion.mark, converted))
             part.mark = portion.mark
             size += part.pieces[-1].size

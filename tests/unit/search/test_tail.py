@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from builders import FLIGHTS, event
 
 from penstock.buffer import Portion, start_of
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Mark
+from penstock.schema.columns import count_cells
 from penstock.schema.convert import Rules
 from penstock.schema.shape import EMPTY
 from penstock.search.tail import Tail, Tails
@@ -118,6 +122,39 @@ def test_there_is_no_more_of_it_than_there_is_room_and_that_is_said() -> None:
 
     assert ids(tail) == ['{"n":0}']
     assert tail.ends == {0: 1}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        # Each new field is another column of every row.
+        lambda n: f'{{"n": {n}, "f{n % 9}": 1}}',
+        # Two columns, but each object of the list has a cell in one of them.
+        lambda n: f'{{"n": {n}, "l": [{{"a": 1}}, {{}}, {{}}, {{}}]}}',
+    ],
+    ids=["fields", "lists"],
+)
+def test_small_events_with_many_columns_are_converted_a_few_at_a_time(
+    payload: Callable[[int], str],
+) -> None:
+    """16 MB of them would take gigabytes as rows, whatever room there is."""
+    log, tails = made(most_cells=200)
+    send(log, *(payload(n) for n in range(300)))
+
+    tail = read(log, tails)
+
+    assert ids(tail) == [payload(n) for n in range(300)]
+    assert max(count_cells(piece.rows["data"]) for piece in tail.pieces) <= 200
+    # Not everything that follows is read again for each piece.
+    assert log.rows_read < 3 * 300
+
+
+def test_an_event_that_is_too_large_by_itself_is_in_the_tail_all_the_same() -> None:
+    """The bound of one event is in the rules."""
+    log, tails = made(most_cells=1)
+    send(log, '{"a":1,"b":2}', '{"a":3,"b":4}')
+
+    assert ids(read(log, tails)) == ['{"a":1,"b":2}', '{"a":3,"b":4}']
 
 
 def test_tails_that_nobody_asks_for_are_let_go_first() -> None:
