@@ -14,7 +14,7 @@ from assets.landing import Landing
 from lakehouse import Lake
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
-from penstock.errors import BadQuery, BadRequest, NotFound
+from penstock.errors import BadQuery, BadRequest, EngineUnavailable, NotFound
 from penstock.schema.convert import Rules
 from penstock.search import SearchRequest
 from penstock.search.embedded import EmbeddedSearcher, nice_step
@@ -191,6 +191,56 @@ def test_an_unknown_event_is_said_to_be_unknown(home) -> None:
 
     with pytest.raises(NotFound):
         home.searcher.event(FLIGHTS, "nobody")
+
+
+def test_the_newest_event_of_an_id_is_answered_wherever_it_stands(home) -> None:
+    """A sender that sends again takes the id again; clocks of doors may have been set back."""
+
+    def send(payload: str, at: int) -> None:
+        home.log.append(FLIGHTS, [event(payload, id="twice", received_at=NOON + at)]).result()
+
+    def found() -> bytes:
+        return home.searcher.event(FLIGHTS, "twice").payload
+
+    send("[0]", 5)
+    home.land()
+    send("[1]", 7)
+    assert found() == b"[1]"
+    home.land()
+    assert found() == b"[1]"
+    send("[2]", 6)
+    assert found() == b"[1]"
+    send('{"broken', 8)
+    assert found() == b'{"broken'
+    home.land()
+    assert found() == b'{"broken'
+    send("[3]", 8)
+    assert found() == b"[3]"
+
+
+def test_an_id_is_that_id_and_no_other(home) -> None:
+    """Searches do not mind case, but senders may tell their events apart by it."""
+    for name in ("a1", "A1"):
+        home.log.append(FLIGHTS, [event("{}", id=name, received_at=NOON)]).result()
+
+    assert home.searcher.event(FLIGHTS, "a1").event_id == "a1"
+    with pytest.raises(NotFound):
+        home.searcher.event(FLIGHTS, "a1 ")
+
+
+def test_an_event_that_has_not_landed_is_answered_without_a_file_of_the_lake(
+    home, tmp_path: Path
+) -> None:
+    """Right after it was acknowledged it is looked at most, and the lake is large."""
+    landed = home.send('{"n": 1}')
+    home.land()
+    sent = home.send('{"n": 2}')
+    for file in tmp_path.rglob("*.parquet"):
+        file.unlink()
+
+    assert home.searcher.event(FLIGHTS, sent[0]).payload == b'{"n": 2}'
+    with pytest.raises(EngineUnavailable):
+        home.searcher.event(FLIGHTS, landed[0])
 
 
 def test_counts_and_histograms_agree_with_what_is_found(home) -> None:
