@@ -52,6 +52,9 @@ MOST_ORDERED = 10_000
 WINDOWS = (200_000, 2_000_000, 20_000_000)
 """So many of the newest events are searched first: most pages are full by then."""
 
+# Events of a page that are looked for one by one while rows are read.
+_FEW = 64
+
 # A histogram counts in so many steps to a bar before it knows how long the bars will be.
 _FINER = 32
 
@@ -335,6 +338,10 @@ class _Looking:
             sql("received_at >= make_timestamptz({0})", value(min(times))),
             sql("received_at <= make_timestamptz({0})", value(max(times))),
             Sql(f"log_offset IN ({offsets})"),
+            # The engine leaves out row groups by IN. This it asks while it reads one, and reads
+            # the other columns no further than the last event: half the time for 20 rare ones.
+            # Of many, comparing takes longer than that.
+            Sql(f"list_contains([{offsets}], log_offset)") if len(places) <= _FEW else ALWAYS,
         )
         events: dict[Place, Found] = {}
         for source in (*self._tail, *self._lake):

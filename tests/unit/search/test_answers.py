@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -18,16 +19,21 @@ from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event
 from penstock.errors import BadRequest, EngineUnavailable
+from penstock.query import parse
 from penstock.schema.convert import Rules
 from penstock.search import Page, SearchRequest, View
 from penstock.search import cursor as cursors
+from penstock.search.cut import Cuts
 from penstock.search.embedded import (
     MOST_ORDERED,
     EmbeddedSearcher,
     Ordered,
+    _Looking,
+    _Search,
     first_of,
     nice_step,
 )
+from penstock.search.tail import Tails
 
 SECOND = 1_000_000
 
@@ -218,11 +224,6 @@ def test_a_full_page_of_new_events_needs_no_older_ones(home) -> None:
             asked.append(text)
             return self._reader.rows(text, parameters)
 
-    from penstock.query import parse
-    from penstock.search.cut import Cuts
-    from penstock.search.embedded import _Looking, _Search
-    from penstock.search.tail import Tails
-
     request = SearchRequest(collection=FLIGHTS, query="k:1")
     search = _Search(request, parse("k:1", now=NOON), NOON, None)
     cut = Cuts(home.lake, home.log, Tails(home.log, lambda _: Rules())).take(FLIGHTS, "main")
@@ -232,6 +233,52 @@ def test_a_full_page_of_new_events_needs_no_older_ones(home) -> None:
 
     assert [place.offset for place in places] == [49, 48, 47, 46, 45]
     assert sum("LIMIT" in text for text in asked) == 1
+
+
+def test_the_rows_of_a_page_are_read_and_few_besides(home) -> None:
+    """Rare events stand far apart, and unpacking all payloads between them takes as long again."""
+    sent = [home.event(f'{{"k": {n % 2_500 == 0:d}}}'.encode()) for n in range(10_000)]
+    home.log.append(FLIGHTS, sent).result()
+    home.land()
+    explained: list[str] = []
+
+    class Explaining:
+        def __init__(self, reader) -> None:
+            self._reader = reader
+
+        def __getattr__(self, name: str):
+            return getattr(self._reader, name)
+
+        def rows(self, text, parameters=()):
+            plan = self._reader.rows(f"EXPLAIN (ANALYZE, FORMAT json) {text}", parameters)
+            explained.append(plan["explain_value"][0].as_py())
+            return self._reader.rows(text, parameters)
+
+    request = SearchRequest(collection=FLIGHTS, query="k:1")
+    search = _Search(request, parse("k:1", now=NOON), NOON, None)
+    cut = Cuts(home.lake, home.log, Tails(home.log, lambda _: Rules())).take(FLIGHTS, "main")
+    with home.engine.reader() as reader:
+        places = _Looking(search, cut, reader, home.engine).first(10)
+        events = _Looking(search, cut, Explaining(reader), home.engine).read(places)
+
+    assert [found.log_offset for found in events] == [7_500, 5_000, 2_500, 0]
+    assert [_scanned(json.loads(plan)) for plan in explained] == [4]
+
+
+def _scanned(plan) -> int:
+    """Answer how many rows a plan's scans gave to what is above them."""
+    if "SCAN" in plan.get("operator_type", ""):
+        return plan["operator_cardinality"]
+    return sum(_scanned(child) for child in plan["children"])
+
+
+@pytest.mark.parametrize("limit", [10, 100])
+def test_pages_of_few_and_of_many_events_show_what_is_there(home, limit: int) -> None:
+    """Their rows are found in two ways."""
+    home.send(*("{}" for _ in range(150)))
+    home.land()
+
+    assert home.find_all(limit=limit) == [f"e{n}" for n in range(149, -1, -1)]
 
 
 # How far
