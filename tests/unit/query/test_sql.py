@@ -27,6 +27,7 @@ from penstock.query.sql import (
     sql,
     value,
 )
+from penstock.query.text import lower
 from penstock.query.tree import Payload
 from penstock.schema.gate import Refused, read
 from penstock.schema.shape import EMPTY, Leaf, List, Struct
@@ -365,3 +366,25 @@ def test_as_many_words_as_may_be_asked_for_can_be_found(engine) -> None:
     ).fetchone()
 
     assert answer[0]
+
+
+def test_ids_are_compared_barely_first() -> None:
+    """By that engines leave out the row groups of other times; by lower() they cannot."""
+    found = condition('event_id:"0198-aF-k9"')
+
+    assert found.text == "(event_id >= ? AND event_id < ? AND lower(event_id) = ?)"
+    assert found.parameters == ("0198-AF-", "0198-af.", "0198-af-k9")
+
+
+def test_ids_are_found_in_whatever_case(engine) -> None:
+    """The bare comparisons must let everything pass that is the same in lower case."""
+    chance = random.Random(8)
+    letters = "aAzZkK\u212aiIİß\u017fÉé09@[_`{-\x7f\x80\uffff😀"
+    ids = ["".join(chance.choices(letters, k=chance.randint(1, 4))) for _ in range(3_000)]
+    engine.execute("CREATE OR REPLACE TABLE ids AS SELECT unnest(?) AS event_id", [ids])
+
+    for one in ids[:300]:
+        where = condition(f'event_id:"{one}"')
+        statement = f"SELECT event_id FROM ids WHERE {where.text}"
+        found = engine.execute(statement, where.parameters).fetchall()
+        assert sorted(i for (i,) in found) == sorted(i for i in ids if lower(i) == lower(one))
