@@ -82,12 +82,9 @@ def results(folder: Path) -> Iterator[Question]:
             received_at=lambda _: machine_clock(),
             first=ROWS,
         )
-        tail = _Ask(
-            f"search: an event among {TAIL:,} that have not landed",
-            lambda: len([searcher.event(COLLECTION, event_id(last - 1))]),
-            f"SELECT {_SHOWN} FROM {{files}} WHERE event_id = '{event_id(ROWS - 1)}'",
-        )
-        yield _asked(tail, plain, files)
+        yield _asked(_looked_up(searcher, "one that landed", ROWS // 3), plain, files)
+        new = _looked_up(searcher, f"one of {TAIL:,} that have not landed", last - 1)
+        yield _asked(new, plain, files)
 
 
 def _fill(stores: Stores, begin: Micros) -> None:
@@ -96,7 +93,7 @@ def _fill(stores: Stores, begin: Micros) -> None:
     payloads = nested(a_day)
     landing = stores.landing()
     for day in range(DAYS):
-        for place in range(0, a_day, _RARE_EVERY):
+        for place in range(_RARE_EVERY // 2, a_day, _RARE_EVERY):
             payloads[place] = payloads[place].replace(b"neighbour", _RARE.encode())
         append(
             stores.settings.log,
@@ -177,6 +174,15 @@ def _searches(searcher: EmbeddedSearcher, begin: Micros) -> Iterator[_Ask]:
         lambda: sum(bar.count > 0 for bar in searcher.histogram(day, bars=_BARS).bars),
         "SELECT epoch_us(received_at) // {step}, count(*) FROM {files} "
         f"WHERE {where} GROUP BY 1".replace("{step}", str(DAYS * _DAY // _BARS)),
+    )
+
+
+def _looked_up(searcher: EmbeddedSearcher, name: str, place: int) -> _Ask:
+    landed = event_id(min(place, ROWS - 1))
+    return _Ask(
+        f"event: {name}",
+        lambda: len([searcher.event(COLLECTION, event_id(place))]),
+        f"SELECT {_SHOWN} FROM {{files}} WHERE event_id = '{landed}'",
     )
 
 
