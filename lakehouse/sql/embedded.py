@@ -54,6 +54,7 @@ _ABOUT_STATEMENT = (
     "Not implemented Error",
     "Constraint Error",
 )
+_UNKNOWN_COLUMN = re.compile(r'Binder Error: Referenced column "([^"]+)" not found')
 _FORBIDDEN = "Permission Error"
 _ABOUT_FILES = "IO Error"
 
@@ -220,9 +221,16 @@ def _told_to_caller(
     if text.startswith(_ABOUT_STATEMENT) and not about_files:
         # The advice behind it is about settings and extensions.
         said = text.split("\n\nPossible solutions", 1)[0].strip()
-        return BadSql(said if text.startswith(_ABOUT_TEXT) else without_values(said, statement))
+        said = said if text.startswith(_ABOUT_TEXT) else without_values(said, statement)
+        return BadSql(said + _where_fields_are(said))
     log.error("the engine could not run a statement", error=_loggable(text))
     return EngineUnavailable("the tables cannot be read now")
+
+
+def _where_fields_are(said: str) -> str:
+    """Answer what helps whoever took a field of the payload for a column of the table."""
+    unknown = _UNKNOWN_COLUMN.match(said)
+    return f"\n\nA field of the payload is written data.{unknown[1]}" if unknown else ""
 
 
 def without_values(said: str, statement: str) -> str:

@@ -605,6 +605,14 @@ def test_statements_run_beside_each_other(house) -> None:
     assert not failures
 
 
+def test_a_field_taken_for_a_column_is_told_where_it_is(house) -> None:
+    """It is the first mistake that everybody makes."""
+    told = house.refused("SELECT number FROM flights")
+
+    assert told.startswith('Binder Error: Referenced column "number" not found')
+    assert told.endswith("A field of the payload is written data.number")
+
+
 @pytest.mark.parametrize("files", ["*.parquet", "*.avro", "*.metadata.json"])
 def test_files_that_are_gone_are_no_fault_of_the_statement(house, tmp_path, files) -> None:
     """The caller is told to come again, not to change a word, and no address."""
