@@ -57,7 +57,7 @@ format: $(READY) ## Put the code into shape
 docs: $(READY) ## Renew the page of the command line
 	@$(BIN)/python tests/cli_page.py
 
-bench: $(READY) ## Measure against limits taken in the same run; writes benchmarks/results
+bench: $(READY) ## Measure against limits taken in the same run; writes the results into benchmarks and docs
 	@$(BIN)/python -m benchmarks
 
 lock: $(READY) ## Renew requirements.lock from pyproject.toml

@@ -93,6 +93,8 @@ def page(measured: Sequence[Measured]) -> str:
             "",
             "Written by `make bench`; the limits beside the figures were measured in the same run.",
             f"Machine: {machine()}.",
+            "Where others share a machine its speed drifts by a third within the hour.",
+            "Figures and limits drift together: the share says more than the figure.",
             "",
             "## Collect, land, replay",
             "",
@@ -116,14 +118,21 @@ def _results(results: Iterator[Result]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---|---|"
     for result in results:
         figure = result.figure
-        ratio = f"{result.ratio:.0%} of {result.limit_name}" if result.ratio is not None else ""
         notes = [f"{name} {value:,.1f}" for name, value in result.detail.items()]
         notes += [result.note] if result.note else []
         notes += [f"**falls short**: {reason}" for reason in result.short]
         yield (
             f"| {result.name} | {figure.per_second:,.0f} | {figure.per_core:,.0f} | "
-            f"{figure.cpu_per_million:,.1f} | {ratio} | {'; '.join(notes)} |"
+            f"{figure.cpu_per_million:,.1f} | {_share(result)} | {'; '.join(notes)} |"
         )
+
+
+def _share(result: Result) -> str:
+    if result.limit is None:
+        return ""
+    limit = getattr(result.limit, result.by)
+    unit = "core-s" if result.by == "per_core" else "s"
+    return f"{result.ratio:.0%} of {result.limit_name}, {limit:,.0f}/{unit}"
 
 
 def _questions(questions: Iterator[Question]) -> Iterator[str]:
