@@ -1,7 +1,8 @@
 """Servers that do next to nothing: what the door could reach at best.
 
-`echo` answers; `synced` also writes the body to a file and waits for the disk.
-Run as `python -m benchmarks.limits echo|synced PORT FOLDER`.
+`echo` answers; `synced` also writes the body to a file and waits for the disk; `grpc` answers calls
+without looking at their message.
+Run as `python -m benchmarks.limits echo|synced|grpc PORT FOLDER`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import uvicorn
+import uvloop
+
+from ingest_api.proto import services_pb2
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -53,9 +58,30 @@ def synced(folder: Path) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     return app
 
 
+async def serve_grpc(port: int) -> None:
+    """Answer every call as if its message had been stored."""
+    answer = services_pb2.GenericRecordResponse().SerializeToString()
+
+    async def stored(_message: bytes, _context: object) -> bytes:
+        return answer
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, _call: object) -> grpc.RpcMethodHandler[bytes, bytes]:
+            return grpc.unary_unary_rpc_method_handler(stored)
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handler(),))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    await server.wait_for_termination()
+
+
 def main() -> None:
     """Serve until killed."""
     kind, port, folder = sys.argv[1:]
+    if kind == "grpc":
+        uvloop.run(serve_grpc(int(port)))
+        return
     uvicorn.run(
         echo if kind == "echo" else synced(Path(folder)),
         port=int(port),
