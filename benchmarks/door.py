@@ -46,19 +46,18 @@ def results(folder: Path) -> Iterator[Result]:
             detail={"p99 ms": percentile(load.latencies, 0.99) * 1000},
         )
         lines = Posts(b"\n".join(payloads), "application/x-ndjson", events=BATCH, connections=8)
-        # By the clock: waiting for the disk, which is most of this limit, is no CPU.
-        figure, limit, load = _in_turns(lines, ours, synced, by="per_second")
+        figure, limit, load = _in_turns(lines, ours, synced, by="per_core")
         yield Result(
             f"POST, NDJSON of {BATCH:,}",
             figure,
-            "bare ASGI + fsync, by the clock",
+            "bare ASGI + fsync",
             limit,
-            by="per_second",
             floor=150_000,
             floor_ratio=0.3,
             detail={
                 "p99 ms": percentile(load.latencies, 0.99) * 1000,
-                "% of the limit by CPU": 100 * figure.per_core / limit.per_core,
+                # Waiting for the disk is no CPU.
+                "% of the limit by the clock": 100 * figure.per_second / limit.per_second,
             },
         )
         for size, floor in ((100, None), (BATCH, 150_000)):
