@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL := build/wheel
 
-.PHONY: help demo up test test-trip check format docs bench lock proto clean
+.PHONY: help demo up test test-trip engines engines-stop test-engines check format docs bench lock proto clean
 
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -44,6 +44,16 @@ $(WHEEL)/ready: $(READY)
 	@$(BIN)/uv pip sync --quiet --python $(WHEEL)/venv/bin/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps $(WHEEL)/*.whl
 	@cp -r tests pyproject.toml $(WHEEL)
+
+engines: $(READY) ## Fetch and start the real engines on this machine, without Docker (ONLY="kafka s3")
+	@PYTHONPATH=tests $(BIN)/python -m engines start $(ONLY)
+
+engines-stop: $(READY) ## Stop them
+	@PYTHONPATH=tests $(BIN)/python -m engines stop $(ONLY)
+
+test-engines: $(READY) ## Test every promise that a real engine keeps, on the engines that run
+	@PYTHONPATH=tests $(BIN)/python -m engines status
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m engines
 
 check: $(READY) ## Lint, type-check, check the directions of imports
 	@$(BIN)/ruff check .

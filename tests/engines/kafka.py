@@ -1,0 +1,81 @@
+"""Apache Kafka, one process as broker and controller (KRaft)."""
+
+from __future__ import annotations
+
+from engines.kit import Engine, Launch, fetch_jars, has_java, run
+from engines.places import HOST, KAFKA_CONTROLLER_PORT, KAFKA_PORT
+
+_HEAP = "512m"
+
+# Any 16 bytes; the same for every broker of this kit, so that its data can be started again.
+_CLUSTER = "cGVuc3RvY2stdGVzdC0wMA"
+
+_SETTINGS = f"""
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers={HOST}:{KAFKA_CONTROLLER_PORT}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://{HOST}:{KAFKA_PORT},CONTROLLER://{HOST}:{KAFKA_CONTROLLER_PORT}
+advertised.listeners=PLAINTEXT://{HOST}:{KAFKA_PORT},CONTROLLER://{HOST}:{KAFKA_CONTROLLER_PORT}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+# A topic exists because somebody made it, never because of a typing mistake.
+auto.create.topics.enable=false
+# One node: internal topics with three copies, the default, could not be made.
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=4
+# Tests join a group at once instead of waiting 3 s for more members.
+group.initial.rebalance.delay.ms=0
+log.retention.check.interval.ms=1000
+"""
+
+_LOGGING = """
+status=error
+appender.out.type=Console
+appender.out.name=out
+appender.out.layout.type=PatternLayout
+appender.out.layout.pattern=%d{ISO8601} %p %c{1}: %m%n
+rootLogger.level=info
+rootLogger.appenderRef.out.ref=out
+"""
+
+
+class Kafka(Engine):
+    """Listens for clients on `KAFKA_PORT`, without sign-in."""
+
+    name = "kafka"
+    version = "4.3.1"
+    ports = (KAFKA_PORT, KAFKA_CONTROLLER_PORT)
+
+    def fetch(self) -> None:
+        """Bring the jars, and the bridge without which the broker logs nothing."""
+        fetch_jars(
+            self.kit / "lib",
+            f"org.apache.kafka:kafka_2.13:{self.version}",
+            "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
+        )
+
+    def launch(self) -> Launch:
+        """Format the data folder if it is new."""
+        settings, logging = self.run / "server.properties", self.run / "log4j2.properties"
+        settings.write_text(f"log.dirs={self.run / 'data'}\n{_SETTINGS}")
+        logging.write_text(_LOGGING)
+        # The first compiler only: half the CPU of a start, and tests end before it would pay.
+        java = [
+            has_java(17), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
+            f"{self.kit / 'lib'}/*", f"-Dlog4j2.configurationFile={logging}",
+        ]  # fmt: skip
+        run([
+            *java, "-Xmx128m", "kafka.tools.StorageTool", "format", "--config", str(settings),
+            "--cluster-id", _CLUSTER, "--standalone", "--ignore-formatted",
+        ])  # fmt: skip
+        return Launch([*java, f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "kafka.Kafka", str(settings)])
+
+    def ready(self) -> bool:
+        """Go by the broker's own word: the port opens before topics can be made."""
+        return "Kafka Server started" in self.log.read_text(errors="replace")

@@ -1,0 +1,45 @@
+"""Where the engines listen, and who may come in: the same for every test and every settings file.
+
+All of them listen on loopback only. The ports lie outside of those that tests and outgoing
+connections are given.
+"""
+
+from __future__ import annotations
+
+HOST = "127.0.0.1"
+
+KAFKA_PORT = 6510
+KAFKA_CONTROLLER_PORT = 6511
+ELASTICSEARCH_PORT = 6520
+OPENSEARCH_PORT = 6525
+TRINO_PORT = 6530
+POSTGRES_PORT = 6540
+S3_PORT = 6550
+RABBITMQ_PORT = 6570
+RABBITMQ_DIST_PORT = 6571
+EPMD_PORT = 6572
+ETCD_PORT = 6575
+ETCD_PEER_PORT = 6576
+SQS_PORT = 6580
+
+USER = "penstock"
+PASSWORD = "penstock"
+
+S3_KEY = "penstock"
+S3_SECRET = "penstock-secret"
+S3_REGION = "us-east-1"
+BUCKET = "penstock"
+
+KAFKA = f"{HOST}:{KAFKA_PORT}"
+ELASTICSEARCH = f"http://{HOST}:{ELASTICSEARCH_PORT}"
+OPENSEARCH = f"http://{HOST}:{OPENSEARCH_PORT}"
+TRINO = f"http://{HOST}:{TRINO_PORT}"
+S3 = f"http://{HOST}:{S3_PORT}"
+RABBITMQ = f"amqp://{USER}:{PASSWORD}@{HOST}:{RABBITMQ_PORT}/%2F"
+ETCD = f"http://{HOST}:{ETCD_PORT}"
+SQS = f"http://{HOST}:{SQS_PORT}"
+
+
+def postgres(database: str) -> str:
+    """Answer the address of a database, as libpq reads it."""
+    return f"postgresql://{USER}:{PASSWORD}@{HOST}:{POSTGRES_PORT}/{database}"
