@@ -90,7 +90,7 @@ def _each(engines: Sequence[Engine], action: Callable[[Engine], str]) -> bool:
 def _start(engine: Engine) -> str:
     began = time.monotonic()
     engine.start()
-    return f"ready on port {engine.ports[0]} after {time.monotonic() - began:.1f} s"
+    return f"ready on port {engine.port} after {time.monotonic() - began:.1f} s"
 
 
 def _stop(engine: Engine) -> str:

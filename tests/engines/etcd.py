@@ -7,17 +7,18 @@ import urllib.request
 from pathlib import Path
 
 from engines.kit import Engine, Launch, fetch_debian
-from engines.places import ETCD, ETCD_PEER_PORT, ETCD_PORT, HOST
+from engines.places import ETCD_PORT, HOST
 
 _SERVER = Path("/usr/bin/etcd")
 
 
 class Etcd(Engine):
-    """Listens on `ETCD_PORT`, without sign-in."""
+    """Lets everybody in."""
 
     name = "etcd"
     version = "3"
-    ports = (ETCD_PORT, ETCD_PEER_PORT)
+    default_port = ETCD_PORT
+    port_count = 2
 
     def fetch(self) -> None:
         """Install the package; its service is not started."""
@@ -25,15 +26,19 @@ class Etcd(Engine):
 
     def launch(self) -> Launch:
         """Start one member that is its own cluster."""
-        peer = f"http://{HOST}:{ETCD_PEER_PORT}"
+        client, peer = self._url, f"http://{HOST}:{self.port + 1}"
         return Launch([
             str(_SERVER), "--name", "tests", "--data-dir", str(self.run / "data"),
-            "--listen-client-urls", ETCD, "--advertise-client-urls", ETCD,
+            "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", f"tests={peer}",
         ])  # fmt: skip
 
+    @property
+    def _url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
     def ready(self) -> bool:
         """Ask for its health."""
-        with urllib.request.urlopen(f"{ETCD}/health", timeout=2) as answer:
+        with urllib.request.urlopen(f"{self._url}/health", timeout=2) as answer:
             return json.load(answer)["health"] == "true"

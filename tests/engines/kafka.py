@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from engines.kit import Engine, Launch, fetch_jars, has_java, run
-from engines.places import HOST, KAFKA_CONTROLLER_PORT, KAFKA_PORT
+from engines.places import HOST, KAFKA_PORT
 
 _HEAP = "512m"
 
 # Any 16 bytes; the same for every broker of this kit, so that its data can be started again.
 _CLUSTER = "cGVuc3RvY2stdGVzdC0wMA"
 
-_SETTINGS = f"""
+_SETTINGS = """
+log.dirs={data}
 process.roles=broker,controller
 node.id=1
-controller.quorum.bootstrap.servers={HOST}:{KAFKA_CONTROLLER_PORT}
+controller.quorum.bootstrap.servers={host}:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{HOST}:{KAFKA_PORT},CONTROLLER://{HOST}:{KAFKA_CONTROLLER_PORT}
-advertised.listeners=PLAINTEXT://{HOST}:{KAFKA_PORT},CONTROLLER://{HOST}:{KAFKA_CONTROLLER_PORT}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 # A topic exists because somebody made it, never because of a typing mistake.
 auto.create.topics.enable=false
@@ -46,11 +47,12 @@ rootLogger.appenderRef.out.ref=out
 
 
 class Kafka(Engine):
-    """Listens for clients on `KAFKA_PORT`, without sign-in."""
+    """Listens for clients without sign-in."""
 
     name = "kafka"
     version = "4.3.1"
-    ports = (KAFKA_PORT, KAFKA_CONTROLLER_PORT)
+    default_port = KAFKA_PORT
+    port_count = 2
 
     def fetch(self) -> None:
         """Bring the jars, and the bridge without which the broker logs nothing."""
@@ -63,7 +65,11 @@ class Kafka(Engine):
     def launch(self) -> Launch:
         """Format the data folder if it is new."""
         settings, logging = self.run / "server.properties", self.run / "log4j2.properties"
-        settings.write_text(f"log.dirs={self.run / 'data'}\n{_SETTINGS}")
+        settings.write_text(
+            _SETTINGS.format(
+                host=HOST, port=self.port, controller=self.port + 1, data=self.run / "data"
+            )
+        )
         logging.write_text(_LOGGING)
         # The first compiler only: half the CPU of a start, and tests end before it would pay.
         java = [

@@ -52,16 +52,24 @@ class Engine(ABC):
 
     name: ClassVar[str]
     version: ClassVar[str]
-    ports: ClassVar[tuple[int, ...]]
+    default_port: ClassVar[int]
+    port_count: ClassVar[int] = 1
+    """It takes so many ports in a row; clients come to the first."""
     patience: ClassVar[float] = 120.0
     """Seconds it may take until it is ready: the first start on a busy machine is slow."""
     grace: ClassVar[float] = 30.0
     """Seconds it may take to end before it is killed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, run: Path | None = None, port: int | None = None) -> None:
+        """Take the one that all tests share, or with `run` and `port` one more of its kind."""
         self.kit = root / "kit" / f"{self.name}-{self.version}"
-        self.run = root / "run" / self.name
-        self._shared = root / "kit"
+        self.run = run or root / "run" / self.name
+        self.port = port or self.default_port
+
+    @property
+    def ports(self) -> range:
+        """The ports it takes."""
+        return range(self.port, self.port + self.port_count)
 
     # What each engine says of itself
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 HOST = "127.0.0.1"
 
 KAFKA_PORT = 6510
-KAFKA_CONTROLLER_PORT = 6511
 ELASTICSEARCH_PORT = 6520
 OPENSEARCH_PORT = 6525
 TRINO_PORT = 6530
 POSTGRES_PORT = 6540
 S3_PORT = 6550
 RABBITMQ_PORT = 6570
-RABBITMQ_DIST_PORT = 6571
-EPMD_PORT = 6572
 ETCD_PORT = 6575
-ETCD_PEER_PORT = 6576
 SQS_PORT = 6580
 
 USER = "penstock"
@@ -40,6 +36,6 @@ ETCD = f"http://{HOST}:{ETCD_PORT}"
 SQS = f"http://{HOST}:{SQS_PORT}"
 
 
-def postgres(database: str) -> str:
+def postgres(database: str, *, port: int = POSTGRES_PORT) -> str:
     """Answer the address of a database, as libpq reads it."""
-    return f"postgresql://{USER}:{PASSWORD}@{HOST}:{POSTGRES_PORT}/{database}"
+    return f"postgresql://{USER}:{PASSWORD}@{HOST}:{port}/{database}"

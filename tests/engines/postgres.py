@@ -15,11 +15,11 @@ _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 
 
 class Postgres(Engine):
-    """Listens on `POSTGRES_PORT`; the databases of the settings file are there."""
+    """The databases of the settings file are there."""
 
     name = "postgres"
     version = "15"
-    ports = (POSTGRES_PORT,)
+    default_port = POSTGRES_PORT
 
     def fetch(self) -> None:
         """Install the package."""
@@ -47,7 +47,7 @@ class Postgres(Engine):
         settings = {
             "listen_addresses": HOST,
             "unix_socket_directories": "",
-            "port": str(POSTGRES_PORT),
+            "port": str(self.port),
             "max_connections": "200",
             "shared_buffers": "64MB",
             # Tests kill the server, they do not cut its power.
@@ -59,7 +59,7 @@ class Postgres(Engine):
 
     def ready(self) -> bool:
         """Ask the server."""
-        if not listening(POSTGRES_PORT):
+        if not listening(self.port):
             return False
         try:
             self._psql("select 1")
@@ -76,4 +76,4 @@ class Postgres(Engine):
 
     def _psql(self, statement: str) -> str:
         psql = str(_PROGRAMS / "psql")
-        return run([psql, "-X", "-A", "-t", "-c", statement, postgres("postgres")])
+        return run([psql, "-X", "-A", "-t", "-c", statement, postgres("postgres", port=self.port)])

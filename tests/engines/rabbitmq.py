@@ -7,32 +7,26 @@ import socket
 from pathlib import Path
 
 from engines.kit import Engine, Launch, fetch_debian
-from engines.places import (
-    EPMD_PORT,
-    HOST,
-    PASSWORD,
-    RABBITMQ_DIST_PORT,
-    RABBITMQ_PORT,
-    USER,
-)
+from engines.places import HOST, PASSWORD, RABBITMQ_PORT, USER
 
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
-_SETTINGS = f"""
-listeners.tcp.1 = {HOST}:{RABBITMQ_PORT}
-default_user = {USER}
-default_pass = {PASSWORD}
+_SETTINGS = """
+listeners.tcp.1 = {host}:{port}
+default_user = {user}
+default_pass = {password}
 log.console = true
 log.file = false
 """
 
 
 class RabbitMQ(Engine):
-    """Listens on `RABBITMQ_PORT`."""
+    """One node that is its own cluster."""
 
     name = "rabbitmq"
     version = "3"
-    ports = (RABBITMQ_PORT, RABBITMQ_DIST_PORT, EPMD_PORT)
+    default_port = RABBITMQ_PORT
+    port_count = 3
 
     def fetch(self) -> None:
         """Install the package; its service is not started."""
@@ -41,16 +35,19 @@ class RabbitMQ(Engine):
     def launch(self) -> Launch:
         """Start the name server that Erlang needs beside it, so that both end together."""
         settings, plugins = self.run / "rabbitmq.conf", self.run / "enabled_plugins"
-        settings.write_text(_SETTINGS)
+        settings.write_text(
+            _SETTINGS.format(host=HOST, port=self.port, user=USER, password=PASSWORD)
+        )
+        between_nodes, name_server = self.port + 1, self.port + 2
         plugins.write_text("[].\n")
-        names = f"epmd -port {EPMD_PORT} -address {HOST}"
+        names = f"epmd -port {name_server} -address {HOST}"
         return Launch(
             ["sh", "-c", f"{names} & exec {shlex.quote(str(_SERVER))}"],
             environment={
                 "RABBITMQ_NODENAME": "penstock@localhost",
                 "RABBITMQ_NODE_IP_ADDRESS": HOST,
-                "RABBITMQ_NODE_PORT": str(RABBITMQ_PORT),
-                "RABBITMQ_DIST_PORT": str(RABBITMQ_DIST_PORT),
+                "RABBITMQ_NODE_PORT": str(self.port),
+                "RABBITMQ_DIST_PORT": str(between_nodes),
                 "RABBITMQ_MNESIA_BASE": str(self.run / "mnesia"),
                 "RABBITMQ_LOG_BASE": str(self.run / "logs"),
                 "RABBITMQ_CONFIG_FILE": str(settings),
@@ -58,13 +55,13 @@ class RabbitMQ(Engine):
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                     "-kernel inet_dist_use_interface {127,0,0,1}"
                 ),
-                "ERL_EPMD_PORT": str(EPMD_PORT),
+                "ERL_EPMD_PORT": str(name_server),
                 "ERL_EPMD_ADDRESS": HOST,
             },
         )
 
     def ready(self) -> bool:
         """Begin to speak: the server answers a protocol header with its first frame."""
-        with socket.create_connection((HOST, RABBITMQ_PORT), timeout=2) as connection:
+        with socket.create_connection((HOST, self.port), timeout=2) as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return connection.recv(1) == b"\x01"

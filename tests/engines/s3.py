@@ -13,11 +13,12 @@ _DIGEST = "3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d"
 
 
 class S3(Engine):
-    """Listens on `S3_PORT`; the bucket `BUCKET` is there."""
+    """The bucket `BUCKET` is there."""
 
     name = "s3"
     version = "4.48"
-    ports = tuple(range(S3_PORT, S3_PORT + 8))
+    default_port = S3_PORT
+    port_count = 8
     # It takes long to end by itself, and loses nothing when it is killed.
     grace = 2.0
 
@@ -70,19 +71,19 @@ class S3(Engine):
 
     def ready(self) -> bool:
         """Make the bucket: a gateway that listens may have no volume to write to yet."""
-        if not listening(S3_PORT):
+        if not listening(self.port):
             return False
-        files().create_dir(BUCKET)
+        files(self.port).create_dir(BUCKET)
         return True
 
 
-def files() -> pafs.S3FileSystem:
+def files(port: int = S3_PORT) -> pafs.S3FileSystem:
     """Open the server as a file system of Arrow."""
     return pafs.S3FileSystem(
         access_key=S3_KEY,
         secret_key=S3_SECRET,
         region=S3_REGION,
         scheme="http",
-        endpoint_override=f"{HOST}:{S3_PORT}",
+        endpoint_override=f"{HOST}:{port}",
         allow_bucket_creation=True,
     )

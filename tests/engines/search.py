@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from engines.kit import Engine, EngineError, Launch, fetch_jars, has_java, run
-from engines.places import ELASTICSEARCH, ELASTICSEARCH_PORT, OPENSEARCH, OPENSEARCH_PORT
+from engines.places import ELASTICSEARCH_PORT, HOST, OPENSEARCH_PORT
 
 _JAVA = Path(__file__).parent / "java"
 _HEALTH = "/_cluster/health?wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=2s"
@@ -33,11 +33,11 @@ rootLogger.appenderRef.console.ref=console
 
 
 class _Node(Engine):
-    url: str
+    port_count = 2
 
     def ready(self) -> bool:
         """Ask for the cluster's health."""
-        with urllib.request.urlopen(self.url + _HEALTH, timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}{_HEALTH}", timeout=5) as answer:
             return answer.status == 200
 
     def _compile(self, into: Path, *names: str) -> None:
@@ -50,12 +50,11 @@ class _Node(Engine):
 
 
 class Elasticsearch(_Node):
-    """Listens on `ELASTICSEARCH_PORT`, without sign-in."""
+    """Lets everybody in."""
 
     name = "elasticsearch"
     version = "9.5.3"
-    ports = (ELASTICSEARCH_PORT, ELASTICSEARCH_PORT + 1)
-    url = ELASTICSEARCH
+    default_port = ELASTICSEARCH_PORT
 
     def fetch(self) -> None:
         """Bring server and transport, and put them in the places of the distribution."""
@@ -113,12 +112,11 @@ class Elasticsearch(_Node):
 
 
 class OpenSearch(_Node):
-    """Listens on `OPENSEARCH_PORT`, without sign-in."""
+    """Lets everybody in."""
 
     name = "opensearch"
     version = "3.8.0.0"
-    ports = (OPENSEARCH_PORT, OPENSEARCH_PORT + 1)
-    url = OPENSEARCH
+    default_port = OPENSEARCH_PORT
 
     def fetch(self) -> None:
         """Bring the server and a runner for it."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from engines.kit import Engine, Launch, fetch_jars, has_java, listening
 from engines.places import HOST, SQS_PORT
 
-_SETTINGS = f"""
+_SETTINGS = """
 include classpath("application.conf")
-node-address {{ protocol = http, host = "{HOST}", port = {SQS_PORT} }}
+node-address {{ protocol = http, host = "{host}", port = {port} }}
 rest-sqs {{
   enabled = true
-  bind-hostname = "{HOST}"
-  bind-port = {SQS_PORT}
+  bind-hostname = "{host}"
+  bind-port = {port}
   sqs-limits = strict
 }}
 rest-stats.enabled = false
@@ -19,11 +19,11 @@ rest-stats.enabled = false
 
 
 class Sqs(Engine):
-    """Listens on `SQS_PORT`; takes any credentials, keeps nothing when it ends."""
+    """Takes any credentials, keeps nothing when it ends."""
 
     name = "sqs"
     version = "1.6.12"
-    ports = (SQS_PORT,)
+    default_port = SQS_PORT
 
     def fetch(self) -> None:
         """Bring the jars."""
@@ -32,7 +32,7 @@ class Sqs(Engine):
     def launch(self) -> Launch:
         """Write its settings."""
         settings = self.run / "elasticmq.conf"
-        settings.write_text(_SETTINGS)
+        settings.write_text(_SETTINGS.format(host=HOST, port=self.port))
         return Launch([
             has_java(17), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
             f"-Dconfig.file={settings}", "-cp", f"{self.kit / 'lib'}/*",
@@ -41,4 +41,4 @@ class Sqs(Engine):
 
     def ready(self) -> bool:
         """Its port opens when it can answer."""
-        return listening(SQS_PORT)
+        return listening(self.port)

@@ -25,12 +25,12 @@ from engines.places import (
 
 CATALOG = "penstock"
 
-_SERVER = f"""
+_SERVER = """
 coordinator=true
 node-scheduler.include-coordinator=true
-http-server.http.port={TRINO_PORT}
-node.internal-address={HOST}
-discovery.uri={TRINO}
+http-server.http.port={port}
+node.internal-address={host}
+discovery.uri=http://{host}:{port}
 query.max-memory-per-node=1GB
 memory.heap-headroom-per-node=256MB
 catalog.management=dynamic
@@ -88,14 +88,14 @@ def drop_catalog(name: str) -> None:
 
 
 class Trino(Engine):
-    """Listens on `TRINO_PORT`, without sign-in; catalog `CATALOG` is the one of the settings file.
+    """Lets everybody in; catalog `CATALOG` is the one of the settings file.
 
     Only the Iceberg connector is kept of it.
     """
 
     name = "trino"
     version = "476"
-    ports = (TRINO_PORT,)
+    default_port = TRINO_PORT
 
     def fetch(self) -> None:
         """Bring the server, and leave out what is not used: 2 GB of other connectors."""
@@ -118,7 +118,7 @@ class Trino(Engine):
         etc, data = self.run / "etc", self.run / "data"
         (etc / "catalog").mkdir(parents=True, exist_ok=True)
         data.mkdir(exist_ok=True)
-        (etc / "config.properties").write_text(_SERVER)
+        (etc / "config.properties").write_text(_SERVER.format(host=HOST, port=self.port))
         (etc / "log.properties").write_text("io.trino=WARN\n")
         node = {
             "node.environment": "tests",
@@ -137,7 +137,7 @@ class Trino(Engine):
 
     def ready(self) -> bool:
         """Ask the server whether it has started."""
-        with urllib.request.urlopen(f"{TRINO}/v1/info", timeout=2) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{self.port}/v1/info", timeout=2) as answer:
             return json.load(answer)["starting"] is False
 
     def prepare(self) -> None:
