@@ -1,7 +1,8 @@
 """Every knob, its default, and a sentence on what it is for.
 
-Settings come from the environment (``PENSTOCK_…``) and from ``<home>/penstock.toml``; the
-environment wins. A name that is not listed here is refused: a misspelt one must not be ignored.
+Settings come from the environment (``PENSTOCK_…``) and from ``<home>/penstock.toml``, or from the
+file that ``PENSTOCK_SETTINGS`` names instead; the environment wins. A name that is not listed here
+is refused: a misspelt one must not be ignored.
 A process reads its settings once and passes values on.
 """
 
@@ -20,8 +21,11 @@ from penstock.errors import BadSetting
 
 PREFIX = "PENSTOCK_"
 
+FILE_VARIABLE = "PENSTOCK_SETTINGS"
+
 # Read elsewhere on purpose: fault injection in tests, and what the CLI needs before any settings.
 _NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API", "DOOR")}
+_NOT_SETTINGS.add(FILE_VARIABLE)
 
 
 class Settings(BaseModel):
@@ -113,18 +117,19 @@ class Settings(BaseModel):
         return self.cache_url or f"embedded://{self.home / 'cache'}"
 
 
-def load_settings(home: Path, environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+def load_settings(
+    home: Path,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    file: Path | None = None,
+    **given: Any,
+) -> Settings:
     """Read the settings of a home; `given` (command-line flags) win over everything.
 
+    `file` stands in for ``<home>/penstock.toml`` and for the one that the environment names.
     Raises `BadSetting` with every problem in one message.
     """
-    values: dict[str, Any] = {}
-    file = home / "penstock.toml"
-    if file.exists():
-        try:
-            values.update(tomllib.loads(file.read_text()))
-        except tomllib.TOMLDecodeError as error:
-            raise BadSetting(f"{file}: {error}") from error
+    values = _read(home, file or environ.get(FILE_VARIABLE))
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in _NOT_SETTINGS:
             field = name.removeprefix(PREFIX).lower()
@@ -135,6 +140,21 @@ def load_settings(home: Path, environ: Mapping[str, str] = os.environ, **given: 
         return Settings.model_validate(values)
     except ValidationError as error:
         raise BadSetting(_all_problems(error)) from error
+
+
+def _read(home: Path, named: Path | str | None) -> dict[str, Any]:
+    """Answer what the file says; only the home's own may be missing."""
+    file = Path(named).expanduser() if named else home.expanduser() / "penstock.toml"
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        if named:
+            raise BadSetting(f"there is no settings file {file}") from None
+        return {}
+    except OSError as error:
+        raise BadSetting(f"{file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"{file}: {error}") from error
 
 
 def _list(text: str) -> list[str]:

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from penstock.cli import replay as replays
 from penstock.cli.console import DONE, FAILED, out, safe, table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, command
+from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, SettingsOption, command
 from penstock.cli.moments import utc_now
 from penstock.cli.receiver import Receiver, digest, receiving
 from penstock.cli.send import NDJSON, DoorClient, bodies
@@ -123,6 +123,7 @@ def demo(
         int, typer.Option(min=1, max=flights.FLIGHTS, help="How many departures to send.")
     ] = flights.FLIGHTS,
     home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
     http_port: HttpPort = None,
     grpc_port: GrpcPort = None,
     platform_port: PlatformPort = None,
@@ -132,6 +133,7 @@ def demo(
     with receiving() as receiver:
         settings = load_settings(
             home,
+            file=settings_file,
             http_port=http_port,
             grpc_port=grpc_port,
             platform_port=platform_port,
@@ -145,7 +147,7 @@ def demo(
             "[bold]Penstock demo[/]: from the bus to the lake and back, in a minute or two\n"
             f"[dim]everything is kept in {safe(settings.home)}; Ctrl-C stops it[/]\n"
         )
-        with running(settings, console) as (supervisor, what):
+        with running(settings, console, file=settings_file) as (supervisor, what):
             balanced = Trip(what, receiver, console, departures, settings.home).run()
             if once:
                 up_again = command(settings.home, "up")

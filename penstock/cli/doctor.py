@@ -13,7 +13,14 @@ from typing import Any
 import typer
 
 from penstock.cli.console import DONE, FAILED, JsonFlag, out, print_json, safe, size
-from penstock.cli.home import DEFAULT_HOME, HomeOption, Running, command, read_running
+from penstock.cli.home import (
+    DEFAULT_HOME,
+    HomeOption,
+    Running,
+    SettingsOption,
+    command,
+    read_running,
+)
 from penstock.cli.moments import utc_now
 from penstock.errors import BadSetting, EngineUnavailable, PenstockError
 from penstock.settings import Settings, load_settings
@@ -47,10 +54,14 @@ Check = Callable[[], str]
 """Answers a sentence, or raises."""
 
 
-def doctor(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+def doctor(
+    home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Check settings, every store by name, and what runs; say what to do about it."""
     findings = []
-    for finding in examine(home):
+    for finding in examine(home, settings_file):
         findings.append(finding)
         if not as_json:
             sign = "[green]ok[/] " if finding.ok else "[red]bad[/]"
@@ -63,12 +74,12 @@ def doctor(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
     raise typer.Exit(DONE if well else FAILED)
 
 
-def examine(home: Path) -> Iterator[Finding]:
+def examine(home: Path, settings_file: Path | None = None) -> Iterator[Finding]:
     """Answer what every check found, one after the other."""
     settings: list[Settings] = []
 
     def read() -> str:
-        settings.append(load_settings(home))
+        settings.append(load_settings(home, file=settings_file))
         return str(settings[0].home)
 
     remedy = "correct penstock.toml of the home, or the variable PENSTOCK_…"

@@ -16,6 +16,7 @@ import psutil
 import typer
 
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, PenstockError
+from penstock.settings import FILE_VARIABLE
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -29,6 +30,15 @@ HomeOption = Annotated[
     ),
 ]
 DEFAULT_HOME = Path("~/.penstock")
+
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings",
+        envvar=FILE_VARIABLE,
+        help="A settings file to read instead of penstock.toml in the home.",
+    ),
+]
 
 _RUNNING = "running.json"
 _NOTHING = re.compile(r"there is no (collection|destination) '(?:\w+\.)?([^']*)'")

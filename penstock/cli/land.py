@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe
-from penstock.cli.home import DEFAULT_HOME, HomeOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
 from penstock.logs import set_up_logs
 from penstock.settings import load_settings
 
@@ -21,6 +21,7 @@ def land(
         bool, typer.Option("--once", help="Land what waits now, then end.", show_default=False)
     ] = True,
     home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn what waits on the log into rows, without Dagster."""
@@ -32,7 +33,7 @@ def land(
     faults.arm(os.environ.get(faults.VARIABLE))
     del once  # Dagster lands continuously; by hand there is no other way than once
     troubles = 0
-    with opened(load_settings(home)) as stores:
+    with opened(load_settings(home, file=settings_file)) as stores:
         landing = stores.landing()
         for outcome in landing.drain(stores.buffer.collections, until=lambda: False, idle=0):
             if isinstance(outcome, Trouble):

@@ -7,7 +7,7 @@ import os
 import typer
 
 from penstock import faults
-from penstock.cli.home import DEFAULT_HOME, HomeOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
 from penstock.logs import set_up_logs
 from penstock.settings import load_settings
 
@@ -15,19 +15,19 @@ app = typer.Typer(no_args_is_help=True, help="Run one process of a home by itsel
 
 
 @app.command()
-def door(home: HomeOption = DEFAULT_HOME) -> None:
+def door(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = None) -> None:
     """Take events in over HTTP and gRPC until it is told to end."""
     from ingest_api.serve import serve
 
     set_up_logs()
     faults.arm(os.environ.get(faults.VARIABLE))
-    serve(load_settings(home))
+    serve(load_settings(home, file=settings_file))
 
 
 @app.command()
-def platform(home: HomeOption = DEFAULT_HOME) -> None:
+def platform(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = None) -> None:
     """Serve API and search until it is told to end."""
     from penstock.api.serve import serve
 
     set_up_logs()
-    serve(load_settings(home))
+    serve(load_settings(home, file=settings_file))

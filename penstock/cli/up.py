@@ -25,6 +25,7 @@ from penstock.cli.home import (
     DEFAULT_HOME,
     HomeOption,
     Running,
+    SettingsOption,
     command,
     remove_running,
     write_running,
@@ -33,7 +34,7 @@ from penstock.cli.supervisor import Program, Supervisor, require_free
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
 from penstock.errors import BadSetting
-from penstock.settings import Settings, load_settings
+from penstock.settings import FILE_VARIABLE, Settings, load_settings
 
 HttpPort = Annotated[int | None, typer.Option("--http-port", help="The door's HTTP port. [8080]")]
 GrpcPort = Annotated[int | None, typer.Option("--grpc-port", help="The door's gRPC port. [9000]")]
@@ -53,6 +54,7 @@ _CODE_PORTS = range(20_000, 32_000)
 
 def up(
     home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
     http_port: HttpPort = None,
     grpc_port: GrpcPort = None,
     platform_port: PlatformPort = None,
@@ -61,13 +63,14 @@ def up(
     """Start door, platform and Dagster, and keep them running until Ctrl-C."""
     settings = load_settings(
         home,
+        file=settings_file,
         http_port=http_port,
         grpc_port=grpc_port,
         platform_port=platform_port,
         dagster_port=dagster_port,
     )
     console = err()
-    with running(settings, console) as (supervisor, what):
+    with running(settings, console, file=settings_file) as (supervisor, what):
         describe(what, settings.home, console)
         if not sys.stdout.isatty():
             print_json(what)
@@ -76,8 +79,13 @@ def up(
 
 
 @contextmanager
-def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, Running]]:
-    """Run everything for the block; all of it is ended afterwards, whatever happened."""
+def running(
+    settings: Settings, console: Console, *, file: Path | None = None
+) -> Iterator[tuple[Supervisor, Running]]:
+    """Run everything for the block; all of it is ended afterwards, whatever happened.
+
+    `file` is the settings file that every program reads, None for the home's own.
+    """
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(settings.home):
         require_free(
@@ -94,7 +102,7 @@ def running(settings: Settings, console: Console) -> Iterator[tuple[Supervisor, 
             programs(settings, code_port=_code_port(settings.host)),
             host=settings.host,
             logs=settings.home / "logs",
-            env=environment(settings, dict(os.environ)),
+            env=environment(settings, dict(os.environ), file=file),
             tell=partial(_show, console),
         )
         what = Running(
@@ -158,11 +166,15 @@ def programs(settings: Settings, *, code_port: int) -> list[Program]:
     ]
 
 
-def environment(settings: Settings, inherited: dict[str, str]) -> dict[str, str]:
+def environment(
+    settings: Settings, inherited: dict[str, str], *, file: Path | None = None
+) -> dict[str, str]:
     """Answer the environment of every program: the settings this process was given, by name."""
     given = {
         f"PENSTOCK_{name.upper()}": _as_variable(getattr(settings, name)) for name in _HANDED_DOWN
     }
+    if file is not None:
+        given[FILE_VARIABLE] = str(file.expanduser().absolute())
     return {
         **inherited,
         **given,

@@ -74,6 +74,24 @@ def test_settings_come_from_flags_then_environment_then_file(tmp_path: Path) -> 
     assert (settings.http_port, settings.grpc_port, settings.sql_rows) == (1001, 2002, 5)
 
 
+def test_a_named_file_stands_in_for_that_of_the_home(tmp_path: Path) -> None:
+    """One file in a repository describes many homes; a flag wins over the environment."""
+    (tmp_path / "penstock.toml").write_text("sql_rows = 1\n")
+    for name, rows in (("variable", 2), ("flag", 3)):
+        (tmp_path / name).write_text(f"sql_rows = {rows}\n")
+    named = {"PENSTOCK_SETTINGS": str(tmp_path / "variable")}
+
+    assert load_settings(tmp_path, {}).sql_rows == 1
+    assert load_settings(tmp_path, named).sql_rows == 2
+    assert load_settings(tmp_path, named, file=tmp_path / "flag").sql_rows == 3
+
+
+def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    """Defaults instead would start an empty installation beside the one that was meant."""
+    with pytest.raises(BadSetting, match="no settings file"):
+        load_settings(tmp_path, {"PENSTOCK_SETTINGS": str(tmp_path / "absent")})
+
+
 def test_lists_in_the_environment_are_separated_by_commas(tmp_path: Path) -> None:
     """The two settings that are lists guard where replays may go."""
     settings = load_settings(
