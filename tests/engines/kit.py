@@ -65,6 +65,7 @@ class Engine(ABC):
         self.kit = root / "kit" / f"{self.name}-{self.version}"
         self.run = run or root / "run" / self.name
         self.port = port or self.default_port
+        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def ports(self) -> range:
@@ -140,7 +141,7 @@ class Engine(ABC):
         with self.log.open("w") as log:
             # A session of its own: Ctrl-C in the shell that started it is not for the server, and
             # whatever it starts is ended with it.
-            server = subprocess.Popen(
+            self._child = subprocess.Popen(
                 how.command,
                 cwd=self.run,
                 env=environment,
@@ -150,8 +151,8 @@ class Engine(ABC):
                 start_new_session=True,
                 user=how.user,
             )
-        born = psutil.Process(server.pid).create_time()
-        (self.run / "pid").write_text(f"{server.pid} {born}")
+        born = psutil.Process(self._child.pid).create_time()
+        (self.run / "pid").write_text(f"{self._child.pid} {born}")
 
     def _wait(self) -> None:
         until = time.monotonic() + self.patience
@@ -177,6 +178,7 @@ class Engine(ABC):
         """End the server and all it started; say whether it ran."""
         server = self.process()
         if server is None:
+            self._reap()
             return False
         group = server.pid
         family = [server, *server.children(recursive=True)]
@@ -189,8 +191,14 @@ class Engine(ABC):
         _, left = psutil.wait_procs(family, timeout=self.grace)
         for process in left:
             process.kill()
+        self._reap()
         (self.run / "pid").unlink(missing_ok=True)
         return True
+
+    def _reap(self) -> None:
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
 
     def pause(self) -> None:
         """Let the server answer nobody until `resume`, with its connections left open."""

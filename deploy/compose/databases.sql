@@ -1,0 +1,3 @@
+CREATE DATABASE lake;
+CREATE DATABASE metadata;
+CREATE DATABASE dagster;
