@@ -53,7 +53,8 @@ engines-stop: $(READY) ## Stop them
 
 test-engines: $(READY) ## Test every promise that a real engine keeps, on the engines that run
 	@PYTHONPATH=tests $(BIN)/python -m engines status
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m engines
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "engines and not outage"
+	@$(BIN)/python -m pytest -q -m outage
 
 check: $(READY) ## Lint, type-check, check the directions of imports
 	@$(BIN)/ruff check .

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import secrets
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
 from engines import trino
 from engines.places import BUCKET, postgres
+
+_REPOSITORY = Path(__file__).parents[2]
 
 
 def fresh_name(what: str = "t") -> str:
@@ -51,3 +56,25 @@ def fresh_lake() -> Iterator[FreshLake]:
             yield FreshLake(catalog_url, warehouse_url, name)
         finally:
             trino.drop_catalog(name)
+
+
+@contextmanager
+def fresh_settings(file: Path) -> Iterator[Path]:
+    """Write the repository's settings for the engines to `file`, with places of their own."""
+    settings = tomllib.loads((_REPOSITORY / "deploy" / "engines.toml").read_text())
+    name = fresh_name("penstock")
+    with fresh_lake() as lake, fresh_database() as metadata, fresh_database() as dagster:
+        settings |= {
+            "log_url": settings["log_url"].replace("/penstock", f"/{name}"),
+            "warehouse_url": lake.warehouse_url,
+            "catalog_url": lake.catalog_url,
+            "sql_url": settings["sql_url"].replace("/penstock", f"/{lake.trino_catalog}"),
+            "search_url": settings["search_url"].replace("/penstock", f"/{name}"),
+            "metadata_url": metadata,
+            "dagster_url": dagster,
+            "cache_url": settings["cache_url"].replace("/penstock", f"/{name}"),
+        }
+        file.write_text(
+            "".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items())
+        )
+        yield file

@@ -283,7 +283,7 @@ def fetch_jars(into: Path, *artifacts: str) -> None:
 
 
 def fetch_archive(into: Path, artifact: str) -> None:
-    """Bring one Maven artifact (``group:name:version:kind``) to `into`."""
+    """Bring one Maven artifact (``group:name:version:kind[:classifier]``) to `into`."""
     _maven(f"{_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={into}")
 
 

@@ -1,143 +1,28 @@
-"""One running installation for all trip tests: real processes, in a home of its own."""
+"""One running installation for all trip tests of a file, embedded or on the real engines."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-import httpx
 import pytest
-from ports import free_ports
-
-from penstock.cli.home import read_running
-from penstock.cli.receiver import Receiver, receiving
-from penstock.client import Client
+from installing import Installation, installation
 
 
-@dataclass
-class Installation:
-    """`penstock up` in a process of its own, and how to reach it."""
+@pytest.fixture(
+    scope="module", params=["embedded", pytest.param("engines", marks=pytest.mark.engines)]
+)
+def here(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    folder = tmp_path_factory.mktemp("trip")
+    if request.param == "embedded":
+        with installation(folder / "home") as running:
+            yield running
+        return
+    from engines.fresh import fresh_settings
 
-    home: Path
-    process: subprocess.Popen[bytes]
-    receiver: Receiver
-
-    def __post_init__(self) -> None:
-        running = read_running(self.home)
-        self.door = running.door
-        self.grpc = running.grpc
-        self.platform = running.platform
-        self.dagster = running.dagster
-        self.token = running.token
-
-    def client(self) -> Client:
-        return Client(self.platform, self.token)
-
-    def post(self, collection: str, body: bytes, content_type: str, **headers: str):
-        return httpx.post(
-            f"{self.door}/v1/events/{collection}",
-            content=body,
-            headers={
-                "Authorization": f"Bearer {self.token}",
-                "Content-Type": content_type,
-                **headers,
-            },
-            timeout=60,
-            trust_env=False,
-        )
-
-    def cli(self, *words: str, code: int = 0, **given) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "penstock", *words, "--home", str(self.home)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            **given,
-        )
-        assert done.returncode == code, done.stderr
-        return done.stdout
-
-    def json(self, *words: str):
-        return json.loads(self.cli(*words, "--json"))
-
-    def graphql(self, query: str, **variables):
-        answer = httpx.post(
-            f"{self.dagster}/graphql",
-            json={"query": query, "variables": variables},
-            timeout=60,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        document = answer.json()
-        assert "errors" not in document, document
-        return document["data"]
-
-    def landed(self, collection: str, seconds: float = 240.0):
-        """Wait until nothing of the collection waits; answer its status."""
-        with self.client() as client:
-            deadline = time.monotonic() + seconds
-            while True:
-                status = client.collection_status(collection)
-                if status.waiting == 0:
-                    return status
-                assert time.monotonic() < deadline, f"{status.waiting} events still wait"
-                time.sleep(0.3)
-
-
-@contextmanager
-def installation(home: Path) -> Iterator[Installation]:
-    """Run `penstock up` for the block; afterwards none of its processes is left."""
-    http, grpc, platform, dagster = free_ports(4)
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
-    with receiving() as receiver:
-        environ["PENSTOCK_ALLOW_NETWORKS"] = "127.0.0.1/32"
-        environ["PENSTOCK_ALLOW_PORTS"] = str(receiver.port)
-        log = (home.parent / "up.log").open("wb")
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "penstock", "up", "--home", str(home)),
-                *("--http-port", str(http), "--grpc-port", str(grpc)),
-                *("--platform-port", str(platform), "--dagster-port", str(dagster)),
-            ],
-            env=environ,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            _wait_ready(home, process, home.parent / "up.log")
-            yield Installation(home, process, receiver)
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
-            finally:
-                log.close()
-
-
-def _wait_ready(home: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while True:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        if "Ctrl-C stops everything" in log.read_text():
-            return
-        time.sleep(0.2)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    with installation(tmp_path_factory.mktemp("trip") / "home") as running:
+    with (
+        fresh_settings(folder / "engines.toml") as file,
+        installation(folder / "home", file) as running,
+    ):
         yield running

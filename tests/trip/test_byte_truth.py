@@ -13,11 +13,9 @@ import pytest
 from ugly import Message, messages
 
 from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
-from lakehouse import open_lake
 from lakehouse.catalog import main_table, quarantine_table
 from penstock.cli.receiver import digest
 from penstock.envelope import CollectionId
-from penstock.settings import load_settings
 
 pytestmark = [
     pytest.mark.trip,
@@ -98,8 +96,7 @@ def send_kafka_records(here, token: str, messages: list[Message]) -> None:
 
 def lake_digests(here) -> Counter[bytes]:
     """Read the payloads of both tables straight from the lake."""
-    settings = load_settings(here.home, {})
-    lake = open_lake(settings.catalog, settings.warehouse)
+    lake = here.lake()
     found: Counter[bytes] = Counter()
     for name in (main_table(UGLY), quarantine_table(UGLY)):
         rows = lake.table(name).scan(selected_fields=("payload",)).to_arrow()
