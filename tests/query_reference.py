@@ -471,7 +471,7 @@ class Searches:
             for value in place.leaves(read):
                 if not isinstance(value, str):
                     continue
-                a, b = _iso_compared(value, low), _iso_compared(value, high)
+                a, b = iso_compared(value, low), iso_compared(value, high)
                 if (form == ">" and a == 1) or (form == ">=" and a in (0, 1)):
                     return True
                 if (form == "<" and a == -1) or (form == "<=" and a in (0, -1)):
@@ -623,7 +623,7 @@ def _iso_parts(text: str) -> tuple[list[str], str] | None:
     return given, zone or ""
 
 
-def _iso_compared(leaf: str, bound: str) -> int | None:
+def iso_compared(leaf: str, bound: str) -> int | None:
     """-1, 0 or 1 for a leaf before, within or after what the bound stands for; else None."""
     left, right = _iso_parts(leaf), _iso_parts(bound)
     if left is None or right is None or len(left[0]) < len(right[0]):

@@ -16,6 +16,8 @@ import pytest
 from builders import FLIGHTS, ticking
 from lakes import new_lake
 from log_batches import log_batch
+from query_corpus import EVENTS, READS, SEARCHES, found
+from query_corpus import FACTS as ASKED_OF_PAYLOADS
 from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
@@ -153,6 +155,30 @@ def _difference(
             kind = "missed" if read.event.id in wanted else "wrong"
             lines.append(f"{kind}: {read.event.payload!r} {read.leaves}")
     return "\n".join(lines[:6])
+
+
+def test_the_fixed_corpus_is_found_in_columns_and_misfits(engine: Engine) -> None:
+    """Each of its events and searches is there because some engine has its own idea of it."""
+    with engine.reader() as reader:
+        places = {
+            "columns": discovered(reader, list(EVENTS), Rules()),
+            "few columns": discovered(reader, list(EVENTS), Rules(max_columns=5)),
+            "quarantine": quarantined(reader, list(EVENTS)),
+        }
+        for asked in (*SEARCHES, *ASKED_OF_PAYLOADS):
+            query = parse(asked.text, now=micros(NOW))
+            wanted = found(asked)
+            for name, place in places.items():
+                here = set(place.found(reader, query))
+                assert here == wanted, _difference(name, asked, list(READS), wanted, here)
+
+
+def test_no_search_of_the_fixed_corpus_is_idle() -> None:
+    """One that finds nothing, or everything, proves little; a few of each are meant."""
+    counts = [sum(map(asked.holds, READS)) for asked in (*SEARCHES, *ASKED_OF_PAYLOADS)]
+
+    assert len(counts) > 100
+    assert sum(count in (0, len(READS)) for count in counts) < 12
 
 
 @pytest.mark.parametrize("seed", range(2))
