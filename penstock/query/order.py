@@ -64,39 +64,40 @@ def sort_value(
     return SortValue(rank, *((second, first) if descending else (first, second)))
 
 
-_NO_NUMBERS = Sql("CAST(NULL AS DOUBLE[])")
-_NO_TEXTS = Sql("CAST(NULL AS VARCHAR[])")
-
-
 def _values(field: Field, shape: Struct, dialect: Dialect, rows: Rows) -> tuple[Sql, Sql]:
     """Answer the list of a field's numbers, and the list of its texts in lower case."""
+    no_numbers, no_texts = Sql(dialect.no_numbers), Sql(dialect.no_texts)
+
+    def one(leaf: Sql) -> Sql:
+        return sql(dialect.one, leaf)
+
     match field:
         case Payload(keys):
             return _leaves(path_text(keys), shape, dialect)
         case Time(name):
-            return _one("CAST(epoch_us({0}) AS DOUBLE)", Sql(name)), _NO_TEXTS
+            return one(sql(dialect.micros, Sql(name))), no_texts
         case Column("log_partition" | "log_offset" as name):
-            return _one("CAST({0} AS DOUBLE)", Sql(name)), _NO_TEXTS
+            return one(Sql(f"CAST({name} AS DOUBLE)")), no_texts
         case Column("key"):
-            return _NO_NUMBERS, _one("lower({0})", sql(dialect.text_of_bytes, Sql("key")))
+            return no_numbers, one(sql("lower({0})", sql(dialect.text_of_bytes, Sql("key"))))
         case Quarantine() if rows != "quarantine":
-            return _NO_NUMBERS, _NO_TEXTS
+            return no_numbers, no_texts
         case Column() | Quarantine():
-            return _NO_NUMBERS, _one("lower({0})", Sql(field.name))
+            return no_numbers, one(Sql(f"lower({field.name})"))
         case Header(str(name)):
             named = sql("lower(h.key) = {0}", value(name))
             headers = sql(dialect.filtered, Sql("headers"), Sql("h"), named)
             text = sql("lower({0})", sql(dialect.text_of_bytes, Sql("h.value")))
-            return _NO_NUMBERS, sql(dialect.mapped, headers, Sql("h"), text)
+            return no_numbers, sql(dialect.mapped, headers, Sql("h"), text)
         case Metadata(str(name)):
             text = sql(dialect.map_value, Sql("metadata"), value(name))
-            return _NO_NUMBERS, _one("lower({0})", text)
+            return no_numbers, one(sql("lower({0})", text))
         case _:
-            return _NO_NUMBERS, _NO_TEXTS
+            return no_numbers, no_texts
 
 
 def _leaves(path: str, shape: Struct, dialect: Dialect) -> tuple[Sql, Sql]:
-    numbers, texts = _NO_NUMBERS, _NO_TEXTS
+    numbers, texts = Sql(dialect.no_numbers), Sql(dialect.no_texts)
     for column in columns_of(shape):
         if column.path != path:
             continue
@@ -120,11 +121,3 @@ def _leaves(path: str, shape: Struct, dialect: Dialect) -> tuple[Sql, Sql]:
         sql(dialect.chained, numbers, sql(dialect.mapped, others, named, double)),
         sql(dialect.chained, texts, sql(dialect.mapped, strings, named, text)),
     )
-
-
-def _lower(leaf: Sql) -> Sql:
-    return sql("lower(CAST({0} AS VARCHAR))", leaf)
-
-
-def _one(template: str, operand: Sql) -> Sql:
-    return sql("[{0}]", sql(template, operand))

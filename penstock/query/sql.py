@@ -67,6 +67,14 @@ class Sql:
 class Dialect:
     """What engines write differently. Numbers in braces stand for the operands."""
 
+    negated: str
+    """Whether 0 is anything but true."""
+    one: str
+    """The list of the one element 0."""
+    no_numbers: str
+    """The list of doubles that has no element."""
+    no_texts: str
+    """The list of texts that has no element."""
     any_element: str
     """Whether an element of list 0, called 1, fulfils 2."""
     mapped: str
@@ -97,6 +105,8 @@ class Dialect:
     """Whether text 0 is JSON as RFC 8259 has it."""
     time: str
     """The time of 0 microseconds."""
+    micros: str
+    """The microseconds of time 0, as a double."""
     contains: str
     """Whether text 0 contains text 1."""
     matches: str
@@ -112,6 +122,10 @@ _STRINGS = r"""'"(?:[^"\\]|\\.)*"', '""', 'g'"""
 _LENIENT = r"',\s*[\]}}]|[Nn][Aa][Nn]|[Ii][Nn][Ff]'"
 
 DUCKDB = Dialect(
+    negated="(({0}) IS NOT TRUE)",
+    one="[{0}]",
+    no_numbers="CAST(NULL AS DOUBLE[])",
+    no_texts="CAST(NULL AS VARCHAR[])",
     any_element="len(list_filter({0}, lambda {1}: {2})) > 0",
     mapped="list_transform({0}, lambda {1}: {2})",
     filtered="list_filter({0}, lambda {1}: {2})",
@@ -129,9 +143,50 @@ DUCKDB = Dialect(
         f"(json_valid({{0}}) AND NOT regexp_matches(regexp_replace({{0}}, {_STRINGS}), {_LENIENT}))"
     ),
     time="make_timestamptz({0})",
+    micros="CAST(epoch_us({0}) AS DOUBLE)",
     contains="contains({0}, {1})",
     matches="regexp_matches({0}, {1})",
     matches_whole="regexp_full_match({0}, {1})",
+)
+
+# Trino takes half a surrogate for a character: `"\ud800"` is JSON to it, but no text. Escaped
+# backslashes and whole pairs are left out, and then halves are looked for.
+_HEX = "[0-9a-fA-F]"
+_PAIRS = rf"'\\\\|\\u[dD][89abAB]{_HEX}{_HEX}\\u[dD][c-fC-F]{_HEX}{_HEX}', ''"
+_HALF = r"'\\u[dD][89a-fA-F]'"
+
+# Its `array_min` and `||` answer NULL where one element, or one list, is NULL. Its expressions know
+# an older Unicode than Python does: beside a letter of a younger script a word seems to end.
+TRINO = Dialect(
+    negated="(NOT coalesce({0}, FALSE))",
+    one="ARRAY[{0}]",
+    no_numbers="CAST(ARRAY[] AS array(double))",
+    no_texts="CAST(ARRAY[] AS array(varchar))",
+    any_element="any_match({0}, {1} -> {2})",
+    mapped="transform({0}, {1} -> {2})",
+    filtered="filter({0}, {1} -> {2})",
+    flattened="flatten({0})",
+    chained="(coalesce({0}, ARRAY[]) || coalesce({1}, ARRAY[]))",
+    least="array_min(filter({0}, one -> one IS NOT NULL))",
+    greatest="array_max(filter({0}, one -> one IS NOT NULL))",
+    joined="array_join({0}, {1})",
+    length="cardinality({0})",
+    map_value="element_at({0}, {1})",
+    text_of_bytes="CASE WHEN to_utf8(from_utf8({0})) = {0} THEN from_utf8({0}) END",
+    text_of_json="json_extract_scalar({0}, '$')",
+    double_of_json="TRY_CAST({0} AS DOUBLE)",
+    is_json=(
+        "(TRY(json_parse({0})) IS NOT NULL"
+        f" AND NOT regexp_like(regexp_replace({{0}}, {_PAIRS}), {_HALF}))"
+    ),
+    time=(
+        "CAST(from_unixtime_nanos(CAST({0} AS decimal(38, 0)) * 1000)"
+        " AS timestamp(6) with time zone)"
+    ),
+    micros="round(to_unixtime({0}) * 1e6)",
+    contains="(strpos({0}, {1}) > 0)",
+    matches="regexp_like({0}, {1})",
+    matches_whole=r"regexp_like({0}, concat('\A(?:', {1}, ')\z'))",
 )
 
 
@@ -166,7 +221,7 @@ def compile_parts(
     envelope = _Compiler(dialect, rows, (), misfits=False, opaque=False)
     parts = (
         stored.of(query.where),
-        all_of(*whole.opaque(bare.of(query.where)), negated(envelope.of(query.where))),
+        all_of(*whole.opaque(bare.of(query.where)), negated(envelope.of(query.where), dialect)),
     )
     return tuple(part for part in parts if part != NEVER)
 
@@ -234,11 +289,11 @@ def any_of(*parts: Sql) -> Sql:
     return ALWAYS if ALWAYS in kept else _joined(kept, " OR ", NEVER)
 
 
-def negated(part: Sql) -> Sql:
+def negated(part: Sql, dialect: Dialect = DUCKDB) -> Sql:
     """Answer the plain complement: NULL becomes true."""
     if part in (ALWAYS, NEVER):
         return NEVER if part == ALWAYS else ALWAYS
-    return sql("(({0}) IS NOT TRUE)", part)
+    return sql(dialect.negated, part)
 
 
 def _joined(parts: Sequence[Sql], word: str, nothing: Sql) -> Sql:
@@ -266,7 +321,7 @@ def columns_of(shape: Struct) -> tuple[LeafColumn, ...]:
 def all_values(dialect: Dialect, column: LeafColumn, told: Callable[[Sql], Sql]) -> Sql:
     """Answer the list of what is `told` of every leaf of a column, which is in a list or not."""
     if None not in column.steps:
-        return sql("[{0}]", told(_column(column)))
+        return sql(dialect.one, told(_column(column)))
     return _values(dialect, "data", column.steps, told, 0)
 
 
@@ -370,7 +425,7 @@ class _Compiler:
             case Or(parts):
                 return any_of(*(self.of(part) for part in parts))
             case Not(part):
-                return negated(self.of(part))
+                return negated(self.of(part), self._dialect)
             case _:
                 return self._condition(node)
 

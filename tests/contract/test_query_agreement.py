@@ -1,15 +1,18 @@
 """The same text finds the same events, wherever their leaves are stored.
 
-Random events and random searches go through the compiler and DuckDB; a slow reference, written
-from the language's page alone, says which events should have been found.
+A fixed corpus, and random events and searches, go through the compiler and DuckDB, and through
+Trino on the real engines; a slow reference, written from the language's page alone, says which
+events should have been found.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -22,11 +25,12 @@ from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from assets.landing import Landing
+from lakehouse import Lake, TableView
 from lakehouse.sql import Engine, Reader, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event
 from penstock.query import Fact, Query, parse
-from penstock.query.sql import Rows, Sql, compile_parts, compile_sql
+from penstock.query.sql import DUCKDB, TRINO, Dialect, Rows, Sql, compile_parts, compile_sql
 from penstock.schema.convert import Rules, convert
 from penstock.schema.rows import QUARANTINE_SCHEMA
 from penstock.schema.shape import EMPTY, Struct
@@ -46,23 +50,31 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 class Stored:
     """Events in one place, and how they are searched there."""
 
+    ids: Callable[[str, Sequence[object]], list[str]]
+    """Runs SQL with these parameters; answers the first column."""
     source: str
     shape: Struct
     rows: Rows = "rows"
+    dialect: Dialect = DUCKDB
 
-    def found(self, reader: Reader, query: Query) -> list[str]:
+    def found(self, query: Query, *, with_parts: bool = True) -> list[str]:
         """Answer the ids by the whole condition, after checking that its parts say the same."""
-        whole = self._ids(reader, compile_sql(query, self.shape, rows=self.rows))
-        parts = compile_parts(query, self.shape, rows=self.rows)
+        more: dict[str, Any] = {"rows": self.rows, "dialect": self.dialect}
+        whole = self._matching(compile_sql(query, self.shape, **more))
+        parts = compile_parts(query, self.shape, **more) if with_parts else ()
         if len(parts) > 1:
-            together = [found for part in parts for found in self._ids(reader, part)]
+            together = [found for part in parts for found in self._matching(part)]
             assert sorted(together) == sorted(whole), f"the parts find others: {query.text}"
         return whole
 
-    def _ids(self, reader: Reader, condition: Sql) -> list[str]:
+    def _matching(self, condition: Sql) -> list[str]:
         text = f"SELECT event_id FROM {self.source} WHERE {condition.text}"
-        ids: list[str] = reader.rows(text, condition.parameters).column("event_id").to_pylist()
-        return ids
+        return self.ids(text, condition.parameters)
+
+
+def by_duckdb(reader: Reader) -> Callable[[str, Sequence[object]], list[str]]:
+    """Answer how to ask the embedded engine."""
+    return lambda text, parameters: reader.rows(text, parameters).column(0).to_pylist()
 
 
 def discovered(reader: Reader, events: list[Event], rules: Rules) -> Stored:
@@ -78,7 +90,7 @@ def discovered(reader: Reader, events: list[Event], rules: Rules) -> Stored:
         tables.append(converted.rows)
     rows = _widened(tables)
     rows = pa.Table.from_batches([with_facts(rows, FACTS)])
-    return Stored(reader.arrow(rows), shape)
+    return Stored(by_duckdb(reader), reader.arrow(rows), shape)
 
 
 def _widened(tables: list[pa.Table]) -> pa.RecordBatch:
@@ -99,13 +111,14 @@ def quarantined(reader: Reader, events: list[Event]) -> Stored:
     batch = batch.append_column("attempts", pa.array([1] * batch.num_rows, pa.int32()))
     assert batch.schema.names == QUARANTINE_SCHEMA.names
     batch = with_facts(with_leaves(batch), FACTS)
-    return Stored(reader.arrow(pa.Table.from_batches([batch])), EMPTY, "quarantine")
+    return Stored(
+        by_duckdb(reader), reader.arrow(pa.Table.from_batches([batch])), EMPTY, "quarantine"
+    )
 
 
-def landed(reader: Reader, events: list[Event], folder: Path) -> Stored:
+def landed(lake: Lake, events: list[Event]) -> TableView:
     """Keep the events in an Iceberg table, whose files name columns in their own way."""
     log = MemoryLog()
-    lake = new_lake(folder)
     clock = ticking()
     landing = Landing(log, lake, rules=lambda _: Rules(), clock=clock, wait=lambda _: None)
     third = len(events) // 3 + 1
@@ -115,7 +128,7 @@ def landed(reader: Reader, events: list[Event], folder: Path) -> Stored:
             pass
     view = lake.view(FLIGHTS)
     assert view is not None
-    return Stored(reader.lake(view), view.shape)
+    return view
 
 
 def agree(engine: Engine, seed: int, folder: Path, *, events: int, searches: int) -> int:
@@ -125,12 +138,13 @@ def agree(engine: Engine, seed: int, folder: Path, *, events: int, searches: int
     reads = [Read(e, partition=0, offset=offset) for offset, e in enumerate(corpus)]
     maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS], reads)
     hits = 0
+    view = landed(new_lake(folder), corpus)
     with engine.reader() as reader:
         places = {
             "columns": discovered(reader, corpus, Rules()),
             "few columns": discovered(reader, corpus, Rules(max_columns=5, max_column_depth=2)),
             "quarantine": quarantined(reader, corpus),
-            "lake": landed(reader, corpus, folder),
+            "lake": Stored(by_duckdb(reader), reader.lake(view), view.shape),
         }
         for _ in range(searches):
             asked = maker.search()
@@ -140,7 +154,7 @@ def agree(engine: Engine, seed: int, folder: Path, *, events: int, searches: int
             for name, place in places.items():
                 if name == "lake" and query.facts:
                     continue  # facts are columns that a search adds to the lake's rows
-                found = place.found(reader, query)
+                found = place.found(query)
                 assert len(found) == len(set(found))
                 assert set(found) == wanted, _difference(name, asked, reads, wanted, set(found))
     return hits
@@ -169,7 +183,7 @@ def test_the_fixed_corpus_is_found_in_columns_and_misfits(engine: Engine) -> Non
             query = parse(asked.text, now=micros(NOW))
             wanted = found(asked)
             for name, place in places.items():
-                here = set(place.found(reader, query))
+                here = set(place.found(query))
                 assert here == wanted, _difference(name, asked, list(READS), wanted, here)
 
 
@@ -189,6 +203,60 @@ def test_every_way_of_storing_finds_what_the_reference_finds(
     hits = agree(engine, seed, tmp_path, events=60, searches=30)
 
     assert hits > 8, "the searches find nothing, so they prove nothing"
+
+
+@contextmanager
+def in_trino(events: list[Event]) -> Iterator[Stored]:
+    """Keep the events in a lake that Trino reads."""
+    import trino
+    from engine_lakes import trino_lake
+    from engines.places import HOST, TRINO_PORT
+
+    with trino_lake() as (lake, url):
+        view = landed(lake, events)
+        catalog = url.rpartition("/")[2]
+        with closing(
+            trino.dbapi.connect(
+                host=HOST, port=TRINO_PORT, user="tests", catalog=catalog, schema=FLIGHTS.team
+            )
+        ) as connection:
+
+            def ids(text: str, parameters: Sequence[object]) -> list[str]:
+                cursor = connection.cursor()
+                cursor.execute(text, list(parameters) or None)
+                return [row[0] for row in cursor.fetchall()]
+
+            yield Stored(ids, FLIGHTS.name, view.shape, dialect=TRINO)
+
+
+@pytest.mark.engines
+def test_trino_finds_the_fixed_corpus(engine: Engine) -> None:
+    """Whoever takes a search to Trino gets the events that Penstock found."""
+    with in_trino(list(EVENTS)) as place:
+        for asked in SEARCHES:
+            wanted = found(asked)
+            here = place.found(parse(asked.text, now=micros(NOW)), with_parts=False)
+            assert len(here) == len(set(here))
+            assert set(here) == wanted, _difference("trino", asked, list(READS), wanted, set(here))
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("seed", range(2))
+def test_trino_finds_what_the_reference_finds(seed: int) -> None:
+    """Random searches ask what nobody thought of."""
+    source = UglyEvents(seed)
+    corpus = source.events(60)
+    reads = [Read(e, partition=0, offset=offset) for offset, e in enumerate(corpus)]
+    maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS], reads)
+    with in_trino(corpus) as place:
+        for _ in range(25):
+            asked = maker.search()
+            query = parse(asked.text, now=micros(NOW))
+            if query.facts:
+                continue  # facts are columns that a search adds to the lake's rows
+            wanted = {read.event.id for read in reads if asked.holds(read)}
+            here = set(place.found(query))
+            assert here == wanted, _difference("trino", asked, reads, wanted, here)
 
 
 @pytest.mark.parametrize(
@@ -211,4 +279,4 @@ def test_the_parts_of_a_condition_share_no_event(engine: Engine, text: str) -> N
         place = discovered(reader, corpus, Rules())
 
         assert len(compile_parts(query, place.shape)) == 2
-        assert place.found(reader, query)
+        assert place.found(query)
