@@ -118,7 +118,7 @@ class Stores:
     def lake(self) -> Lake:
         """The Iceberg tables."""
         with self._opening:
-            return open_lake(self.settings.catalog, self.settings.warehouse)
+            return open_lake(self.settings.catalog, self.settings.warehouse, self.settings.s3)
 
     @cached_property
     def store(self) -> Store:

@@ -60,7 +60,9 @@ def results(folder: Path) -> Iterator[Question]:
     begin = (machine_clock() // _DAY - DAYS) * _DAY
     with (
         opened(settings) as stores,
-        closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
+        closing(
+            open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
+        ) as engine,
         duckdb.connect(config={"memory_limit": settings.sql_memory, "threads": 2}) as plain,
     ):
         _fill(stores, begin)

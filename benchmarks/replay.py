@@ -47,7 +47,9 @@ def results(folder: Path) -> Iterator[Result]:
         settings = door.settings
         with (
             opened(settings) as stores,
-            closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
+            closing(
+                open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
+            ) as engine,
         ):
             landing = stores.landing()
             while landing.land_once(processes.COLLECTION) is not None:

@@ -25,6 +25,7 @@ from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from lakehouse.files import SCHEME, path_of
 from penstock.envelope import CollectionId
 from penstock.errors import BadSetting
+from penstock.settings import S3Options
 
 if TYPE_CHECKING:
     from pyiceberg.table import CommitTableResponse
@@ -70,7 +71,7 @@ class RememberingCatalog(SqlCatalog):
     the database which one is current 0.5 ms.
     """
 
-    def __init__(self, name: str, **properties: str) -> None:
+    def __init__(self, name: str, **properties: Any) -> None:
         self._parsed: OrderedDict[str, TableMetadata] = OrderedDict()
         self._guard = threading.Lock()
         super().__init__(name, **properties)
@@ -134,20 +135,36 @@ class RememberingCatalog(SqlCatalog):
         return metadata
 
 
-def open_catalog(catalog_url: str, warehouse_url: str) -> Catalog:
+def open_catalog(catalog_url: str, warehouse_url: str, s3: S3Options | None = None) -> Catalog:
     """Open the catalog at `catalog_url` for tables whose files lie below `warehouse_url`.
 
-    Raises `BadSetting` for an address of a kind that is not known.
+    Raises `BadSetting` for an address of a kind that is not known, or whose client is not
+    installed, and `EngineUnavailable` if the catalog does not answer.
     """
-    warehouse = _warehouse(warehouse_url)
+    warehouse = _warehouse(warehouse_url, s3)
     match urlsplit(catalog_url).scheme:
         case "sqlite":
             return _open_sqlite(catalog_url, warehouse)
+        case "postgresql" | "postgres" | "postgresql+psycopg":
+            from lakehouse.postgres import open_postgres
+
+            return open_postgres(catalog_url, warehouse)
+        case "rest+http" | "rest+https":
+            from lakehouse.rest import open_rest
+
+            return open_rest(catalog_url, warehouse)
+        case "glue":
+            from lakehouse.glue import open_glue
+
+            return open_glue(catalog_url, warehouse)
         case other:
-            raise BadSetting(f"catalog_url starts with {other!r}; use sqlite:///file")
+            raise BadSetting(
+                f"catalog_url starts with {other!r}; "
+                "use sqlite:///file, postgresql://, rest+https:// or glue://region"
+            )
 
 
-def _warehouse(url: str) -> dict[str, str]:
+def _warehouse(url: str, s3: S3Options | None) -> dict[str, Any]:
     """Answer the catalog properties that say where files are and how they are reached."""
     match urlsplit(url).scheme:
         case "file":
@@ -155,11 +172,21 @@ def _warehouse(url: str) -> dict[str, str]:
                 "warehouse": SCHEME + str(path_of(url)).rstrip("/"),
                 "py-io-impl": "lakehouse.files.LocalFiles",
             }
+        case "s3":
+            from lakehouse.s3 import OPTIONS
+
+            return {
+                "warehouse": url.rstrip("/"),
+                "py-io-impl": "lakehouse.s3.S3Files",
+                OPTIONS: s3 or S3Options(),
+            }
         case other:
-            raise BadSetting(f"warehouse_url starts with {other!r}; use file:///folder")
+            raise BadSetting(
+                f"warehouse_url starts with {other!r}; use file:///folder or s3://bucket/prefix"
+            )
 
 
-def _open_sqlite(url: str, properties: dict[str, str]) -> Catalog:
+def _open_sqlite(url: str, properties: dict[str, Any]) -> Catalog:
     """Open or make the database; processes that come at the same time make it once."""
     file = Path(url.removeprefix("sqlite:///"))
     file.parent.mkdir(parents=True, exist_ok=True)

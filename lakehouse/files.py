@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +30,20 @@ def path_of(location: str) -> Path:
     return Path(unquote(urlsplit(location).path)) if "%" in location else Path(location[7:])
 
 
-class LocalFiles(FileIO):
-    """Reads, creates and deletes local files for PyIceberg."""
+class Files(FileIO):
+    """Reads, creates, deletes and lists the files of a warehouse.
+
+    A file that was made is whole and durable, and is never written over. Raises
+    `FileNotFoundError` and `FileExistsError` for what they say.
+    """
+
+    @abstractmethod
+    def list(self, location: str) -> Iterator[str]:
+        """Answer the locations of all files below this one, in no order."""
+
+
+class LocalFiles(Files):
+    """Files on a local disk."""
 
     def new_input(self, location: str) -> InputFile:
         """Answer the file to be read."""
@@ -45,12 +58,11 @@ class LocalFiles(FileIO):
         name = location if isinstance(location, str) else location.location
         path_of(name).unlink(missing_ok=True)
 
-
-def list_files(location: str) -> Iterator[str]:
-    """Answer the locations of all files below a ``file://`` location, in no order."""
-    for folder, _, names in os.walk(path_of(location)):
-        for name in names:
-            yield f"{SCHEME}{folder}/{name}"
+    def list(self, location: str) -> Iterator[str]:
+        """Answer the locations of all files below a ``file://`` location, in no order."""
+        for folder, _, names in os.walk(path_of(location)):
+            for name in names:
+                yield f"{SCHEME}{folder}/{name}"
 
 
 class _Input(InputFile):

@@ -7,7 +7,8 @@ summary keys, and its clean-up deletes old summaries.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -31,8 +32,8 @@ from lakehouse.attempts import Patience
 from lakehouse.catalog import QUARANTINE_SUFFIX, main_table, quarantine_table
 from lakehouse.columns import main_schema, partition_spec, quarantine_schema, shape_of
 from lakehouse.updates import AssertPresent, remove_ref, same_ref, same_table, set_tag
-from penstock.envelope import CollectionId, Mark
-from penstock.errors import AlreadyExists, EngineUnavailable, NotFound
+from penstock.envelope import CollectionId, Mark, Micros
+from penstock.errors import AlreadyExists, EngineUnavailable, NotFound, PenstockError
 from penstock.schema.shape import Struct
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ log = structlog.get_logger()
 MARK = "penstock.mark."
 CLAIM = "penstock.claim."
 LANDED = "penstock.landed.sequence"
+LEAVING = "penstock.leaving"
 
 PROPERTIES = {
     # PyIceberg cannot write version 3, and Trino 476 reads 2 best.
@@ -143,6 +145,11 @@ class Lake:
         self._views: dict[Identifier, TableView] = {}
         self._guard = threading.Lock()
 
+    @property
+    def checks_ours(self) -> bool:
+        """Whether the catalog checks requirements of our own; one behind REST does not."""
+        return getattr(self.catalog, "checks_ours", True)
+
     def view(self, collection: CollectionId) -> TableView | None:
         """Answer the collection's table as it is now; None before its first landing."""
         return self._view(collection, main_table(collection))
@@ -157,12 +164,10 @@ class Lake:
         Raises `EngineUnavailable` if the catalog or its files do not answer.
         """
         try:
-            loaded = self._load(name)
+            with _asking():
+                loaded = self._load(name)
         except NoSuchTableError:
             return None
-        except Exception as error:
-            kind = type(error).__name__
-            raise EngineUnavailable(f"the catalog does not answer: {kind}") from error
         # Commits go through this lake's catalog, whichever one made the table.
         return Table(
             name, loaded.metadata, loaded.metadata_location, loaded.io, self.catalog, loaded.config
@@ -177,8 +182,9 @@ class Lake:
 
     def create(self, collection: CollectionId) -> TableView:
         """Make both tables unless they are there; safe beside others who do the same."""
-        self._create(quarantine_table(collection), quarantine_schema())
-        self._create(main_table(collection), main_schema())
+        with _asking():
+            self._create(quarantine_table(collection), quarantine_schema())
+            self._create(main_table(collection), main_schema())
         view = self.view(collection)
         if view is None:
             raise NoSuchTableError(f"the table of {collection} was dropped while it was made")
@@ -187,12 +193,12 @@ class Lake:
     def collections(self) -> list[CollectionId]:
         """Answer every collection that has a table, sorted."""
         found = []
-        for namespace in self.catalog.list_namespaces():
-            team = ".".join(namespace)
-            if not team.endswith(QUARANTINE_SUFFIX):
-                found += [
-                    CollectionId(team, table[-1]) for table in self.catalog.list_tables(namespace)
-                ]
+        with _asking():
+            for namespace in self.catalog.list_namespaces():
+                team = ".".join(namespace)
+                if not team.endswith(QUARANTINE_SUFFIX):
+                    tables = self.catalog.list_tables(namespace)
+                    found += [CollectionId(team, table[-1]) for table in tables]
         return sorted(found)
 
     def pin(
@@ -210,7 +216,10 @@ class Lake:
                 return
             if pinned is not None:
                 raise AlreadyExists("pin", name)
-            if table.metadata.snapshot_by_id(snapshot_id) is None:
+            gone = table.metadata.snapshot_by_id(snapshot_id) is None
+            # Where the catalog cannot check it, one that is about to go is gone.
+            leaving = not self.checks_ours and snapshot_id in read_leaving(table.metadata).snapshots
+            if gone or leaving:
                 raise NotFound("snapshot", str(snapshot_id))
             try:
                 self.send(
@@ -295,6 +304,37 @@ class Lake:
             )
         except TableAlreadyExistsError:
             log.debug("table exists already", table=".".join(name))
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Snapshots that upkeep is about to expire, announced at a time (0: none are)."""
+
+    since: Micros = 0
+    snapshots: frozenset[int] = frozenset()
+
+    def __str__(self) -> str:
+        return f"{self.since}:{','.join(map(str, sorted(self.snapshots)))}"
+
+
+def read_leaving(metadata: TableMetadata) -> Leaving:
+    """Answer what was announced in the table."""
+    since, _, listed = metadata.properties.get(LEAVING, "").partition(":")
+    if not listed:
+        return Leaving()
+    return Leaving(int(since), frozenset(map(int, listed.split(","))))
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """Tell by an error of ours that the catalog did not answer; what it answered stays."""
+    try:
+        yield
+    except (PenstockError, NoSuchTableError):
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise EngineUnavailable(f"the catalog does not answer: {kind}") from error
 
 
 def read_view(collection: CollectionId, table: Table) -> TableView:

@@ -2,7 +2,8 @@
 
 PyIceberg's requirements are checked against the metadata that the commit replaces, not against
 what was loaded before. Two of ours close what the standard ones leave open; a catalog in a SQL
-database is checked by this process and knows them (a REST catalog would need a lease instead).
+database or in Glue is checked by this process and knows them. A REST catalog does not, see
+`lakehouse.upkeep.expire`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pyiceberg.table.update import (
     RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetCurrentSchemaUpdate,
+    SetPropertiesUpdate,
     SetSnapshotRefUpdate,
     TableUpdate,
     ValidatableTableRequirement,
@@ -64,6 +66,10 @@ class AssertUnreferenced(ValidatableTableRequirement):
         gone = self.snapshots - {snapshot.snapshot_id for snapshot in base_metadata.snapshots}
         if gone:
             raise CommitFailedException(f"somebody else removed {len(gone)} of the snapshots")
+
+
+OURS = frozenset({"penstock-assert-present", "penstock-assert-unreferenced"})
+"""The types that only a catalog which is checked by this process understands."""
 
 
 def same_table(metadata: TableMetadata) -> ValidatableTableRequirement:
@@ -107,6 +113,11 @@ def set_tag(name: str, snapshot_id: int) -> TableUpdate:
 def remove_ref(name: str) -> TableUpdate:
     """Take a tag away."""
     return RemoveSnapshotRefUpdate.model_validate({"ref-name": name})
+
+
+def set_properties(properties: dict[str, str]) -> TableUpdate:
+    """Set properties of the table."""
+    return SetPropertiesUpdate(updates=properties)
 
 
 def remove_snapshots(snapshot_ids: list[int]) -> TableUpdate:

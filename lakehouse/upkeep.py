@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,17 +17,25 @@ import structlog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.typedef import Identifier
 from pyiceberg.types import IntegerType, LongType, PrimitiveType
 
 from lakehouse.columns import arrow_schema
 from lakehouse.commit import Staged, write_days
-from lakehouse.files import list_files
+from lakehouse.files import Files
 from lakehouse.parquet import columns_of, read, uncompressed_bytes
-from lakehouse.tables import Lake
-from lakehouse.updates import AssertUnreferenced, remove_schemas, remove_snapshots, same_schema
-from penstock.envelope import Micros
+from lakehouse.tables import LEAVING, Lake, Leaving, read_leaving
+from lakehouse.updates import (
+    AssertUnreferenced,
+    remove_schemas,
+    remove_snapshots,
+    same_schema,
+    set_properties,
+)
+from penstock.clock import machine_clock
+from penstock.envelope import Clock, Micros
 from penstock.errors import EngineUnavailable
 from penstock.faults import fault
 
@@ -43,6 +51,9 @@ _CELL_BYTES = 16
 
 # Fewer are not worth a commit and the files that it replaces.
 FEWEST_FILES = 5
+
+# A pin is loaded and committed within two minutes at the most; see `expire`.
+LEAD: Micros = 10 * 60_000_000
 
 ORPHAN_AGE: Micros = 3 * 86_400_000_000
 
@@ -195,11 +206,18 @@ def compact(
         )
 
 
-def expire(lake: Lake, name: Identifier, *, keep: int) -> int:
+def expire(
+    lake: Lake, name: Identifier, *, keep: int, clock: Clock = machine_clock, wait: Micros = LEAD
+) -> int:
     """Leave the newest `keep` snapshots and those that are pinned; answer how many went.
 
     Their files stay until the sweep. Schemas that no snapshot refers to are forgotten, because
     all of them are read and written with every commit.
+
+    Removing a snapshot takes its tags along, so the commit requires that there are none. A REST
+    catalog cannot check that. There what is to go is announced in the table first; nobody pins it
+    from then on, and it goes at the first expiry that comes `wait` later, when whoever had loaded
+    the table before the announcement has long committed or given up.
     """
     for _ in lake.patience.attempts():
         table = lake.table(name)
@@ -209,12 +227,17 @@ def expire(lake: Lake, name: Identifier, *, keep: int) -> int:
         numbered = [(s.snapshot_id, s.sequence_number or 0) for s in metadata.snapshots]
         pinned = {ref.snapshot_id for ref in metadata.refs.values()}
         old = expendable(numbered, keep=keep, pinned=pinned)
-        if not old:
+        updates: list[TableUpdate] = []
+        if not lake.checks_ours:
+            old, announced = _due(read_leaving(metadata), old, clock(), wait=wait)
+            updates += [set_properties({LEAVING: str(announced)})] if announced else []
+        if not old and not updates:
             return 0
         kept = [s for s in metadata.snapshots if s.snapshot_id not in set(old)]
         used = {s.schema_id for s in kept if s.schema_id is not None} | {metadata.current_schema_id}
         unused = unused_schemas([s.schema_id for s in metadata.schemas], used=used)
-        updates = [remove_snapshots(old), *([remove_schemas(unused)] if unused else [])]
+        updates += [remove_snapshots(old)] if old else []
+        updates += [remove_schemas(unused)] if old and unused else []
         fault("expire_mid")
         try:
             lake.send(
@@ -227,6 +250,20 @@ def expire(lake: Lake, name: Identifier, *, keep: int) -> int:
             continue
         return len(old)
     raise EngineUnavailable(f"{'.'.join(name)} kept changing beside the expiry of its snapshots")
+
+
+def _due(
+    before: Leaving, old: Sequence[int], now: Micros, *, wait: Micros
+) -> tuple[list[int], Leaving | None]:
+    """Answer what may go now, and what to announce (None: what was announced stays so).
+
+    What was announced and has been pinned in time is not `old` any more, and stays.
+    """
+    if before.snapshots and now - before.since < wait:
+        return [], None
+    going = [number for number in old if number in before.snapshots]
+    following = frozenset(old) - before.snapshots
+    return going, Leaving(now, following) if following or before.snapshots else None
 
 
 def sweep_orphans(
@@ -245,7 +282,7 @@ def sweep_orphans(
     before = lake.table(name)
     if before is None:
         return Swept(())
-    listed = list(list_files(before.location()))
+    listed = list(cast("Files", before.io).list(before.location()))
     table = lake.table(name)
     if table is None or table.metadata.table_uuid != before.metadata.table_uuid:
         return Swept(())

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from penstock.errors import BadSetting
 
@@ -28,6 +30,26 @@ _NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API"
 _NOT_SETTINGS.add(FILE_VARIABLE)
 
 
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How the lake's object store is reached; its secrets show nowhere.
+
+    Without keys AWS's usual chain is asked: environment, profile, role of the pod or machine.
+    """
+
+    endpoint: str = ""
+    region: str = ""
+    path_style: bool = False
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+
+
+def shown(url: str) -> str:
+    """Answer the URL for people: without user, password and parameters, which may be secret."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 class Settings(BaseModel):
     """The settings of every process of one home."""
 
@@ -36,8 +58,24 @@ class Settings(BaseModel):
     home: Path = Field(description="Where embedded stores, secrets and logs are kept.")
 
     log_url: str = Field("", description="The log. Empty: embedded, in `<home>/log`.")
-    warehouse_url: str = Field("", description="Iceberg files. Empty: in `<home>/lake`.")
-    catalog_url: str = Field("", description="Iceberg catalog. Empty: SQLite, `<home>/catalog.db`.")
+    warehouse_url: str = Field(
+        "", description="Iceberg files, `s3://bucket/prefix` or a folder. Empty: in `<home>/lake`."
+    )
+    catalog_url: str = Field(
+        "",
+        repr=False,
+        description="Iceberg catalog: `postgresql://…`, `rest+https://…`, `glue://region` or "
+        "SQLite. Empty: `<home>/catalog.db`.",
+    )
+    s3_endpoint: str = Field("", description="Where the object store answers. Empty: AWS.")
+    s3_region: str = Field("", description="Its region. Empty: as AWS's own clients find it.")
+    s3_path_style: bool = Field(
+        False, description="Whether the bucket is part of the path, as most stores but AWS want it."
+    )
+    s3_access_key: str = Field(
+        "", description="The key's name. Empty: as AWS's own clients find it (environment, role)."
+    )
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="The key itself; shown nowhere.")
     metadata_url: str = Field(
         "", description="Teams, collections, tokens, replays. Empty: SQLite, `<home>/metadata.db`."
     )
@@ -105,6 +143,19 @@ class Settings(BaseModel):
     def catalog(self) -> str:
         """The catalog's URL."""
         return self.catalog_url or f"sqlite:///{self.home / 'catalog.db'}"
+
+    @property
+    def s3(self) -> S3Options | None:
+        """How the object store is reached; None where the lake's files are on this machine."""
+        if not self.warehouse.startswith("s3:"):
+            return None
+        return S3Options(
+            endpoint=self.s3_endpoint,
+            region=self.s3_region,
+            path_style=self.s3_path_style,
+            access_key=self.s3_access_key,
+            secret_key=self.s3_secret_key.get_secret_value(),
+        )
 
     @property
     def metadata(self) -> str:

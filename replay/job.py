@@ -155,7 +155,8 @@ def send(
         replay_id = config.replay_id or ask(stores.store, config, machine_clock)
         context.instance.add_run_tags(context.run_id, {REPLAY_TAG: replay_id})
         folder = stores.settings.home / "sql"
-        with closing(open_engine(folder, memory=stores.settings.sql_memory)) as engine, frozen():
+        opening = open_engine(folder, memory=stores.settings.sql_memory, s3=stores.settings.s3)
+        with closing(opening) as engine, frozen():
             record = watched(context, replay_id, tools_of(stores, engine))
     except PenstockError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

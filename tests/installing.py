@@ -47,7 +47,7 @@ class Installation:
     def lake(self) -> Lake:
         """Open its tables."""
         settings = self.settings()
-        return open_lake(settings.catalog, settings.warehouse)
+        return open_lake(settings.catalog, settings.warehouse, settings.s3)
 
     def client(self) -> Client:
         return Client(self.platform, self.token)

@@ -6,14 +6,18 @@ import logging
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from builders import FLIGHTS, NOON, event
+from engines.places import BUCKET, S3, S3_KEY, S3_REGION, S3_SECRET
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse, Table
@@ -29,6 +33,7 @@ from penstock.buffer import Buffer, open_buffer
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Mark
 from penstock.schema.convert import Rules, convert
+from penstock.settings import S3Options
 
 MAIN = main_table(FLIGHTS)
 QUARANTINE = quarantine_table(FLIGHTS)
@@ -39,9 +44,47 @@ BROKEN = b'{"never": "closed'
 HASTY = Patience(seconds=20.0, wait=lambda _seconds: None)
 
 
-def urls(folder: Path) -> tuple[str, str]:
-    """Answer the addresses of the catalog and of the warehouse of a lake in the folder."""
-    return f"sqlite:///{folder / 'catalog.db'}", f"file://{folder / 'lake'}"
+PLACES = ["here", pytest.param("engines", marks=pytest.mark.engines)]
+"""Where a test's lake may be: in a folder, or in PostgreSQL and S3."""
+
+_ELSEWHERE = "lake-is-at"
+STORE = S3Options(
+    endpoint=S3, region=S3_REGION, path_style=True, access_key=S3_KEY, secret_key=S3_SECRET
+)
+"""The object store of tests."""
+
+
+def urls(folder: Path) -> tuple[str, str, S3Options | None]:
+    """Answer where catalog and warehouse of a lake in the folder are, see `lake_at`."""
+    elsewhere = folder / _ELSEWHERE
+    if elsewhere.exists():
+        catalog_url, warehouse_url = elsewhere.read_text().split()
+        return catalog_url, warehouse_url, STORE
+    return f"sqlite:///{folder / 'catalog.db'}", f"file://{folder / 'lake'}", None
+
+
+def store_at(endpoint: str) -> S3Options:
+    """Answer the options of a store like that of tests somewhere else."""
+    return replace(STORE, endpoint=endpoint)
+
+
+@contextmanager
+def lake_at(place: str, folder: Path) -> Iterator[Path]:
+    """Let the folder's lake be at one of `PLACES` for the block, for processes too."""
+    if place == "here":
+        yield folder
+        return
+    # Only who wants an engine needs its client.
+    from engines.fresh import fresh_database
+
+    with fresh_database() as catalog_url:
+        tell_elsewhere(folder, catalog_url, f"s3://{BUCKET}/{catalog_url.rpartition('/')[2]}")
+        yield folder
+
+
+def tell_elsewhere(folder: Path, catalog_url: str, warehouse_url: str) -> None:
+    """Let the folder's lake be one that is somewhere else."""
+    (folder / _ELSEWHERE).write_text(f"{catalog_url} {warehouse_url}")
 
 
 def new_lake(folder: Path, catalog: Callable[[Catalog], Any] = lambda real: real) -> Lake:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lakehouse.tables import TableView
 from penstock.schema.shape import Struct
+from penstock.settings import S3Options
 
 DISTINCT = "__distinct"
 """The ending of the view that leaves out the events which repeat another one."""
@@ -115,8 +116,13 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(folder: Path, *, memory: str, threads: int = 2) -> Engine:
-    """Open the embedded engine; what does not fit into memory is spilled into `folder`."""
+def open_engine(
+    folder: Path, *, memory: str, threads: int = 2, s3: S3Options | None = None
+) -> Engine:
+    """Open the embedded engine; what does not fit into memory is spilled into `folder`.
+
+    `s3` says how the object store of the tables is reached, if they are in one.
+    """
     from lakehouse.sql.embedded import DuckSql
 
-    return DuckSql(folder, memory=memory, threads=threads)
+    return DuckSql(folder, memory=memory, threads=threads, s3=s3)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import urlsplit
 
 import duckdb
 import pyarrow as pa
@@ -25,10 +27,12 @@ from lakehouse.sql import DISTINCT, Answer, Limits, TableName, Tables
 from lakehouse.sql.statement import explained, tables_used
 from lakehouse.sql.worker import (
     CONFIG,
+    S3Access,
     Shown,
     Task,
     cursor_of,
     interrupted_after,
+    let_in,
     open_database,
     text_of,
 )
@@ -36,6 +40,7 @@ from lakehouse.sql.workers import INTERRUPTED, OUT_OF_MEMORY, Results, Statement
 from lakehouse.tables import TableView
 from penstock.errors import BadRequest, BadSql, EngineUnavailable, PenstockError
 from penstock.schema.shape import EMPTY, Leaf, List, Struct, Type
+from penstock.settings import S3Options
 
 log = structlog.get_logger()
 
@@ -73,6 +78,7 @@ class DuckSql:
         *,
         memory: str,
         threads: int = 2,
+        s3: S3Options | None = None,
         check: Callable[..., frozenset[TableName]] = tables_used,
     ) -> None:
         """Spill into a folder of its own below `folder`.
@@ -84,7 +90,10 @@ class DuckSql:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = Path(mkdtemp(prefix="sql-", dir=folder))
         config = CONFIG | {"memory_limit": memory, "threads": threads}
-        self._own = open_database(config, self._folder / "own")
+        self._s3 = s3
+        self._own = open_database(config, self._folder / "own", s3=s3 is not None)
+        self._own_key: S3Access | None = None
+        self._guard = threading.Lock()
         self._parser = duckdb.connect(":memory:", config=CONFIG)
         found = self._parser.execute("SELECT parse_formatted_bytes(?)", [memory]).fetchone()
         assert found is not None  # noqa: S101 - a SELECT of one row
@@ -107,6 +116,7 @@ class DuckSql:
     @contextmanager
     def reader(self, *, seconds: float | None = None) -> Iterator[DuckReader]:
         """Open a connection for our own SQL."""
+        self._let_own_in()
         with cursor_of(self._own) as cursor, interrupted_after(seconds, cursor):
             try:
                 yield DuckReader(cursor)
@@ -119,6 +129,32 @@ class DuckSql:
         self._own.close()
         self._parser.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _access(self) -> S3Access | None:
+        """Answer how the object store is reached now: a key may end, and be renewed."""
+        if self._s3 is None:
+            return None
+        from lakehouse.s3 import store_of
+
+        store = store_of(self._s3)
+        key = store.key()
+        endpoint = urlsplit(self._s3.endpoint)
+        return S3Access(
+            endpoint=endpoint.netloc,
+            tls=endpoint.scheme != "http",
+            region=store.region,
+            path_style=self._s3.path_style,
+            key=key.name,
+            secret=key.secret,
+            token=key.token,
+        )
+
+    def _let_own_in(self) -> None:
+        access = self._access()
+        with self._guard:
+            if access is not None and access != self._own_key:
+                let_in(self._own, access, ("s3://",))
+                self._own_key = access
 
     @contextmanager
     def _run(
@@ -142,7 +178,7 @@ class DuckSql:
                 rows=rows,
                 bytes=size,
             )
-            with self._workers.run(folders, task) as results:
+            with self._workers.run(folders, task, self._access()) as results:
                 yield results
         except (duckdb.Error, StatementFailed) as error:
             raise _told_to_caller(error, statement, seconds, folders) from error
@@ -265,19 +301,24 @@ def _told_to_us(error: Exception, seconds: float | None) -> PenstockError:
 
 def _shown(name: TableName, view: TableView) -> Shown:
     distinct = name.name.endswith(DISTINCT)
-    return Shown(name.schema, name.name, str(path_of(view.metadata_location)), distinct)
+    return Shown(name.schema, name.name, _place(view.metadata_location), distinct)
+
+
+def _place(location: str) -> str:
+    """Answer the location as the engine takes it."""
+    return location if location.startswith("s3:") else str(path_of(location))
 
 
 def _scan(view: TableView, snapshot_id: int | None = None) -> str:
-    location = text_of(str(path_of(view.metadata_location)))
+    location = text_of(_place(view.metadata_location))
     as_of = "" if snapshot_id is None else f", snapshot_from_id := {snapshot_id:d}"
     return f"iceberg_scan({location}{as_of})"
 
 
 def _namespace_folder(view: TableView) -> str:
     """Answer the folder that holds all tables of the table's namespace, and nothing else."""
-    metadata = path_of(view.metadata_location).parent
-    return f"{metadata.parent.parent}/"
+    namespace, _table, _metadata, _file = _place(view.metadata_location).rsplit("/", 3)
+    return f"{namespace}/"
 
 
 def _shape(kind: pa.DataType) -> Type:

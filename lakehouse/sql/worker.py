@@ -18,7 +18,7 @@ import resource
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,8 +37,17 @@ CONFIG: dict[str, Any] = {
     "python_enable_replacements": "false",
 }
 
-# The iceberg extension needs the other one. Both come with their packages; nothing is downloaded.
+# The iceberg extension needs the first one. They come with their packages; nothing is downloaded.
 _EXTENSIONS = ("avro", "iceberg")
+_S3_EXTENSION = "httpfs"
+
+# Files of a table never change, so what is known of one by its name stays true. Otherwise a name
+# could also carry parameters that send the key to another server.
+_S3_SETTINGS = {
+    "s3_url_compatibility_mode": "true",
+    "enable_http_metadata_cache": "true",
+    "validate_external_file_cache": "'NO_VALIDATION'",
+}
 
 _BATCH = 2_000
 _INTERRUPT_SECONDS = 0.05
@@ -59,13 +68,32 @@ TRUNCATED = b"t"
 _HEAD = struct.Struct(">cQ")
 
 
+class S3Access(msgspec.Struct, frozen=True):
+    """How the engine reaches an object store. `endpoint` without a scheme; empty: AWS."""
+
+    endpoint: str
+    tls: bool
+    region: str
+    path_style: bool
+    key: str
+    secret: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"S3Access({self.endpoint!r})"
+
+
 class Begin(msgspec.Struct, frozen=True):
-    """What the process is for. `folders` may be read, `spill` is for what exceeds memory."""
+    """What the process is for. `folders` may be read, `spill` is for what exceeds memory.
+
+    With `s3` the folders are prefixes of an object store.
+    """
 
     folders: tuple[str, ...]
     spill: str
     memory: int
     threads: int
+    s3: S3Access | None = None
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -105,17 +133,44 @@ def read_frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
     return (kind, content) if len(content) == size else None
 
 
-def open_database(config: dict[str, Any], spill: Path) -> duckdb.DuckDBPyConnection:
+def open_database(
+    config: dict[str, Any], spill: Path, *, s3: bool = False
+) -> duckdb.DuckDBPyConnection:
     """Make a database in memory with the extensions that the packages bring."""
     database = duckdb.connect(":memory:", config=config | {"temp_directory": str(spill)})
-    for name in _EXTENSIONS:
+    for name in (*_EXTENSIONS, *([_S3_EXTENSION] if s3 else [])):
         spec = find_spec(f"duckdb_extension_{name}")
         if spec is None or spec.origin is None:
             raise EngineUnavailable(f"the package duckdb-extension-{name} is not installed")
         (file,) = Path(spec.origin).parent.rglob(f"{name}.duckdb_extension")
         database.execute(f"LOAD {text_of(str(file))}")
     database.execute("SET GLOBAL TimeZone = 'UTC'")
+    for name, value in _S3_SETTINGS.items() if s3 else ():
+        database.execute(f"SET GLOBAL {name} = {value}")
     return database
+
+
+def let_in(database: duckdb.DuckDBPyConnection, s3: S3Access, prefixes: Sequence[str]) -> None:
+    """Give the database the key for objects with these prefixes, and for no others."""
+    options = {
+        "KEY_ID": s3.key,
+        "SECRET": s3.secret,
+        "SESSION_TOKEN": s3.token,
+        "REGION": s3.region,
+        "ENDPOINT": s3.endpoint,
+        "URL_STYLE": "path" if s3.path_style else "vhost",
+    }
+    given = "".join(f", {name} {text_of(value)}" for name, value in options.items() if value)
+    tls = "true" if s3.tls else "false"
+    scope = ", ".join(text_of(prefix) for prefix in prefixes)
+    try:
+        database.execute(
+            f"CREATE OR REPLACE SECRET lake (TYPE s3, PROVIDER config, USE_SSL {tls}{given}, "
+            f"SCOPE [{scope}])"
+        )
+    except duckdb.Error:
+        # What the engine says about a text repeats the text.
+        raise EngineUnavailable("the engine does not take the key of the object store") from None
 
 
 @contextmanager
@@ -199,7 +254,9 @@ def _answered(
 def _locked(begin: Begin) -> duckdb.DuckDBPyConnection:
     config = CONFIG | {"memory_limit": f"{begin.memory}B", "threads": begin.threads}
     config["max_temp_directory_size"] = f"{begin.memory * _SPILL_PER_MEMORY}B"
-    database = open_database(config, Path(begin.spill))
+    database = open_database(config, Path(begin.spill), s3=begin.s3 is not None)
+    if begin.s3 is not None and begin.folders:
+        let_in(database, begin.s3, begin.folders)
     allowed = ", ".join(text_of(folder) for folder in begin.folders)
     database.execute(f"SET allowed_directories = [{allowed}]")
     database.execute("SET enable_external_access = false")

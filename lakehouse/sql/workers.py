@@ -17,7 +17,7 @@ import pyarrow as pa
 import structlog
 
 from lakehouse.sql import worker
-from lakehouse.sql.worker import END, FAILED, ROWS, Begin, Task
+from lakehouse.sql.worker import END, FAILED, ROWS, Begin, S3Access, Task
 
 log = structlog.get_logger()
 
@@ -31,6 +31,10 @@ _START_SECONDS = 60.0
 # One costs half a second to start and 120 MB to keep.
 _KEPT = 4
 _IDLE_SECONDS = 60.0
+
+
+# The engine makes settings of AWS's variables, which a statement can read.
+_SECRET = ("PENSTOCK_", "AWS_")
 
 
 class StatementFailed(Exception):
@@ -80,13 +84,13 @@ class _Worker:
     """A process, and the folder for what it spills."""
 
     def __init__(self, folder: Path, begin: Begin) -> None:
-        self.folders = begin.folders
+        self.begin = begin
         self.ready = False
         self.late = False
         self.idle_until: threading.Timer | None = None
         self._folder = folder
         # Nothing of the platform's settings is of use there, and some are secret.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_SECRET)}
         self._process = subprocess.Popen(  # noqa: S603 - our own file
             [sys.executable, "-P", worker.__file__],
             stdin=subprocess.PIPE,
@@ -158,13 +162,17 @@ class Workers:
         self._closed = False
 
     @contextmanager
-    def run(self, folders: tuple[str, ...], task: Task) -> Iterator[Results]:
+    def run(
+        self, folders: tuple[str, ...], task: Task, s3: S3Access | None = None
+    ) -> Iterator[Results]:
         """Answer the rows of a task by a process that can read these folders and nothing else.
+
+        With `s3` they are prefixes of an object store.
 
         Raises `StatementFailed`, also in the block. The process is ended when the time is over,
         or when the block does not want the rest.
         """
-        one = self._taken(folders)
+        one = self._taken(folders, s3)
         results: Results | None = None
         try:
             with one.killed_after(_START_SECONDS):
@@ -190,10 +198,11 @@ class Workers:
         for one in idle:
             one.end()
 
-    def _taken(self, folders: tuple[str, ...]) -> _Worker:
+    def _taken(self, folders: tuple[str, ...], s3: S3Access | None) -> _Worker:
         with self._guard:
             for one in self._idle:
-                if one.folders == folders and one.alive():
+                # One that was given another key, since renewed, is left to its end.
+                if (one.begin.folders, one.begin.s3) == (folders, s3) and one.alive():
                     self._idle.remove(one)
                     self._busy.append(one)
                     if one.idle_until is not None:
@@ -201,7 +210,7 @@ class Workers:
                     return one
             self._made += 1
             folder = self._folder / f"worker-{self._made}"
-            one = _Worker(folder, Begin(folders, str(folder), self._memory, self._threads))
+            one = _Worker(folder, Begin(folders, str(folder), self._memory, self._threads, s3))
             self._busy.append(one)
         return one
 

@@ -80,7 +80,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         store, buffer, lake = stores.store, stores.buffer, stores.lake
         ensure_system_collections(store, now=machine_clock())
         folder = settings.home / "sql"
-        with closing(open_engine(folder, memory=settings.sql_memory)) as engine:
+        with closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine:
             yield Platform(
                 store=store,
                 cache=open_cache(settings.cache),

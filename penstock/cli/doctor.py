@@ -23,7 +23,7 @@ from penstock.cli.home import (
 )
 from penstock.cli.moments import utc_now
 from penstock.errors import BadSetting, EngineUnavailable, PenstockError
-from penstock.settings import Settings, load_settings
+from penstock.settings import Settings, load_settings, shown
 
 # Below this the log refuses events before long.
 _LITTLE_SPACE = 1 << 30
@@ -195,14 +195,14 @@ def _log(settings: Settings) -> str:
 def _catalog(settings: Settings) -> str:
     from lakehouse import open_lake
 
-    found = open_lake(settings.catalog, settings.warehouse).collections()
-    return f"{len(found)} tables ({settings.catalog})"
+    found = open_lake(settings.catalog, settings.warehouse, settings.s3).collections()
+    return f"{len(found)} tables ({shown(settings.catalog)})"
 
 
 def _lake(settings: Settings) -> str:
     from lakehouse import open_lake
 
-    lake = open_lake(settings.catalog, settings.warehouse)
+    lake = open_lake(settings.catalog, settings.warehouse, settings.s3)
     views = [view for view in map(lake.view, lake.collections()) if view is not None]
     rows = sum(view.rows for view in views)
     stored = sum(view.bytes for view in views)

@@ -14,20 +14,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pytest
 from builders import NOON, event
-from lakes import new_lake
+from engines.places import S3_SECRET
+from lakes import PLACES, lake_at, new_lake, urls
 
 from assets.landing import Landing
 from lakehouse import Lake
+from lakehouse.files import Files
 from lakehouse.sql import Answer, Engine, Limits, TableName, open_engine
 from lakehouse.sql.embedded import DuckSql
 from lakehouse.sql.tables import LakeTables
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import SYSTEM_TEAM, CollectionId
-from penstock.errors import BadRequest, BadSql, EngineUnavailable
+from penstock.errors import BadRequest, BadSql, EngineUnavailable, PenstockError
 from penstock.schema.convert import Rules
 from penstock.schema.shape import EMPTY, Leaf, Struct
 
@@ -47,6 +50,17 @@ class House:
     engine: Engine
     lake: Lake
     log: MemoryLog = field(default_factory=MemoryLog)
+
+    @property
+    def files(self) -> Files:
+        table = self.lake.table(("main", "flights"))
+        assert table is not None
+        return cast("Files", table.io)
+
+    @property
+    def place(self) -> str:
+        """Where the lake's files are, as a statement would name it."""
+        return urls(self.folder)[1].removeprefix("file://")
 
     def land(self, collection: CollectionId, *payloads: str, repeats: str | None = None) -> None:
         events = [
@@ -69,27 +83,41 @@ class House:
         table = self.ask(statement, team, **more).rows
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
+    def told(self, statement: str) -> str:
+        """Answer rows or refusal, whichever comes."""
+        try:
+            return str(self.rows(statement))
+        except PenstockError as refusal:
+            return str(refusal)
+
     def refused(self, statement: str, team: str = "main", **more) -> str:
         with pytest.raises(BadSql) as refusal:
             self.ask(statement, team, **more)
         return str(refusal.value)
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+@pytest.fixture(scope="module", params=PLACES)
+def house(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
-    engine = open_engine(folder / "spill", memory="500MB")
-    house = House(folder, engine, new_lake(folder))
+    with lake_at(request.param, folder):
+        engine = open_engine(folder / "spill", memory="500MB", s3=urls(folder)[2])
+        yield furnished(House(folder, engine, new_lake(folder)))
+        engine.close()
+
+
+def furnished(house: House) -> House:
     house.land(FLIGHTS, '{"carrier": "UA", "delay": 3}', '{"carrier": "AA", "delay": "?"}', '{"no')
     house.land(ORDERS, '{"total": 1.5, "lines": [{"sku": "x"}, {"sku": "y"}]}')
     house.land(THEIRS, f'{{"word": "{CANARY}"}}')
     house.land(ATTEMPTS, '{"replay": "r1"}')
-    (folder / "canary.txt").write_text(CANARY)
-    (folder / "canary.csv").write_text(f"a,b\n{CANARY},1\n")
-    stray = folder / "lake" / "main" / "flights" / "data" / "stray.csv"
-    stray.write_text(f"a,b\n{CANARY},1\n")
-    yield house
-    engine.close()
+    (house.folder / "canary.txt").write_text(CANARY)
+    (house.folder / "canary.csv").write_text(f"a,b\n{CANARY},1\n")
+    for place in ("main/flights/data/stray.csv", "others/canary.csv"):
+        with house.files.new_output(f"{urls(house.folder)[1]}/{place}").create() as stray:
+            stray.write(f"a,b\n{CANARY},1\n".encode())
+    return house
 
 
 # What is there for a caller
@@ -217,19 +245,19 @@ def test_the_tables_of_another_team_stay_hidden_after_that_team_asked(house) -> 
         "read_csv_auto('{folder}/canary.csv')",
         "sniff_csv('{folder}/canary.csv')",
         "read_json('{folder}/canary.txt')",
-        "read_parquet('{folder}/lake/**/*.parquet')",
-        "parquet_scan('{folder}/lake/main/flights/data/**/*.parquet')",
-        "parquet_metadata('{folder}/lake/main/flights/data/**/*.parquet')",
-        "iceberg_scan('{folder}/lake/others/secrets')",
-        "iceberg_metadata('{folder}/lake/main/flights')",
-        "iceberg_snapshots('{folder}/lake/main/flights')",
-        "read_text('{folder}/lake/main/flights/data/stray.csv')",
-        "read_avro('{folder}/lake/main/flights/metadata/x.avro')",
+        "read_parquet('{lake}/**/*.parquet')",
+        "parquet_scan('{lake}/main/flights/data/**/*.parquet')",
+        "parquet_metadata('{lake}/main/flights/data/**/*.parquet')",
+        "iceberg_scan('{lake}/others/secrets')",
+        "iceberg_metadata('{lake}/main/flights')",
+        "iceberg_snapshots('{lake}/main/flights')",
+        "read_text('{lake}/main/flights/data/stray.csv')",
+        "read_avro('{lake}/main/flights/metadata/x.avro')",
         "glob('{folder}/*')",
         "glob('/etc/*')",
         "'{folder}/canary.csv'",
         '"{folder}/canary.csv"',
-        "'{folder}/lake/main/flights/data/stray.csv'",
+        "'{lake}/main/flights/data/stray.csv'",
         "'file://{folder}/canary.csv'",
         "'http://127.0.0.1:9/x.parquet'",
         "'/etc/passwd'",
@@ -253,7 +281,7 @@ def test_the_tables_of_another_team_stay_hidden_after_that_team_asked(house) -> 
 )
 def test_nothing_but_tables_is_read(house, source: str) -> None:
     """Files of the machine, of the lake, and what the engine knows of itself."""
-    refusal = house.refused(f"SELECT * FROM {source.format(folder=house.folder)}")
+    refusal = house.refused(f"SELECT * FROM {source.format(folder=house.folder, lake=house.place)}")
 
     assert CANARY not in refusal
     assert "disabled by configuration" not in refusal
@@ -263,12 +291,12 @@ def test_nothing_but_tables_is_read(house, source: str) -> None:
     "statement",
     [
         "COPY flights TO '{folder}/out.csv'",
-        "COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.parquet'",
-        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
-        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "COPY (SELECT 1) TO '{lake}/main/flights/data/out.parquet'",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{lake}/main/flights/data/out.csv'",
+        "EXPLAIN (ANALYZE) COPY (SELECT 1) TO '{lake}/main/flights/data/out.csv'",
         "EXPLAIN ANALYZE SELECT * FROM flights",
-        "EXPLAIN COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
-        "/**/EXPLAIN--\nANALYZE COPY (SELECT 1) TO '{folder}/lake/main/flights/data/out.csv'",
+        "EXPLAIN COPY (SELECT 1) TO '{lake}/main/flights/data/out.csv'",
+        "/**/EXPLAIN--\nANALYZE COPY (SELECT 1) TO '{lake}/main/flights/data/out.csv'",
         "EXPORT DATABASE '{folder}/out'",
         "ATTACH '{folder}/out.db'",
         "INSTALL httpfs",
@@ -322,9 +350,12 @@ def test_everything_but_one_select_or_explain_is_refused(house, statement: str) 
     """And leaves no file behind."""
     before = sorted(house.folder.rglob("*"))
 
-    refusal = house.refused(statement.format(folder=house.folder))
+    asked = statement.format(folder=house.folder, lake=house.place)
+    refusal = house.refused(asked)
 
-    assert str(house.folder) not in refusal.replace(statement.format(folder=house.folder), "")
+    assert str(house.folder) not in refusal.replace(
+        statement.format(folder=house.folder, lake=house.place), ""
+    )
     assert sorted(house.folder.rglob("*")) == before
 
 
@@ -370,20 +401,47 @@ def test_variables_of_the_program_are_no_tables(house) -> None:
 def test_the_locks_hold_without_the_check(house, tmp_path) -> None:
     """The check of the syntax could have a hole: behind it, no file outside the tables opens."""
     flights = frozenset({TableName("main", "flights")})
-    engine = DuckSql(tmp_path, memory="100MB", check=lambda *_: flights)
+    s3 = urls(house.folder)[2]
+    engine = DuckSql(tmp_path, memory="100MB", s3=s3, check=lambda *_: flights)
     unchecked = House(house.folder, engine, house.lake)
 
     for source in (
         "read_text('{f}/canary.txt')",
         "'{f}/canary.csv'",
         "glob('{f}/*')",
-        "iceberg_scan('{f}/lake/others/secrets')",
-        "read_text('{f}/lake/main/../others/secrets/metadata/*.json')",
+        "iceberg_scan('{lake}/others/secrets')",
+        "read_text('{lake}/main/../others/secrets/metadata/*.json')",
+        "read_text('{lake}/others/canary.csv')",
+        "read_text('{lake}/main/../others/canary.csv')",
+        "read_text('{lake}/main/%2e%2e/others/canary.csv')",
+        "read_text('{lake}/main/flights/data/stray.csv?s3_endpoint=127.0.0.1:9')",
+        "read_text('s3a://penstock/x')",
+        "read_text('http://127.0.0.1:6550/penstock/x')",
         "others.secrets",
     ):
-        assert CANARY not in unchecked.refused(f"SELECT * FROM {source.format(f=house.folder)}")
+        assert CANARY not in unchecked.refused(
+            f"SELECT * FROM {source.format(f=house.folder, lake=house.place)}"
+        )
     assert unchecked.rows("SELECT count(*) FROM flights") == [(2,)]
     engine.close()
+
+
+def test_no_key_of_the_object_store_is_shown(house, tmp_path) -> None:
+    """Neither what the engine knows of itself nor its errors tell it, check or no check."""
+    engine = DuckSql(
+        tmp_path,
+        memory="100MB",
+        s3=urls(house.folder)[2],
+        check=lambda *_: frozenset({TableName("main", "flights")}),
+    )
+    unchecked = House(house.folder, engine, house.lake)
+
+    for source in ("duckdb_secrets()", "duckdb_settings()", "duckdb_views()"):
+        assert S3_SECRET not in unchecked.told(f"SELECT * FROM {source}")
+    engine.close()
+    with house.engine.reader() as reader, pytest.raises(EngineUnavailable) as refusal:
+        reader.rows("SELECT * FROM read_text('s3://penstock/nothing/here')")
+    assert S3_SECRET not in str(refusal.value)
 
 
 # How much
@@ -613,18 +671,22 @@ def test_a_field_taken_for_a_column_is_told_where_it_is(house) -> None:
     assert told.endswith("A field of the payload is written data.number")
 
 
-@pytest.mark.parametrize("files", ["*.parquet", "*.avro", "*.metadata.json"])
-def test_files_that_are_gone_are_no_fault_of_the_statement(house, tmp_path, files) -> None:
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("files", [".parquet", ".avro", ".metadata.json"])
+def test_files_that_are_gone_are_no_fault_of_the_statement(tmp_path, place, files) -> None:
     """The caller is told to come again, not to change a word, and no address."""
-    lake = new_lake(tmp_path)
-    other = House(tmp_path, house.engine, lake)
-    other.land(FLIGHTS, '{"a": 1}')
-    for file in (tmp_path / "lake").rglob(files):
-        file.unlink()
-
-    with pytest.raises(EngineUnavailable) as refusal:
-        other.ask("SELECT data.a FROM flights")
+    with lake_at(place, tmp_path):
+        engine = open_engine(tmp_path / "spill", memory="100MB", s3=urls(tmp_path)[2])
+        other = House(tmp_path, engine, new_lake(tmp_path))
+        other.land(FLIGHTS, '{"a": 1}')
+        for file in other.files.list(urls(tmp_path)[1]):
+            if file.endswith(files):
+                other.files.delete(file)
+        with pytest.raises(EngineUnavailable) as refusal:
+            other.ask("SELECT data.a FROM flights")
+        engine.close()
     assert str(tmp_path) not in str(refusal.value)
+    assert "s3://" not in str(refusal.value)
 
 
 # Our own SQL

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders import FLIGHTS, NOON, event
 from lakes import (
     BROKEN,
+    PLACES,
     child,
     column,
     everywhere,
     finished,
+    lake_at,
     land_in_process,
     mark_of,
     new_lake,
@@ -25,6 +28,13 @@ from penstock.buffer import open_appender, open_buffer
 pytestmark = pytest.mark.crash
 
 EVENTS = 120
+
+
+@pytest.fixture(params=PLACES)
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Let the lake of each test be here and in the real engines."""
+    with lake_at(request.param, tmp_path) as folder:
+        yield folder
 
 
 def payload(number: int) -> str | bytes:

@@ -15,10 +15,12 @@ from builders import FLIGHTS, NOON, event
 from lakes import (
     BROKEN,
     MAIN,
+    PLACES,
     child,
     column,
     everywhere,
     finished,
+    lake_at,
     land_in_process,
     mark_of,
     new_lake,
@@ -40,9 +42,14 @@ POINTS = ["span_read", "mid_parquet", "after_parquet", "before_commit", "after_c
 QUARANTINED = {3, 4, 11, 20}
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=PLACES)
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Answer a folder with a log of numbered events, of which some belong to quarantine."""
+    with lake_at(request.param, tmp_path):
+        yield from with_events(tmp_path)
+
+
+def with_events(tmp_path: Path) -> Iterator[Path]:
     appender = open_appender(f"embedded://{tmp_path / 'log'}")
     for number in range(EVENTS):
         payload = BROKEN if number in QUARANTINED else f'{{"n": {number}}}'

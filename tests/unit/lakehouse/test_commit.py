@@ -7,7 +7,7 @@ rule is one that can be taken out: a test that a broken rule passes proves nothi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from lakes import (
     BROKEN,
     HASTY,
     MAIN,
+    PLACES,
     QUARANTINE,
     Tampered,
     append,
     batch_of,
     column,
     everywhere,
+    lake_at,
     log_of,
     mark_of,
     new_lake,
@@ -59,6 +61,13 @@ from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import Leaf, Struct
 
 START, MIDDLE, END = (Mark("log", 0, place, f"f{place}") for place in (10, 15, 20))
+
+
+@pytest.fixture(params=PLACES)
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Let the lake of each test be here and in the real engines."""
+    with lake_at(request.param, tmp_path) as folder:
+        yield folder
 
 
 def next_after(*marks: Mark, own: bool = False, same_schema: bool = True) -> Next:

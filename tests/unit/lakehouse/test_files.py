@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.files import LocalFiles, list_files, path_of
+from lakehouse.files import LocalFiles, path_of
 
 
 def test_a_file_is_made_with_its_folders_and_read_back(tmp_path: Path) -> None:
@@ -47,4 +47,4 @@ def test_all_files_below_a_location_are_listed(tmp_path: Path) -> None:
     for name in names:
         LocalFiles().new_output(name).create().close()
 
-    assert set(list_files(f"file://{tmp_path}/t")) == names
+    assert set(LocalFiles().list(f"file://{tmp_path}/t")) == names

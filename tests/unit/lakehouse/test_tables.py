@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from builders import FLIGHTS
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import BROKEN, MAIN, Tampered, batch_of, log_of, new_lake, numbered, put
+from lakes import BROKEN, MAIN, PLACES, Tampered, batch_of, lake_at, log_of, new_lake, numbered, put
 
 from lakehouse import Lake, TableView
 from lakehouse.tables import mark_properties, marks_of, rolled_back
@@ -58,6 +59,13 @@ def test_marks_survive_as_properties(given: list[Mark]) -> None:
 def test_a_rollback_is_seen(ancestors: list[int], landed: int, expected: bool) -> None:
     """Properties are not rolled back with the rows: the marks promise what is not there."""
     assert rolled_back(ancestors, landed) is expected
+
+
+@pytest.fixture(params=PLACES)
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Let the lake of each test be here and in the real engines."""
+    with lake_at(request.param, tmp_path) as folder:
+        yield folder
 
 
 def filled(folder: Path, count: int = 3) -> tuple[Lake, TableView]:

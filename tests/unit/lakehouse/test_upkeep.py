@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -12,10 +12,12 @@ from builders import FLIGHTS, NOON
 from lakes import (
     HASTY,
     MAIN,
+    PLACES,
     Tampered,
     append,
     batch_of,
     column,
+    lake_at,
     log_of,
     mark_of,
     new_lake,
@@ -27,7 +29,7 @@ from pyiceberg.exceptions import CommitFailedException
 
 from lakehouse import Lake, TableView
 from lakehouse.columns import arrow_schema
-from lakehouse.files import LocalFiles, list_files
+from lakehouse.files import Files
 from lakehouse.parquet import read
 from lakehouse.upkeep import (
     ORPHAN_AGE,
@@ -45,6 +47,13 @@ from lakehouse.upkeep import (
 from penstock.buffer.memory import MemoryLog
 
 MB = 1 << 20
+
+
+@pytest.fixture(params=PLACES)
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Let the lake of each test be here and in the real engines."""
+    with lake_at(request.param, tmp_path) as folder:
+        yield folder
 
 
 def file(name: str, *, day: int = 1, size: int = MB, at: int = 0, memory: int = 0) -> Candidate:
@@ -322,7 +331,7 @@ def test_expiry_meets_a_landing_and_tries_again(tmp_path: Path) -> None:
 def files_of(lake: Lake) -> set[str]:
     table = lake.table(MAIN)
     assert table is not None
-    return set(list_files(table.location()))
+    return set(cast("Files", table.io).list(table.location()))
 
 
 def test_the_sweep_leaves_every_snapshot_readable(tmp_path: Path) -> None:
@@ -333,8 +342,10 @@ def test_the_sweep_leaves_every_snapshot_readable(tmp_path: Path) -> None:
     before = rows(lake)
     merge(lake)
     expire(lake, MAIN, keep=1)
-    orphan = f"{lake.table(MAIN).location()}/data/received_at_day=2025-11-24/zombie.parquet"  # type: ignore[union-attr]  # it is there
-    LocalFiles().new_output(orphan).create().close()
+    table = lake.table(MAIN)
+    assert table is not None
+    orphan = f"{table.location()}/data/received_at_day=2025-11-24/zombie.parquet"
+    table.io.new_output(orphan).create().close()
 
     first = sweep_orphans(lake, MAIN, {}, NOON)
     assert first.deleted == ()

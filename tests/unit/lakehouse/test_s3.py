@@ -1,0 +1,181 @@
+"""Files in an S3 store: whole or not there, never written over; a store that is away is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+from engines.fresh import fresh_name
+from engines.places import BUCKET
+from lakes import STORE, store_at
+from ports import free_port
+
+from lakehouse.s3 import OPTIONS, Key, S3Files, address_of
+from penstock.errors import EngineUnavailable
+from penstock.settings import S3Options
+
+
+@pytest.fixture
+def place() -> str:
+    return f"s3://{BUCKET}/{fresh_name('files')}"
+
+
+@pytest.fixture
+def files() -> S3Files:
+    return S3Files({OPTIONS: STORE})
+
+
+@pytest.mark.engines
+def test_a_file_is_made_and_read_back(files: S3Files, place: str) -> None:
+    """Names hold what URLs would treat as something else."""
+    location = f"{place}/data/day=1/a b%20ü+?.parquet"
+
+    with files.new_output(location).create() as out:
+        out.write(b"rows")
+
+    with files.new_input(location).open() as stream:
+        assert stream.read() == b"rows"
+    assert len(files.new_input(location)) == 4
+    assert list(files.list(place)) == [location]
+
+
+@pytest.mark.engines
+def test_a_file_is_never_written_over(files: S3Files, place: str) -> None:
+    """Of two who give the same name one wins, even if both began before either ended."""
+    location = f"{place}/a.parquet"
+    first = files.new_output(location).create()
+    second = files.new_output(location).create()
+    first.write(b"first")
+    second.write(b"second")
+    first.close()
+
+    with pytest.raises(FileExistsError):
+        second.close()
+    assert files.new_input(location).open().read() == b"first"
+
+
+@pytest.mark.engines
+def test_a_file_that_was_not_finished_is_not_there(files: S3Files, place: str) -> None:
+    """Half a Parquet file with a whole file's name would be read as one."""
+    location = f"{place}/a.parquet"
+
+    def half() -> None:
+        with files.new_output(location).create() as out:
+            out.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+
+    assert not files.new_input(location).exists()
+    assert list(files.list(place)) == []
+
+
+@pytest.mark.engines
+def test_what_is_missing_is_told_apart_from_a_store_that_is_away(
+    files: S3Files, place: str
+) -> None:
+    """Metadata that was cleaned away is looked up again; a store that is away is waited for."""
+    with pytest.raises(FileNotFoundError):
+        files.new_input(f"{place}/a").open()
+    with pytest.raises(FileNotFoundError):
+        len(files.new_input(f"{place}/a"))
+    files.delete(f"{place}/a")
+
+
+@pytest.mark.engines
+def test_only_what_lies_below_is_listed(files: S3Files, place: str) -> None:
+    """The sweep of `flights` must not take the files of `flights2`."""
+    for name in ("flights/a", "flights/metadata/b", "flights2/c"):
+        files.new_output(f"{place}/{name}").create().close()
+
+    below = set(files.list(f"{place}/flights"))
+
+    assert below == {f"{place}/flights/a", f"{place}/flights/metadata/b"}
+
+
+def test_a_store_that_is_away_is_unavailable_within_seconds() -> None:
+    """And says nothing of keys."""
+    files = S3Files({OPTIONS: store_at(f"http://127.0.0.1:{free_port()}")})
+
+    with pytest.raises(EngineUnavailable) as put:
+        files.new_output("s3://b/x").create().close()
+    with pytest.raises(EngineUnavailable):
+        files.new_input("s3://b/x").open()
+    with pytest.raises(EngineUnavailable):
+        list(files.list("s3://b/x"))
+
+    assert STORE.secret_key not in repr(put.getrepr(chain=True))
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """A store that keeps the first PUT and cuts the connection instead of answering."""
+
+    kept: ClassVar[dict[str, str]] = {}
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path in self.kept:
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.kept[self.path] = self.headers["x-amz-meta-penstock-writer"]
+        self.close_connection = True
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("x-amz-meta-penstock-writer", self.kept[self.path])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def forgetful() -> Iterator[S3Files]:
+    Forgetful.kept.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield S3Files({OPTIONS: store_at(f"http://127.0.0.1:{server.server_port}")})
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_whose_answer_was_lost_is_ours(forgetful: S3Files) -> None:
+    """The second try meets the first; landing would give up a file that is there."""
+    with forgetful.new_output("s3://bucket/a").create() as out:
+        out.write(b"rows")
+
+    assert len(Forgetful.kept) == 1
+
+
+def test_a_file_of_somebody_else_is_not_ours(forgetful: S3Files) -> None:
+    """Only who wrote it may take it for its own."""
+    Forgetful.kept["/bucket/a"] = "another"
+
+    with pytest.raises(FileExistsError):
+        forgetful.new_output("s3://bucket/a").create().close()
+
+
+def test_no_key_is_shown() -> None:
+    """A log line or a traceback with locals prints what objects say of themselves."""
+    options = S3Options(endpoint="http://s3", access_key="AKIA4711", secret_key="hush")
+    key = Key("AKIA4711", "hush", "hush")
+    files = S3Files({OPTIONS: options})
+
+    for shown in (repr(options), str(options), repr(key), repr(files), str(files.properties)):
+        assert "hush" not in shown
+        assert "AKIA4711" not in shown
+
+
+def test_a_location_is_taken_literally() -> None:
+    """Nothing in a key is a parameter or an escape."""
+    at = address_of("s3://bucket/a/../b?x=1#y%20z")
+
+    assert (at.bucket, at.key) == ("bucket", "a/../b?x=1#y%20z")
