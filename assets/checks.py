@@ -140,9 +140,10 @@ def check_freshness(
 ) -> Verdict:
     """Look at the first event of each partition that has not landed."""
     view = lake.view(collection)
+    log_id = buffer.log_id(collection)
     waiting = []
     for partition, extent in buffer.extents(collection).items():
-        mark = _mark(view, buffer.log_id, partition)
+        mark = _mark(view, log_id, partition)
         if mark.next < extent.end:
             portion = buffer.read(collection, mark, end=extent.end, max_bytes=1)
             received = portion.rows["received_at"].cast(pa.int64())
@@ -160,8 +161,9 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
             if each is not None:
                 refuse_changed(each)
         extents = buffer.extents(collection)
+        log_id = buffer.log_id(collection)
         for mark in view.marks:
-            if mark.log_id != buffer.log_id:
+            if mark.log_id != log_id:
                 continue
             extent = extents.get(mark.partition)
             if extent is None or mark.next > extent.end:
@@ -170,7 +172,7 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
     except Stopped as error:
         return Verdict(False, str(error))
     logs = {mark.log_id for mark in view.marks}
-    if logs and buffer.log_id not in logs:
+    if logs and log_id not in logs:
         return Verdict(False, f"the table was landed from another log, {', '.join(sorted(logs))}")
     return Verdict(True, "the log holds what the marks say")
 

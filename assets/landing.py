@@ -258,7 +258,7 @@ class Landing:
                 view = self._lake.create(collection)
             self._refuse_another_table(view)
             extents = self._buffer.extents(collection)
-            starts = begin(view, self._buffer.log_id, extents)
+            starts = begin(view, self._buffer.log_id(collection), extents)
             if read is None or read.starts != starts:
                 read = self._read(collection, starts, extents, self._most_rows(view))
                 fault("span_read")
@@ -353,11 +353,12 @@ class Landing:
         """Take over what landed before, and let the log forget it: a crash may have kept that."""
         try:
             view = self._lake.view(collection)
+            log_id = self._buffer.log_id(collection) if view is not None else ""
         except Exception as error:  # noqa: BLE001 - landing itself will meet it, and report it
             log.warning("table not loaded", collection=str(collection), error=repr(error))
             return
         if view is not None:
-            marks = [mark for mark in view.marks if mark.log_id == self._buffer.log_id]
+            marks = [mark for mark in view.marks if mark.log_id == log_id]
             known.landed = {mark.partition: mark.next for mark in marks}
             self._release(collection, marks)
 
@@ -441,7 +442,7 @@ class Landing:
         """Say everywhere that the batch has landed, and answer what it was."""
         collection = committed.view.collection
         now = self._clock()
-        log_id = self._buffer.log_id
+        log_id = read.starts[0].log_id
         self._release(collection, [m for m in committed.view.marks if m.log_id == log_id])
         if converted.changes and self._history is not None:
             self._untold.append((collection, now, converted.changes))

@@ -76,8 +76,10 @@ def frame(sent: Sent, new_ids: NewIds, max_event_bytes: int) -> Framed:
 
 def one_event(sent: Sent, new_ids: NewIds) -> Framed:
     """Answer the body as the payload of one event, whatever it is."""
+    given = _given_id(sent)
     event = Event(
-        id=_given_id(sent) or new_ids(1)[0],
+        id=given or new_ids(1)[0],
+        named=bool(given),
         received_at=sent.received_at,
         payload=sent.body,
         source=_SOURCE,
@@ -116,6 +118,7 @@ def _lines(sent: Sent, new_ids: NewIds) -> Framed:
     events = [
         Event(
             id=id_,
+            named=prefix is not None,
             received_at=received_at,
             payload=line,
             source=_SOURCE,
@@ -144,6 +147,7 @@ def _batch(sent: Sent, max_event_bytes: int) -> Framed:
         events.append(
             Event(
                 id=described.id,
+                named=True,
                 received_at=sent.received_at,
                 payload=document,
                 source=_SOURCE,
@@ -167,6 +171,7 @@ def _described(sent: Sent, described: Described) -> Event:
     """Answer the body as one event that says about itself what `described` holds."""
     return Event(
         id=described.id,
+        named=True,
         received_at=sent.received_at,
         payload=sent.body,
         source=_SOURCE,

@@ -235,7 +235,7 @@ def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
     # Those of the lake as well: another log knows nothing of them, and that must be told.
     for collection in sorted({*buffer.collections(), *lake.collections()}):
         for name, check in (
-            ("conservation", lambda c: check_conservation(lake, c, buffer.log_id)),
+            ("conservation", lambda c: check_conservation(lake, c, buffer.log_id(c))),
             ("freshness", lambda c: check_freshness(buffer, lake, c, now, limit=FRESH_WITHIN)),
             ("marks", lambda c: check_marks(buffer, lake, c)),
         ):

@@ -58,7 +58,7 @@ LOG_SCHEMA = ENVELOPE.append(WISH)
 """What reading a log answers: the envelope, and whether the sender asked for quarantine."""
 
 # Most reads of a quiet log answer this; making it takes as long as reading a hundred events.
-_NO_ROWS = pa.RecordBatch.from_pylist([], LOG_SCHEMA)
+NO_ROWS = pa.RecordBatch.from_pylist([], LOG_SCHEMA)
 
 _T = TypeVar("_T")
 _HEAD = struct.Struct("<BII")
@@ -230,7 +230,7 @@ class Gathering:
         """Answer what was added, in order."""
         count = len(self)
         if count == 0:
-            return _NO_ROWS
+            return NO_ROWS
         return pa.RecordBatch.from_arrays(
             [
                 pa.array(self._ids, pa.string()),
@@ -239,8 +239,8 @@ class Gathering:
                 self._source.array(pa.string()),
                 self._content_type.array(pa.string()),
                 self._key.array(pa.binary()),
-                _headers_array(self._headers.values()),
-                _metadata_array(self._metadata.values()),
+                headers_array(self._headers.values()),
+                metadata_array(self._metadata.values()),
                 pa.concat_arrays(self._payloads),
                 pa.repeat(pa.scalar(log_id, pa.string()), count),
                 pa.repeat(pa.scalar(partition, pa.int32()), count),
@@ -269,7 +269,7 @@ def _opened(view: memoryview) -> tuple[int, _Envelope, int]:
     return count, envelope, body
 
 
-def _headers_array(rows: list[_Pairs | None]) -> pa.Array:
+def headers_array(rows: Sequence[Sequence[tuple[str, bytes | None]] | None]) -> pa.Array:
     """Build list<struct<key, value>> from flat columns; empty and absent headers are both null."""
     if not any(rows):
         return pa.nulls(len(rows), HEADERS)
@@ -287,7 +287,7 @@ def _headers_array(rows: list[_Pairs | None]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pairs, type=HEADERS)
 
 
-def _metadata_array(rows: list[dict[str, str] | None]) -> pa.Array:
+def metadata_array(rows: list[dict[str, str] | None]) -> pa.Array:
     """Build map<string, string>; empty and absent metadata are both null."""
     kind = pa.map_(pa.string(), pa.string())
     if not any(rows):

@@ -68,6 +68,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     event_time: Micros | None = None
     quarantine: bool = False
     """The sender's wish (``force_dead_letter``): land in quarantine, whatever the payload."""
+    named: bool = False
+    """Whether the sender gave the id: its repetitions have to come to the same log partition."""
 
 
 class Position(NamedTuple):

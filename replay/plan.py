@@ -181,7 +181,7 @@ class Planner:
             warnings=warnings(request, query, buckets),
             digest=request.digest(),
             now=now,
-            log_id=self._buffer.log_id,
+            log_id=self._buffer.log_id(request.id),
             ends=tuple(sorted(ends.items())),
             marks=tuple((m.partition, m.next) for m in main.marks) if main else (),
             table_uuid=view.uuid if view else None,
@@ -199,7 +199,7 @@ class Planner:
             raise WrongState("the plan was made for another request; plan the replay again")
         if plan.snapshot_id is None or plan.table_uuid is None:
             return None
-        if plan.log_id != self._buffer.log_id:
+        if plan.log_id != self._buffer.log_id(request.id):
             raise TableChanged("the log is not the one that was planned on")
         if plan.pin is not None and self._pins(request).get(plan.pin) != int(plan.snapshot_id):
             raise TableChanged("the snapshot of the plan is no longer pinned")
@@ -238,9 +238,10 @@ class Planner:
         wake_at = float("-inf")
         while True:
             view = self._lake.view(collection)
+            log_id = self._buffer.log_id(collection)
             if view is not None:
-                check_table(view, self._buffer.log_id)
-            left = missing(view, self._buffer.log_id, ends)
+                check_table(view, log_id)
+            left = missing(view, log_id, ends)
             told(Waiting(sum(ends.values()) - left, sum(ends.values())))
             if not left:
                 return view
@@ -293,7 +294,7 @@ class Planner:
             request.options.view,
             request.since,
             request.until,
-            self._buffer.log_id,
+            self._buffer.log_id(request.id),
             ends,
         )
 

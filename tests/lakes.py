@@ -121,7 +121,7 @@ def batch_of(
     log: MemoryLog, view: TableView, *, upto: int | None = None, rules: Rules | None = None
 ) -> Batch:
     """Read and convert what follows the view's mark; `upto` ends it before the log does."""
-    start = view.mark(log.log_id, 0)
+    start = view.mark(log.log_id(view.collection), 0)
     end = log.extents(view.collection)[0].end if upto is None else upto
     portion = log.read(view.collection, start, end=end, max_bytes=1 << 30)
     return Batch(

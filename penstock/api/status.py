@@ -64,7 +64,7 @@ def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
     extents = here.buffer.extents(record.id)
     return status_of(
         record,
-        here.buffer.log_id,
+        here.buffer.log_id(record.id),
         extents,
         here.lake.view(record.id),
         here.lake.quarantine_view(record.id),

@@ -1,7 +1,8 @@
 """The log: where an accepted event is safe before it lands.
 
-Two promises. A door holds the one `Appender` of a log; everybody else holds a `Buffer` and only
-reads. `memory` keeps both for tests, `embedded` on local disk, `kafka` on a cluster.
+Three promises. A door holds the `Appender` of a log; everybody else holds a `Buffer` and only
+reads; whoever makes collections holds a `Keeper`. `memory` keeps the first two for tests,
+`embedded` all of them on local disk, `kafka` on a cluster.
 """
 
 from __future__ import annotations
@@ -54,22 +55,28 @@ class Appender(Protocol):
 class Buffer(Protocol):
     """The reading side of a log."""
 
-    @property
-    def log_id(self) -> str:
-        """The identity of the log: the same as long as no record was lost or replaced by design.
+    def log_id(self, collection: CollectionId) -> str:
+        """Answer the identity of what holds the collection's records.
 
+        It is the same as long as no record was lost or replaced by design. Collections may share
+        it (embedded: the log's id) or have their own (Kafka: the topic's id); before a collection
+        has a record it may be another one than after.
         Raises `LogUnavailable` while no writer has made the log yet.
         """
         ...
 
     def collections(self) -> Sequence[CollectionId]:
-        """Answer every collection that has, or once had, a record on the log, sorted."""
+        """Answer the collections of the log, sorted: all that have, or once had, a record.
+
+        One that was made and never had a record may be among them.
+        """
         ...
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         """Answer what each partition holds now; `end` covers all that was acknowledged before.
 
-        A collection without a record has one partition, 0, from 0 to 0.
+        Partitions count from 0 and may become more, never less. Those of a collection without a
+        record are from 0 to 0; there is one at least.
         """
         ...
 
@@ -87,8 +94,9 @@ class Buffer(Protocol):
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
         """Say that every store has absorbed what lies before these marks.
 
-        The log may forget those records, but not before 15 minutes have passed. What was said
-        last holds, also if it is less than before. Raises like `read`.
+        The log may forget those records, but not before 15 minutes have passed. (Kafka forgets
+        by age alone, released or not, after an hour at the earliest.) What was said last holds,
+        also if it is less than before. Raises like `read`.
         """
         ...
 
@@ -101,27 +109,71 @@ class Buffer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a log keeps a collection that says nothing of its own; the embedded log needs no word."""
+
+    partitions: int = 1
+    hours: int = 168
+    """How long records are kept, landed or not."""
+
+
+class Keeper(Protocol):
+    """Makes room for collections on a log."""
+
+    def ensure(self, collection: CollectionId, *, partitions: int | None = None) -> int:
+        """Let the log have the collection, with so many partitions; answer how many it has.
+
+        Without a number a new one gets what the log gives by default, and one that is there stays
+        as it is. To be called before doors hear of the collection; a second call changes nothing.
+        Raises `BadRequest` for a number the log cannot have (embedded: more than one; Kafka:
+        fewer than there are), `LogUnavailable` when the log does not answer.
+        """
+        ...
+
+    def warning(self) -> str | None:
+        """Answer why a position may not survive what it should, None if it does."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
 def start_of(log_id: str, partition: int) -> Mark:
     """Answer the mark of a store that has absorbed nothing."""
     return Mark(log_id, partition, 0, "")
 
 
+_KNOWN = "use embedded:///folder or kafka://host:port/prefix"
+
+
 def open_buffer(url: str) -> Buffer:
-    """Open the reading side of the log at `url` (``embedded:///folder``)."""
+    """Open the reading side of the log at `url`.
+
+    ``embedded:///folder`` or ``kafka://host:port,host:port/prefix``.
+    """
     parts = urlsplit(url)
     match parts.scheme:
         case "embedded":
             from penstock.buffer.embedded import EmbeddedBuffer
 
             return EmbeddedBuffer(parts.path)
+        case "kafka":
+            from penstock.buffer.kafka import KafkaBuffer, read_place
+
+            return KafkaBuffer(read_place(url))
         case other:
-            raise BadSetting(f"log_url starts with {other!r}; use embedded:///folder")
+            raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")
 
 
-def open_appender(url: str, *, max_waiting_bytes: int = 64 << 20) -> Appender:
-    """Open the writing side of the log at `url`; one process may hold it at a time.
+def open_appender(
+    url: str, *, max_waiting_bytes: int = 64 << 20, keeping: Keeping | None = None
+) -> Appender:
+    """Open the writing side of the log at `url`; one process may hold an embedded one at a time.
 
-    Appends that would make more than `max_waiting_bytes` wait for the disk fail as `Overloaded`.
+    Appends that would make more than `max_waiting_bytes` wait for the log fail as `Overloaded`.
+    `keeping` is for a collection whose place nobody has made.
     """
     parts = urlsplit(url)
     match parts.scheme:
@@ -129,5 +181,26 @@ def open_appender(url: str, *, max_waiting_bytes: int = 64 << 20) -> Appender:
             from penstock.buffer.embedded import EmbeddedAppender
 
             return EmbeddedAppender(parts.path, max_waiting_bytes=max_waiting_bytes)
+        case "kafka":
+            from penstock.buffer.kafka import KafkaAppender, read_place
+
+            return KafkaAppender(
+                read_place(url), max_waiting_bytes=max_waiting_bytes, keeping=keeping or Keeping()
+            )
         case other:
-            raise BadSetting(f"log_url starts with {other!r}; use embedded:///folder")
+            raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")
+
+
+def open_keeper(url: str, keeping: Keeping | None = None) -> Keeper:
+    """Open what makes room for collections on the log at `url`; `keeping` is the default."""
+    match urlsplit(url).scheme:
+        case "embedded":
+            from penstock.buffer.keeping import EmbeddedKeeper
+
+            return EmbeddedKeeper()
+        case "kafka":
+            from penstock.buffer.kafka import KafkaKeeper, read_place
+
+            return KafkaKeeper(read_place(url), keeping or Keeping())
+        case other:
+            raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")

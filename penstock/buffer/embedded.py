@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ import structlog
 from penstock.buffer.files import Disk, Files
 from penstock.buffer.published import this_boot
 from penstock.buffer.reader import EmbeddedBuffer
+from penstock.buffer.weight import weight
 from penstock.buffer.writer import Parcel, Writer
 from penstock.codec import encode
 from penstock.envelope import Clock, CollectionId, Event, Micros, Position
@@ -36,8 +37,6 @@ Outcome = Sequence[Position | Exception]
 _GROUP_BYTES = 8 << 20
 # A frame is read and checked as one: small enough for a page of search, large enough for landing.
 _FRAME_BYTES = 1 << 20
-# What an event costs beside what it carries.
-_OVERHEAD = 256
 
 
 @dataclass(slots=True, eq=False)
@@ -109,7 +108,7 @@ class EmbeddedAppender:
         if not events:
             raise ValueError("append takes at least one event")
         future: Future[Outcome] = Future()
-        size = _weight(events)
+        size = weight(events)
         refusal: Exception
         with self._changed:
             if self._closed:
@@ -240,22 +239,3 @@ def _encoded(calls: Sequence[_Call]) -> list[tuple[Sequence[_Call], bytes]]:
             return [alone for call in calls for alone in _encoded([call])]
         calls[0].future.set_exception(error)
         return []
-
-
-def _weight(events: Sequence[Event]) -> int:
-    """Answer about how many bytes the events hold in memory."""
-    weight = _OVERHEAD * len(events)
-    shared: Mapping[str, str] = {}
-    described = 0
-    for event in events:
-        weight += len(event.payload)
-        if event.key:
-            weight += len(event.key)
-        if event.headers:
-            weight += sum(len(name) + len(value) for name, value in event.headers)
-        # Events of one call most often share theirs: it is measured once.
-        if event.metadata is not shared:
-            shared = event.metadata
-            described = sum(len(name) + len(value) for name, value in shared.items())
-        weight += described
-    return weight

@@ -57,9 +57,9 @@ class MemoryLog:
         self._free_since: dict[tuple[CollectionId, int], Micros] = {}
         self._lock = threading.Lock()
 
-    @property
-    def log_id(self) -> str:
-        """The id the log was made with."""
+    def log_id(self, collection: CollectionId) -> str:
+        """Answer the id the log was made with, for every collection."""
+        del collection
         return self._log_id
 
     def append(

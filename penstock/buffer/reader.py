@@ -36,9 +36,12 @@ class EmbeddedBuffer:
         self._index: Index | None = None
         self._seen: _Seen | None = None
 
-    @property
-    def log_id(self) -> str:
-        """The UUID in the log's identity file; `LogUnavailable` while there is no log yet."""
+    def log_id(self, collection: CollectionId) -> str:
+        """Answer the UUID in the log's identity file, for every collection.
+
+        Raises `LogUnavailable` while there is no log yet.
+        """
+        del collection
         log_id = self._ask(lambda index: index.log_id if index else None)
         if log_id is None:
             raise LogUnavailable(f"there is no log in {self._folder} yet: no door has started")

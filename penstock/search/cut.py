@@ -92,7 +92,7 @@ class Cuts:
                 log.info("the log was trimmed beside a search", reason=str(error))
                 continue
             return Cut(
-                log_id=self._buffer.log_id,
+                log_id=self._buffer.log_id(collection),
                 table=table,
                 tail=tail.pieces,
                 ends=tail.ends,
@@ -104,7 +104,7 @@ class Cuts:
         self, collection: CollectionId, view: View, ends: Mapping[int, int]
     ) -> tuple[TableView | None, list[Mark]]:
         """Answer the table, and where the log goes on after it in each partition."""
-        log_id = self._buffer.log_id
+        log_id = self._buffer.log_id(collection)
         main = self._lake.view(collection)
         _refuse_rolled_back(main)
         marks = [main.mark(log_id, p) if main else Mark(log_id, p, 0, "") for p in sorted(ends)]

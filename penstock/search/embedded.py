@@ -96,7 +96,7 @@ class EmbeddedSearcher:
         """Answer the first events found, or those after the request's cursor."""
         if not 1 <= asked.limit <= MOST_EVENTS:
             raise BadRequest(f"a page holds 1 to {MOST_EVENTS:,} events")
-        cursor = cursors.read(asked, self._buffer.log_id)
+        cursor = cursors.read(asked, self._buffer.log_id(asked.collection))
         search = self._definite(asked, cursor)
         given = cursor.given if cursor else 0
         left = None if search.query.limit is None else search.query.limit - given

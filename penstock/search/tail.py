@@ -150,7 +150,11 @@ class Tails:
     def _from(self, mark: Mark, kept: _Kept) -> _Part:
         """Answer what is kept behind a mark, after letting go of what lies before it."""
         part = kept.parts.get(mark.partition)
-        if part is None or not part.start <= mark.next <= part.mark.next:
+        if (
+            part is None
+            or part.mark.log_id != mark.log_id
+            or not part.start <= mark.next <= part.mark.next
+        ):
             part = kept.parts[mark.partition] = _Part(mark)
         part.pieces = [piece for piece in part.pieces if piece.end > mark.next]
         return part

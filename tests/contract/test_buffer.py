@@ -8,10 +8,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import pytest
 from builders import FLIGHTS, NOON, event
 
-from penstock.buffer import Appender, Buffer, Portion, start_of
+from penstock.buffer import (
+    Appender,
+    Buffer,
+    Keeping,
+    Portion,
+    open_appender,
+    open_buffer,
+    start_of,
+)
 from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import LOG_SCHEMA
@@ -32,14 +41,20 @@ class Log:
 
     appender: Appender
     buffer: Buffer
-    trims: Trims
+    trims: Trims | None = None
+    other: str = "1-00000000"
+    """The fingerprint of a record that never was."""
 
     def append(self, *payloads: str, to: CollectionId = FLIGHTS) -> list[Position | Exception]:
         events = [event(payload) for payload in payloads]
         return list(self.appender.append(to, events).result(timeout=20))
 
-    def start(self) -> Mark:
-        return start_of(self.buffer.log_id, 0)
+    def trim(self, now: Micros) -> int:
+        assert self.trims
+        return self.trims.trim(now)
+
+    def start(self, of: CollectionId = FLIGHTS) -> Mark:
+        return start_of(self.buffer.log_id(of), 0)
 
     def read(
         self,
@@ -49,7 +64,7 @@ class Log:
         end: int = 1 << 60,
         max_bytes: int = 1 << 30,
     ) -> Portion:
-        return self.buffer.read(of, mark or self.start(), end=end, max_bytes=max_bytes)
+        return self.buffer.read(of, mark or self.start(of), end=end, max_bytes=max_bytes)
 
 
 def memory(_folder: Path) -> Log:
@@ -68,13 +83,46 @@ def embedded_in_small_segments(folder: Path) -> Log:
     return Log(appender, EmbeddedBuffer(folder / "log"), appender)
 
 
-@pytest.fixture(params=[memory, embedded, embedded_in_small_segments])
-def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
-    make: Callable[[Path], Log] = request.param
-    log = make(tmp_path)
+def kafka(_folder: Path) -> Log:
+    return kafka_log(partitions=1)
+
+
+def kafka_of_four(_folder: Path) -> Log:
+    return kafka_log(partitions=4)
+
+
+def kafka_log(*, partitions: int) -> Log:
+    """Make a log on the broker that all tests share, under a name of its own."""
+    from engines.fresh import fresh_name
+    from engines.places import KAFKA
+
+    url = f"kafka://{KAFKA}/{fresh_name()}"
+    keeping = Keeping(partitions=partitions, hours=1)
+    # A later leader epoch than there ever was.
+    return Log(open_appender(url, keeping=keeping), open_buffer(url), other="7")
+
+
+ON_KAFKA = pytest.param(kafka, marks=pytest.mark.engines)
+ON_KAFKA_OF_FOUR = pytest.param(kafka_of_four, marks=pytest.mark.engines)
+
+
+def closing(make: Callable[[Path], Log], folder: Path) -> Iterator[Log]:
+    log = make(folder)
     yield log
     log.appender.close()
     log.buffer.close()
+
+
+@pytest.fixture(params=[memory, embedded, embedded_in_small_segments, ON_KAFKA])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    """Answer a log whose collections have one partition."""
+    yield from closing(request.param, tmp_path)
+
+
+@pytest.fixture(params=[memory, embedded, ON_KAFKA, ON_KAFKA_OF_FOUR])
+def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    """Answer a log whose collections may have several partitions."""
+    yield from closing(request.param, tmp_path)
 
 
 def payloads(portion: Portion) -> list[str]:
@@ -183,7 +231,7 @@ def test_an_event_comes_back_as_it_was(log: Log, events: Sequence[Event]) -> Non
     assert rows.schema == LOG_SCHEMA
     rows.validate(full=True)
     assert rows.to_pylist() == [
-        as_row(given, log.buffer.log_id, offset) for offset, given in enumerate(events)
+        as_row(given, log.buffer.log_id(FLIGHTS), offset) for offset, given in enumerate(events)
     ]
 
 
@@ -194,7 +242,7 @@ def test_different_calls_may_have_different_fields(log: Log) -> None:
         log.appender.append(FLIGHTS, [each]).result(timeout=20)
 
     assert log.read().rows.to_pylist() == [
-        as_row(given, log.buffer.log_id, offset) for offset, given in enumerate(events)
+        as_row(given, log.buffer.log_id(FLIGHTS), offset) for offset, given in enumerate(events)
     ]
 
 
@@ -224,6 +272,76 @@ def test_after_close_nothing_is_appended(log: Log) -> None:
 
     assert isinstance(future.exception(timeout=20), LogUnavailable)
     assert payloads(log.read()) == ["a"]
+
+
+# Partitions, of which there may be several
+
+
+def rows_of(log: Log) -> dict[Position, str]:
+    """Read every partition to its end."""
+    found: dict[Position, str] = {}
+    for partition, extent in log.buffer.extents(FLIGHTS).items():
+        mark = start_of(log.buffer.log_id(FLIGHTS), partition)
+        while mark.next < extent.end:
+            portion = log.read(mark, end=extent.end, max_bytes=100)
+            for offset, payload in zip(offsets(portion), payloads(portion), strict=True):
+                found[Position(partition, offset)] = payload
+            mark = portion.mark
+    return found
+
+
+def test_every_position_holds_its_event(any_log: Log) -> None:
+    """Positions are given out per partition; each has to be that of its own event."""
+    futures = {}
+    for call in range(30):
+        names = [f"{call}.{number}" for number in range(call % 5 + 1)]
+        keyed = [event(name, key=name.encode() if n % 2 else None) for n, name in enumerate(names)]
+        futures[tuple(names)] = any_log.appender.append(FLIGHTS, keyed)
+
+    expected = {
+        position: name
+        for names, future in futures.items()
+        for name, position in zip(names, future.result(timeout=20), strict=True)
+    }
+
+    assert rows_of(any_log) == expected
+    assert len(expected) == 90
+
+
+def test_what_has_one_key_is_in_one_partition_in_order(any_log: Log) -> None:
+    """Replay promises the order of each key."""
+    for call in range(10):
+        sent = [event(f"{key} {call}", key=key.encode()) for key in "abcdef"]
+        any_log.appender.append(FLIGHTS, sent).result(timeout=20)
+
+    rows = rows_of(any_log)
+
+    for key in "abcdef":
+        mine = [(place, payload) for place, payload in rows.items() if payload.startswith(key)]
+        assert len({place.partition for place, _ in mine}) == 1
+        assert [payload for _, payload in sorted(mine)] == [f"{key} {call}" for call in range(10)]
+
+
+def test_repetitions_of_a_sender_come_to_one_partition(any_log: Log) -> None:
+    """Who looks for duplicates looks in one place."""
+    places = set()
+    for _ in range(6):
+        again = msgspec.structs.replace(event("x", id="order 17"), named=True)
+        (position,) = any_log.appender.append(FLIGHTS, [again]).result(timeout=20)
+        assert isinstance(position, Position)
+        places.add(position.partition)
+
+    assert len(places) == 1
+
+
+def test_a_call_without_keys_stays_together(any_log: Log) -> None:
+    """A batch that is scattered costs a request for each partition."""
+    answers = [any_log.append(*"abcdefgh") for _ in range(8)]
+
+    for answer in answers:
+        assert len({place.partition for place in answer if isinstance(place, Position)}) == 1
+    used = {place.partition for answer in answers for place in answer}  # type: ignore[union-attr]
+    assert used == set(any_log.buffer.extents(FLIGHTS))
 
 
 # Collections and extents
@@ -357,9 +475,9 @@ def test_a_mark_after_another_record_is_refused(log: Log, at: int) -> None:
     assert log.read(mark).mark.next == 5
 
     with pytest.raises(LogChanged):
-        log.read(Mark(mark.log_id, 0, mark.next, "1-00000000"))
+        log.read(Mark(mark.log_id, 0, mark.next, log.other))
     with pytest.raises(LogChanged):
-        log.buffer.release(FLIGHTS, [Mark(mark.log_id, 0, mark.next, "1-00000000")])
+        log.buffer.release(FLIGHTS, [Mark(mark.log_id, 0, mark.next, log.other)])
 
 
 def test_a_mark_ahead_of_the_log_is_refused(log: Log) -> None:
@@ -371,19 +489,20 @@ def test_a_mark_ahead_of_the_log_is_refused(log: Log) -> None:
         log.read(Mark(mark.log_id, 0, 2, mark.fingerprint))
 
 
-def test_there_is_one_partition(log: Log) -> None:
-    """A mark of partition 1 belongs to some other log."""
-    log.append("a")
+def test_a_mark_of_a_partition_that_is_not_there_is_refused(any_log: Log) -> None:
+    """It belongs to some other log."""
+    any_log.append("a")
+    there = any_log.buffer.extents(FLIGHTS)
 
     with pytest.raises(LogChanged):
-        log.read(start_of(log.buffer.log_id, 1))
+        any_log.read(start_of(any_log.buffer.log_id(FLIGHTS), len(there)))
 
 
 def test_a_mark_without_a_fingerprint_starts_anywhere(log: Log) -> None:
     """`tail` begins at the end, without having absorbed what is before."""
     log.append("a", "b", "c")
 
-    assert payloads(log.read(Mark(log.buffer.log_id, 0, 2, ""))) == ["c"]
+    assert payloads(log.read(Mark(log.buffer.log_id(FLIGHTS), 0, 2, ""))) == ["c"]
 
 
 # Letting go
@@ -410,26 +529,24 @@ def test_releasing_less_takes_back(log: Log) -> None:
     assert log.buffer.released(FLIGHTS) == {0: 1}
 
 
-def test_nothing_goes_before_it_was_released(log: Log) -> None:
-    """A collection that nobody lands keeps its records."""
-    for payload in "abc":
-        log.append(payload)
-
-    assert log.trims.trim(0) == 0
-    assert log.trims.trim(10_000 * MINUTES) == 0
-    assert payloads(log.read()) == ["a", "b", "c"]
-
-
 class TestInSmallPieces:
-    """The embedded log lets whole segments go, so these need a segment for each call."""
+    """Logs that forget what was released; Kafka forgets by age.
+
+    The embedded log lets whole segments go, so these need a segment for each call.
+    """
 
     @pytest.fixture(params=[memory, embedded_in_small_segments])
     def log(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
-        make: Callable[[Path], Log] = request.param
-        log = make(tmp_path)
-        yield log
-        log.appender.close()
-        log.buffer.close()
+        yield from closing(request.param, tmp_path)
+
+    def test_nothing_goes_before_it_was_released(self, log: Log) -> None:
+        """A collection that nobody lands keeps its records."""
+        for payload in "abc":
+            log.append(payload)
+
+        assert log.trim(0) == 0
+        assert log.trim(10_000 * MINUTES) == 0
+        assert payloads(log.read()) == ["a", "b", "c"]
 
     def test_what_was_released_goes_after_15_minutes(self, log: Log) -> None:
         """A search that began a moment ago still reads what was just landed."""
@@ -438,10 +555,10 @@ class TestInSmallPieces:
         mark = log.read(end=3).mark
         log.buffer.release(FLIGHTS, [mark])
 
-        assert log.trims.trim(0) == 0
-        assert log.trims.trim(15 * MINUTES - 1) == 0
+        assert log.trim(0) == 0
+        assert log.trim(15 * MINUTES - 1) == 0
         assert log.buffer.extents(FLIGHTS) == {0: Extent(0, 4)}
-        assert log.trims.trim(15 * MINUTES) == 2
+        assert log.trim(15 * MINUTES) == 2
 
         assert log.buffer.extents(FLIGHTS) == {0: Extent(3, 4)}
         assert payloads(log.read(mark)) == ["d"]
@@ -453,23 +570,23 @@ class TestInSmallPieces:
             log.append(*payload)
         first, second = log.read(end=1).mark, log.read(end=3).mark
         log.buffer.release(FLIGHTS, [second])
-        log.trims.trim(0)
-        log.trims.trim(15 * MINUTES)
+        log.trim(0)
+        log.trim(15 * MINUTES)
 
         for mark in (log.start(), first):
             with pytest.raises(LogTruncated):
                 log.read(mark)
         with pytest.raises(LogChanged):
-            log.read(Mark(second.log_id, 0, 3, "1-00000000"))
+            log.read(Mark(second.log_id, 0, 3, log.other))
 
     def test_only_what_is_released_whole_goes(self, log: Log) -> None:
         """The records of a call that is half absorbed are still needed."""
         for payload in ("a", "bc", "d"):
             log.append(*payload)
         log.buffer.release(FLIGHTS, [log.read(end=2).mark])
-        log.trims.trim(0)
+        log.trim(0)
 
-        assert log.trims.trim(15 * MINUTES) == 1
+        assert log.trim(15 * MINUTES) == 1
         assert log.buffer.extents(FLIGHTS) == {0: Extent(1, 4)}
 
     def test_taking_a_release_back_starts_the_time_anew(self, log: Log) -> None:
@@ -477,13 +594,13 @@ class TestInSmallPieces:
         for payload in "abc":
             log.append(payload)
         log.buffer.release(FLIGHTS, [log.read(end=2).mark])
-        log.trims.trim(0)
+        log.trim(0)
         log.buffer.release(FLIGHTS, [log.start()])
-        log.trims.trim(10 * MINUTES)
+        log.trim(10 * MINUTES)
         log.buffer.release(FLIGHTS, [log.read(end=2).mark])
 
-        assert log.trims.trim(20 * MINUTES) == 0
-        assert log.trims.trim(35 * MINUTES) == 2
+        assert log.trim(20 * MINUTES) == 0
+        assert log.trim(35 * MINUTES) == 2
 
     def test_a_collection_that_nobody_lands_holds_up_no_other(self, log: Log) -> None:
         """One deleted collection with a last event would otherwise fill the disk."""
@@ -494,10 +611,10 @@ class TestInSmallPieces:
         log.append("e")
         mark = log.read(end=3).mark
         log.buffer.release(FLIGHTS, [mark])
-        log.trims.trim(0)
+        log.trim(0)
 
-        assert log.trims.trim(15 * MINUTES) == 3
-        assert log.trims.trim(16 * MINUTES) == 0
+        assert log.trim(15 * MINUTES) == 3
+        assert log.trim(16 * MINUTES) == 0
 
         assert log.buffer.extents(FLIGHTS) == {0: Extent(3, 5)}
         assert payloads(log.read(mark)) == ["d", "e"]
@@ -507,7 +624,7 @@ class TestInSmallPieces:
         assert payloads(log.read(of=ORDERS)) == ["x", "y"]
 
         log.buffer.release(ORDERS, [log.read(of=ORDERS, end=1).mark])
-        log.trims.trim(20 * MINUTES)
-        assert log.trims.trim(35 * MINUTES) >= 1
+        log.trim(20 * MINUTES)
+        assert log.trim(35 * MINUTES) >= 1
         assert log.buffer.extents(ORDERS) == {0: Extent(1, 2)}
         assert payloads(log.read(mark)) == ["d", "e"]

@@ -69,7 +69,7 @@ def test_landings_upkeep_and_new_fields_at_once_double_and_lose_nothing(tmp_path
     buffer = open_buffer(f"embedded://{tmp_path / 'log'}")
     assert everywhere(lake) == Counter(range(EVENTS))
     assert mark_of(lake).next == EVENTS
-    assert check_conservation(lake, FLIGHTS, buffer.log_id).passed
+    assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
     buffer.close()
     numbers = [n for n in column(lake, "n") if n is not None]
     assert numbers == [n for n in range(EVENTS) if n % 17 != 3]

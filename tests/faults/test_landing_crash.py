@@ -68,7 +68,7 @@ def assert_each_once(home: Path) -> None:
     assert set(offsets(lake, quarantine=True)) == QUARANTINED
     assert [n for n in column(lake, "n") if n in QUARANTINED] == []
     assert mark_of(lake).next == EVENTS
-    assert check_conservation(lake, FLIGHTS, buffer.log_id).passed
+    assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
     assert check_marks(buffer, lake, FLIGHTS).passed
     assert buffer.released(FLIGHTS) == {0: EVENTS}
     buffer.close()
@@ -125,7 +125,7 @@ def test_the_check_would_find_a_doubled_and_a_lost_event(home: Path) -> None:
     buffer = open_buffer(f"embedded://{home / 'log'}")
 
     double_a_file(lake)
-    doubled = check_conservation(lake, FLIGHTS, buffer.log_id)
+    doubled = check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS))
     assert not doubled.passed
     assert doubled.facts["doubled"] > 0
     with pytest.raises(AssertionError):
@@ -134,7 +134,7 @@ def test_the_check_would_find_a_doubled_and_a_lost_event(home: Path) -> None:
     table = lake.table(MAIN)
     assert table is not None
     table.delete("log_offset = 5")
-    lost = check_conservation(lake, FLIGHTS, buffer.log_id)
+    lost = check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS))
     assert lost.facts["missing"] == 1
     buffer.close()
 

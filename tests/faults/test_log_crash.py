@@ -69,7 +69,7 @@ def everything(buffer: EmbeddedBuffer) -> dict[tuple[str, int], str]:
     """Answer what a log holds: collection and offset to id."""
     found = {}
     for collection in buffer.collections():
-        mark = start_of(buffer.log_id, 0)
+        mark = start_of(buffer.log_id(collection), 0)
         rows = buffer.read(collection, mark, end=1 << 60, max_bytes=1 << 30).rows
         for row in rows.select(["log_offset", "event_id"]).to_pylist():
             found[str(collection), row["log_offset"]] = row["event_id"]
@@ -99,7 +99,7 @@ def test_a_killed_writer_loses_no_acknowledged_event(tmp_path: Path, point: str)
             for collection, mark in marks:
                 buffer.read(collection, mark, end=0, max_bytes=1)
         for collection in reader.collections():
-            start = start_of(reader.log_id, 0)
+            start = start_of(reader.log_id(collection), 0)
             read = reader.read(collection, start, end=1 << 60, max_bytes=1 << 30)
             marks.append((collection, read.mark))
 
@@ -324,7 +324,7 @@ def test_records_that_are_gone_are_not_skipped(tmp_path: Path) -> None:
     folder = tmp_path / "log"
     make_log(folder, groups=3, segment_bytes=1)
     buffer = EmbeddedBuffer(folder)
-    mark = start_of(buffer.log_id, 0)
+    mark = start_of(buffer.log_id(FLIGHTS), 0)
     min((folder / "segments").iterdir()).unlink()
 
     with pytest.raises(LogTruncated):

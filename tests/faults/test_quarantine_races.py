@@ -117,7 +117,7 @@ class Home:
         first.finish()
         second.finish()
         main, aside = (self.offsets(where, quarantine=q) for q in (False, True))
-        verdict = check_conservation(self.lake, where, self.log.log_id)
+        verdict = check_conservation(self.lake, where, self.log.log_id(where))
         assert verdict.passed is (Counter(main + aside) == Counter(range(3)))
         return Counter(main + aside)
 

@@ -89,7 +89,7 @@ def test_a_sound_collection_passes_everything(tmp_path: Path) -> None:
     """A check that cries without reason is soon switched off."""
     lake, log = filled(tmp_path)
 
-    conservation = check_conservation(lake, FLIGHTS, log.log_id)
+    conservation = check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS))
     assert conservation.passed
     assert conservation.facts["rows"] == 7
     assert check_freshness(log, lake, FLIGHTS, NOON, limit=SECOND).passed
@@ -101,7 +101,7 @@ def test_a_collection_without_a_table_passes(tmp_path: Path) -> None:
     lake = new_lake(tmp_path)
     log = MemoryLog()
 
-    assert check_conservation(lake, FLIGHTS, log.log_id).passed
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
     assert check_freshness(log, lake, FLIGHTS, NOON, limit=SECOND).passed
     assert check_marks(log, lake, FLIGHTS).passed
 
@@ -114,9 +114,9 @@ def test_a_batch_that_is_in_flight_is_no_finding(tmp_path: Path) -> None:
     append(log, BROKEN)
     ahead = batch_of(log, view)
     put(lake, ahead)
-    set_mark(lake, Mark(log.log_id, 0, 7, view.marks[0].fingerprint))
+    set_mark(lake, Mark(log.log_id(FLIGHTS), 0, 7, view.marks[0].fingerprint))
 
-    assert check_conservation(lake, FLIGHTS, log.log_id).passed
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
 
 
 def set_mark(lake: Lake, mark: Mark) -> None:
@@ -134,22 +134,22 @@ def test_lost_and_doubled_events_are_found(tmp_path: Path) -> None:
     assert table is not None
     table.delete("log_offset = 2")
 
-    lost = check_conservation(lake, FLIGHTS, log.log_id)
+    lost = check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS))
     assert (lost.passed, lost.facts["missing"]) == (False, 1)
     assert "[0]:2-3" in lost.sentence
 
-    set_mark(lake, Mark(log.log_id, 0, 0, ""))
+    set_mark(lake, Mark(log.log_id(FLIGHTS), 0, 0, ""))
     landing(log, lake).land_once(FLIGHTS)
-    doubled = check_conservation(lake, FLIGHTS, log.log_id)
+    doubled = check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS))
     assert (doubled.passed, doubled.facts["doubled"]) == (False, 5)
 
 
 def test_rows_behind_the_mark_are_found(tmp_path: Path) -> None:
     """A mark that moved back: the next landing would double them."""
     lake, log = filled(tmp_path)
-    set_mark(lake, Mark(log.log_id, 0, 4, ""))
+    set_mark(lake, Mark(log.log_id(FLIGHTS), 0, 4, ""))
 
-    assert check_conservation(lake, FLIGHTS, log.log_id).facts["beyond"] == 2
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).facts["beyond"] == 2
 
 
 def test_an_event_that_waits_too_long_is_found(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_an_event_that_waits_too_long_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "mark",
     [
-        Mark(MemoryLog().log_id, 0, 99, "x"),
-        Mark(MemoryLog().log_id, 0, 7, "another record"),
-        Mark(MemoryLog().log_id, 3, 7, ""),
+        Mark(MemoryLog().log_id(FLIGHTS), 0, 99, "x"),
+        Mark(MemoryLog().log_id(FLIGHTS), 0, 7, "another record"),
+        Mark(MemoryLog().log_id(FLIGHTS), 3, 7, ""),
     ],
     ids=["behind the end", "another record", "no such partition"],
 )
@@ -198,7 +198,7 @@ def test_a_rolled_back_table_is_found(tmp_path: Path) -> None:
     table.manage_snapshots().rollback_to_snapshot(table.metadata.snapshots[0].snapshot_id).commit()
 
     assert not check_marks(log, lake, FLIGHTS).passed
-    assert not check_conservation(lake, FLIGHTS, log.log_id).passed
+    assert not check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
 
 
 def test_a_quarantine_that_was_rolled_back_is_found(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_collections_of_penstock_itself_land_like_others(tmp_path: Path) -> None
 class Partitioned:
     """A log of two partitions, from two logs of one; the second one's records are renumbered."""
 
-    log_id = MemoryLog().log_id
+    log_id = MemoryLog().log_id(FLIGHTS)
 
     def __init__(self, *logs: MemoryLog) -> None:
         self._logs = logs
@@ -723,7 +723,7 @@ def test_a_disk_that_was_full_loses_and_doubles_nothing(tmp_path: Path, full_at:
     assert [type(item) for item in found] == [Trouble, Landed]
     assert found[0].reason == "no space left on device"  # type: ignore[union-attr]
     assert everywhere(lake) == Counter(range(3))
-    assert check_conservation(lake, FLIGHTS, log.log_id).passed
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
 
 
 def test_a_run_lets_the_log_forget_what_an_earlier_one_landed(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def put(appender: EmbeddedAppender, *payloads: str, to: CollectionId = FLIGHTS) 
 def texts(
     buffer: EmbeddedBuffer, of: CollectionId = FLIGHTS, mark: Mark | None = None
 ) -> list[str]:
-    mark = mark or Mark(buffer.log_id, 0, buffer.extents(of)[0].start, "")
+    mark = mark or Mark(buffer.log_id(of), 0, buffer.extents(of)[0].start, "")
     rows = buffer.read(of, mark, end=1 << 60, max_bytes=1 << 30).rows
     return [payload.decode() for payload in rows.column("payload").to_pylist()]
 
@@ -130,8 +130,8 @@ def test_offsets_go_on_after_a_restart(folder: Path, opened: Callable) -> None:
         appender = opened(folder)
         assert put(appender, f"{life}a", f"{life}b") == [2 * life, 2 * life + 1]
         appender.close()
-        ids.add(buffer.log_id)
-        mark = marks[-1] if marks else start_of(buffer.log_id, 0)
+        ids.add(buffer.log_id(FLIGHTS))
+        mark = marks[-1] if marks else start_of(buffer.log_id(FLIGHTS), 0)
         marks.append(buffer.read(FLIGHTS, mark, end=99, max_bytes=99).mark)
 
     assert len(ids) == 1
@@ -161,7 +161,7 @@ def test_a_collection_whose_records_are_all_gone_goes_on_counting(
     buffer = EmbeddedBuffer(folder)
     appender = opened(folder, segment_bytes=1)
     put(appender, "x", "y", to=ORDERS)
-    mark = buffer.read(ORDERS, start_of(buffer.log_id, 0), end=9, max_bytes=99).mark
+    mark = buffer.read(ORDERS, start_of(buffer.log_id(ORDERS), 0), end=9, max_bytes=99).mark
     put(appender, "a")
     buffer.release(ORDERS, [mark])
     appender.trim(0)
@@ -187,7 +187,8 @@ def test_trimming_goes_on_after_a_restart(folder: Path, opened: Callable) -> Non
     for payload in "abc":
         put(appender, payload)
     buffer.release(
-        FLIGHTS, [buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=2, max_bytes=9).mark]
+        FLIGHTS,
+        [buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=2, max_bytes=9).mark],
     )
     appender.trim(0)
     assert appender.trim(QUARTER) == 2
@@ -217,7 +218,8 @@ def test_segments_are_let_go_by_a_thread(folder: Path, opened: Callable) -> None
     put(appender, "a")
     put(appender, "b")
     buffer.release(
-        FLIGHTS, [buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=1, max_bytes=9).mark]
+        FLIGHTS,
+        [buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=1, max_bytes=9).mark],
     )
 
     wait_for(lambda: buffer.extents(FLIGHTS) == {0: Extent(1, 2)})
@@ -333,7 +335,7 @@ def test_an_event_loop_waits_for_positions(folder: Path, opened: Callable) -> No
 
 def read_until(done: threading.Event, buffer: EmbeddedBuffer) -> int:
     """Read on while others write, and answer how far it came."""
-    mark = start_of(buffer.log_id, 0)
+    mark = start_of(buffer.log_id(FLIGHTS), 0)
     while not done.is_set() or mark.next < buffer.extents(FLIGHTS)[0].end:
         portion = buffer.read(FLIGHTS, mark, end=1 << 60, max_bytes=3_000)
         offsets = portion.rows.column("log_offset").to_pylist()
@@ -378,7 +380,7 @@ def test_a_failed_sync_acknowledges_nothing(folder: Path, opened: Callable) -> N
     appender = opened(folder, files=disk)
     buffer = EmbeddedBuffer(folder)
     put(appender, "a")
-    before = buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=9, max_bytes=9).mark
+    before = buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=9, max_bytes=9).mark
     # The write is one step, the sync the next.
     disk.fail_in(2, errno.EIO)
     futures = [appender.append(FLIGHTS, [event(text)]) for text in ("lost", "lost too")]
@@ -484,7 +486,7 @@ def test_a_reader_may_start_before_the_log_exists(folder: Path, opened: Callable
     assert list(buffer.collections()) == []
     assert buffer.extents(FLIGHTS) == {0: Extent(0, 0)}
     with pytest.raises(LogUnavailable, match="no door has started"):
-        _ = buffer.log_id
+        _ = buffer.log_id(FLIGHTS)
     with pytest.raises(LogChanged):
         buffer.read(FLIGHTS, start_of("of a log that is gone", 0), end=9, max_bytes=9)
 
@@ -515,7 +517,7 @@ buffer = EmbeddedBuffer(sys.argv[1])
 while not buffer.collections():
     pass
 print("ready", flush=True)
-mark = start_of(buffer.log_id, 0)
+mark = start_of(buffer.log_id(FLIGHTS), 0)
 for line in sys.stdin:
     acknowledged = int(line)
     end = buffer.extents(flights)[0].end
@@ -560,7 +562,7 @@ def test_a_log_put_in_the_place_of_another_is_noticed(
     put(first := opened(folder), "a", "b")
     first.close()
     buffer = EmbeddedBuffer(folder)
-    mark = buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=1, max_bytes=9).mark
+    mark = buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=1, max_bytes=9).mark
     shutil.rmtree(folder)
     put(opened(folder), "c", "d", "e")
 
@@ -583,7 +585,7 @@ def test_a_restored_backup_is_noticed(folder: Path, opened: Callable, looks: boo
     second.close()
     buffer = EmbeddedBuffer(folder)
     marks = [
-        buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=end, max_bytes=9).mark
+        buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=end, max_bytes=9).mark
         for end in (1, 2, 3)
     ]
     shutil.rmtree(folder)
@@ -737,7 +739,7 @@ def test_a_reader_crosses_many_segments(folder: Path, opened: Callable) -> None:
     buffer = EmbeddedBuffer(folder)
     whole = texts(buffer)
     marks = [
-        buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=end, max_bytes=1 << 30).mark
+        buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=end, max_bytes=1 << 30).mark
         for end in range(121)
     ]
 
@@ -793,7 +795,7 @@ def test_large_portions_take_many_reads(folder: Path, opened: Callable) -> None:
         put(appender, *(f"{number} {n} " + "x" * 100_000 for n in range(10)))
     buffer = EmbeddedBuffer(folder)
 
-    first = buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=115, max_bytes=9_000_000)
+    first = buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=115, max_bytes=9_000_000)
     rest = buffer.read(FLIGHTS, first.mark, end=115, max_bytes=1 << 30)
 
     assert first.mark.next == 90
@@ -821,7 +823,7 @@ def test_readers_go_on_while_segments_are_let_go(folder: Path, opened: Callable)
     for number in range(400):
         put(appender, str(number))
     whole = EmbeddedBuffer(folder)
-    mark = whole.read(FLIGHTS, start_of(whole.log_id, 0), end=390, max_bytes=1 << 20).mark
+    mark = whole.read(FLIGHTS, start_of(whole.log_id(FLIGHTS), 0), end=390, max_bytes=1 << 20).mark
     whole.release(FLIGHTS, [mark])
     appender.trim(0)
 
@@ -855,7 +857,7 @@ def test_a_missing_segment_is_loud(folder: Path, opened: Callable) -> None:
     for payload in "abcd":
         put(appender, payload)
     buffer = EmbeddedBuffer(folder)
-    mark = start_of(buffer.log_id, 0)
+    mark = start_of(buffer.log_id(FLIGHTS), 0)
     segments(folder)[1].unlink()
 
     for reader in (buffer, EmbeddedBuffer(folder)):
@@ -942,7 +944,7 @@ def test_a_log_of_the_first_release_is_readable(folder: Path, opened: Callable) 
     buffer = EmbeddedBuffer(folder)
 
     assert texts(buffer) == ["a", "b", "c"]
-    mark = Mark(buffer.log_id, 0, 3, "1-abadba3e")
+    mark = Mark(buffer.log_id(FLIGHTS), 0, 3, "1-abadba3e")
     assert buffer.read(FLIGHTS, mark, end=9, max_bytes=9).mark == mark
     assert put(opened(folder), "d") == [3]
     assert texts(buffer, mark=mark) == ["d"]

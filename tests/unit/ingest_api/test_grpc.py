@@ -581,7 +581,7 @@ async def test_what_was_answered_with_ok_can_be_read_from_the_log() -> None:
             s.KafkaSinkRecordRequest(records=records), metadata=TO_FLIGHTS
         )
 
-    portion = log.read(FLIGHTS, start_of(log.log_id, 0), end=1_000, max_bytes=1 << 20)
+    portion = log.read(FLIGHTS, start_of(log.log_id(FLIGHTS), 0), end=1_000, max_bytes=1 << 20)
     rows = portion.rows.to_pylist()
     assert [row["payload"] for row in rows] == [b"%d" % n for n in range(1_000)]
     assert dict(rows[2]["metadata"]) == {

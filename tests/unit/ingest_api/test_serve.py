@@ -203,7 +203,7 @@ def test_the_process_takes_events_from_the_cache_alone_and_ends_in_order(tmp_pat
     assert b"canary" not in output
     assert TOKEN.encode() not in output
     buffer = open_buffer(settings.log)
-    rows = buffer.read(FLIGHTS, start_of(buffer.log_id, 0), end=9, max_bytes=99).rows
+    rows = buffer.read(FLIGHTS, start_of(buffer.log_id(FLIGHTS), 0), end=9, max_bytes=99).rows
     assert rows.column("payload").to_pylist() == [b"\x00canary"]
     assert rows.column("received_at").cast("int64")[0].as_py() > NOON
     buffer.close()

@@ -587,7 +587,7 @@ def quarantined_with_payload(log: MemoryLog) -> pa.Table:
     """Answer all events of the log as events for quarantine."""
     table = quarantined(*range(log.extents(FLIGHTS)[0].end))
     place = table.schema.get_field_index("log_id")
-    ids = pa.array([log.log_id] * table.num_rows)
+    ids = pa.array([log.log_id(FLIGHTS)] * table.num_rows)
     return table.set_column(place, table.schema.field(place), ids)
 
 

@@ -30,7 +30,9 @@ def schema_for(shape: Struct) -> Schema:
 def rows_of(*payloads: bytes | str) -> tuple[pa.Table, Schema]:
     """Answer rows, and the schema of a table for them."""
     log = log_of(*payloads)
-    portion = log.read(FLIGHTS, start_of(log.log_id, 0), end=len(payloads), max_bytes=1 << 30)
+    portion = log.read(
+        FLIGHTS, start_of(log.log_id(FLIGHTS), 0), end=len(payloads), max_bytes=1 << 30
+    )
     converted = convert(portion.rows, EMPTY, Rules())
     return converted.rows, schema_for(converted.shape)
 

@@ -153,7 +153,9 @@ def test_another_order_is_told_as_far_as_it_can_be_and_no_further(home) -> None:
     home.send(*("{}" for _ in range(3)))
     text = home.page("* ${ORDER_BY n}", limit=1).cursor
     asked = SearchRequest(collection=FLIGHTS, query="* ${ORDER_BY n}", cursor=text)
-    cursor = msgspec.structs.replace(cursors.read(asked, home.log.log_id), given=MOST_ORDERED)
+    cursor = msgspec.structs.replace(
+        cursors.read(asked, home.log.log_id(FLIGHTS)), given=MOST_ORDERED
+    )
 
     with pytest.raises(BadRequest, match="look for fewer"):
         home.page("* ${ORDER_BY n}", limit=1, cursor=cursors.write(cursor))

@@ -89,9 +89,8 @@ class HookedBuffer:
         self._after_ends = after_ends
         self._before_log = before_log
 
-    @property
-    def log_id(self) -> str:
-        return self._log.log_id
+    def log_id(self, collection: CollectionId) -> str:
+        return self._log.log_id(collection)
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         extents = self._log.extents(collection)
@@ -206,7 +205,11 @@ class Reads:
 
     def log(self, view: TableView | None, ends: dict[int, int]) -> list[int]:
         next(self.between)()
-        start = view.mark(self.home.log.log_id, 0) if view else Mark(self.home.log.log_id, 0, 0, "")
+        start = (
+            view.mark(self.home.log.log_id(FLIGHTS), 0)
+            if view
+            else Mark(self.home.log.log_id(FLIGHTS), 0, 0, "")
+        )
         tail = tails(self.home.log).read(FLIGHTS, [start], ends, EMPTY)
         return [o for piece in tail.pieces for o in piece.rows["log_offset"].to_pylist()]
 
@@ -353,5 +356,5 @@ def test_a_cut_can_be_taken_again_at_its_ends(tmp_path: Path) -> None:
     again = cuts.take(FLIGHTS, "main", first.ends)
 
     assert offsets(home, first) == offsets(home, again) == [0, 1]
-    assert again.landed().parameters == (home.log.log_id, 0, 2)
+    assert again.landed().parameters == (home.log.log_id(FLIGHTS), 0, 2)
     assert first.landed().parameters == ()

@@ -36,7 +36,7 @@ def send(log: MemoryLog, *payloads: str, collection: CollectionId = FLIGHTS) -> 
 
 def read(log: MemoryLog, tails: Tails, start: Mark | None = None, collection=FLIGHTS) -> Tail:
     ends = {0: log.extents(collection)[0].end}
-    return tails.read(collection, [start or start_of(log.log_id, 0)], ends, EMPTY)
+    return tails.read(collection, [start or start_of(log.log_id(FLIGHTS), 0)], ends, EMPTY)
 
 
 def ids(tail: Tail) -> list[str]:
@@ -44,7 +44,7 @@ def ids(tail: Tail) -> list[str]:
 
 
 def mark_at(log: MemoryLog, offset: int) -> Mark:
-    return log.read(FLIGHTS, start_of(log.log_id, 0), end=offset, max_bytes=1 << 30).mark
+    return log.read(FLIGHTS, start_of(log.log_id(FLIGHTS), 0), end=offset, max_bytes=1 << 30).mark
 
 
 def made(**more: int) -> tuple[CountedLog, Tails]:
@@ -96,7 +96,7 @@ def test_a_gap_is_not_bridged() -> None:
     """Landing was faster than anybody searched."""
     log, tails = made()
     send(log, "[1]", "[2]", "[3]")
-    tails.read(FLIGHTS, [start_of(log.log_id, 0)], {0: 1}, EMPTY)
+    tails.read(FLIGHTS, [start_of(log.log_id(FLIGHTS), 0)], {0: 1}, EMPTY)
 
     assert ids(read(log, tails, mark_at(log, 2))) == ["[3]"]
 
@@ -106,7 +106,7 @@ def test_the_tail_ends_at_the_cut() -> None:
     log, tails = made()
     send(log, "[1]", "[2]", "[3]")
     read(log, tails)
-    cut = tails.read(FLIGHTS, [start_of(log.log_id, 0)], {0: 2}, EMPTY)
+    cut = tails.read(FLIGHTS, [start_of(log.log_id(FLIGHTS), 0)], {0: 2}, EMPTY)
 
     assert (ids(cut), cut.ends) == (["[1]", "[2]"], {0: 2})
 

@@ -1,0 +1,381 @@
+"""The writing side of a log on Kafka: one idempotent producer, shared by all callers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from itertools import count
+from typing import Protocol
+from zlib import crc32
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from penstock.buffer import Keeping
+from penstock.buffer.kafka_cluster import LARGEST_BYTES, NO_TOPIC, Cluster, KafkaKeeper, Place, made
+from penstock.buffer.kafka_codec import headers_of
+from penstock.buffer.weight import OVERHEAD, weight
+from penstock.envelope import CollectionId, Event, Position
+from penstock.errors import LogUnavailable, Overloaded, PenstockError, Rejected, TooLarge
+from penstock.faults import fault
+
+log = structlog.get_logger()
+
+Outcome = Sequence[Position | Exception]
+
+# After so long without an answer of the cluster an event has failed, and its sender is told.
+_TIMEOUT_SECONDS = 5.0
+# So often is looked whether topics have got more partitions.
+_LOOK_SECONDS = 10.0
+_CLOSE_SECONDS = 10.0
+
+_TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
+
+
+class _Owner(Protocol):
+    """Who is told what becomes of calls."""
+
+    def noticed(self, error: KafkaError, producer: Producer, topic: str) -> None: ...
+    def done(self, call: _Call, failure: Exception | None) -> None: ...
+
+
+class _Call:
+    """One call of `append`, and what is known of its events.
+
+    The delivery reports of all its events go to one method: an object for each event would cost
+    a seventh of everything that producing costs (0.75 of 5.2 microseconds). The producer keeps
+    the order of a partition, so those that arrived have their offsets in the order of the events,
+    and those that did not are recognised by what they hold.
+    """
+
+    __slots__ = ("_failed", "_guard", "_left", "_lost", "_offsets", "_owner", "_partitions",
+                 "_producer", "_topic", "events", "future", "since", "size")  # fmt: skip
+
+    def __init__(self, events: Sequence[Event], owner: _Owner) -> None:
+        self.events = events
+        self.size = weight(events)
+        self.since = time.monotonic()
+        self.future: Future[Outcome] = Future()
+        # From here on nobody can cancel it: it is on its way.
+        self.future.set_running_or_notify_cancel()
+        self._owner = owner
+        # Two threads count: who gives the events away, and who hears of them.
+        self._guard = threading.Lock()
+        self._left = len(events)
+        self._offsets: dict[int, list[int]] = {}
+        self._failed: dict[int, Exception] = {}
+        self._lost: list[tuple[Message, KafkaError]] = []
+
+    def go(self, producer: Producer, topic: str, partitions: Sequence[int]) -> None:
+        """Give the events to the producer, each for its partition."""
+        self._producer, self._topic, self._partitions = producer, topic, partitions
+        reported = self.reported
+        for place, (event, partition) in enumerate(zip(self.events, partitions, strict=True)):
+            try:
+                producer.produce(
+                    topic,
+                    event.payload,
+                    event.key,
+                    partition,
+                    reported,
+                    headers=headers_of(event),
+                )
+            except Exception as error:  # noqa: BLE001 - it is this event's outcome
+                self._failed[place] = _refusal(error, event)
+                if isinstance(error, KafkaException):
+                    self._owner.noticed(error.args[0], producer, topic)
+        if self._failed:
+            self._heard_of(len(self._failed))
+
+    def reported(self, error: KafkaError | None, message: Message) -> None:
+        """Take the delivery report of one event; the thread that polls calls it."""
+        if error is None:
+            partition, offset = message.partition(), message.offset()
+            try:
+                self._offsets[partition].append(offset)
+            except KeyError:
+                self._offsets[partition] = [offset]
+        else:
+            self._lost.append((message, error))
+            self._owner.noticed(error, self._producer, self._topic)
+        self._heard_of(1)
+
+    def fail(self, error: Exception) -> None:
+        """Let the whole call fail: none of it was given to the producer."""
+        self._owner.done(self, error)
+        self.future.set_exception(error)
+
+    def _heard_of(self, number: int) -> None:
+        with self._guard:
+            self._left -= number
+            if self._left:
+                return
+        failed = {**self._failed, **self._recognised()} if self._lost else self._failed
+        self._owner.done(self, next(iter(failed.values()), None))
+        fault("before_ack")
+        if len(failed) == len(self.events) and not any(
+            isinstance(failure, Rejected) for failure in failed.values()
+        ):
+            self.future.set_exception(failed[0])
+            return
+        arrived = {partition: iter(sorted(found)) for partition, found in self._offsets.items()}
+        self.future.set_result([
+            failed.get(place) or Position(partition, next(arrived[partition]))
+            for place, partition in enumerate(self._partitions)
+        ])  # fmt: skip
+
+    def _recognised(self) -> dict[int, Exception]:
+        """Answer which events were lost. Of those that are equal in everything it may be any."""
+        places: dict[tuple[object, ...], deque[int]] = {}
+        for place, (event, partition) in enumerate(zip(self.events, self._partitions, strict=True)):
+            if place not in self._failed:
+                held = (partition, headers_of(event)[0][1], event.key or b"", event.payload)
+                places.setdefault(held, deque()).append(place)
+        found: dict[int, Exception] = {}
+        for message, error in self._lost:
+            rest = (message.headers() or [("", b"")])[0][1]
+            held = (message.partition(), rest, message.key() or b"", message.value() or b"")
+            place = places[held].popleft()
+            found[place] = _lost(error, self.events[place])
+        return found
+
+
+class _Topic:
+    """What is known of a topic: its partitions, or the calls that wait to know them."""
+
+    __slots__ = ("guard", "name", "parked", "partitions")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.partitions = 0
+        self.parked: deque[_Call] = deque()
+        self.guard = threading.Lock()
+
+
+class KafkaAppender:
+    """Writes the log; the door's threads share it. See `Appender`."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        max_waiting_bytes: int = 64 << 20,
+        keeping: Keeping,
+        producers: Callable[[], Producer] | None = None,
+    ) -> None:
+        """Make the producer; a cluster that is away is no error. `producers` is for tests.
+
+        Raises `BadSetting` for settings that the client does not take.
+        """
+        self._place = place
+        self._max_waiting = max_waiting_bytes
+        self._cluster = Cluster(place)
+        self._keeper = KafkaKeeper(place, keeping)
+        self._timeout = int(place.properties.get("message.timeout.ms", _TIMEOUT_SECONDS * 1_000))
+        self._producers = producers or self._new_producer
+        self._producer = self._producers()
+        self._left_over: list[Producer] = []
+        self._topics: dict[CollectionId, _Topic] = {}
+        self._turn = count()
+        self._waiting = 0
+        self._closed = False
+        self._failing = False
+        self._guard = threading.Lock()
+        self._unknown = threading.Event()
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._poll, name="log reports", daemon=True),
+            threading.Thread(target=self._look, name="log topics", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _new_producer(self) -> Producer:
+        settings = self._place.client(
+            **{
+                "compression.type": "lz4",
+                "linger.ms": 1,
+                "message.timeout.ms": self._timeout,
+                "message.max.bytes": LARGEST_BYTES,
+                # Above our own bound, so that ours is the one that speaks.
+                "queue.buffering.max.messages": min(
+                    10_000_000, 2 * self._max_waiting // OVERHEAD + 10_000
+                ),
+                "queue.buffering.max.kbytes": 2 * (self._max_waiting + LARGEST_BYTES) // 1024,
+            }
+        )
+        settings |= {"acks": "all", "enable.idempotence": True}
+        return made(Producer, settings)
+
+    def append(self, collection: CollectionId, events: Sequence[Event]) -> Future[Outcome]:
+        """Give the events to the producer; the future answers once the cluster has said so."""
+        if not events:
+            raise ValueError("append takes at least one event")
+        call = _Call(events, self)
+        with self._guard:
+            refusal: PenstockError | None = None
+            if self._closed:
+                refusal = LogUnavailable("the log is closed")
+            elif self._waiting and self._waiting + call.size > self._max_waiting:
+                refusal = Overloaded(f"{self._waiting:,} bytes wait for the log already")
+            if refusal:
+                call.future.set_exception(refusal)
+                return call.future
+            self._waiting += call.size
+            topic = self._topics.get(collection)
+            if topic is None:
+                topic = self._topics[collection] = _Topic(self._place.topic(collection))
+        fault("before_log")
+        with topic.guard:
+            known = topic.partitions
+            if known and not topic.parked:
+                self._go(call, topic, known)
+            else:
+                topic.parked.append(call)
+                self._unknown.set()
+        return call.future
+
+    def close(self) -> None:
+        """Wait for what was appended, seconds at most, then let go of the cluster."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+        self._stop.set()
+        self._unknown.set()
+        for thread in self._threads:
+            thread.join()
+        for topic in list(self._topics.values()):
+            self._give_up(topic, "the log is closed", after=0.0)
+        for producer in (*self._left_over, self._producer):
+            # The time of what is left is over: its calls have to be told.
+            producer.purge()
+            producer.flush(1.0)
+
+    def _go(self, call: _Call, topic: _Topic, partitions: int) -> None:
+        """Give a call to the producer; the caller holds the topic."""
+        call.go(self._producer, topic.name, self._partitions_of(call.events, partitions))
+
+    def _partitions_of(self, events: Sequence[Event], number: int) -> Sequence[int]:
+        """Answer where each event goes: by its key, else by the id its sender gave, else in turn.
+
+        Events of one call that have neither stay together: scattered over four partitions a batch
+        costs a fifth more, in four requests instead of one.
+        """
+        if number == 1:
+            return (0,) * len(events)
+        ours = next(self._turn) % number
+        return [
+            crc32(event.key) % number
+            if event.key is not None
+            else crc32(event.id.encode("utf-8", "replace")) % number
+            if event.named
+            else ours
+            for event in events
+        ]
+
+    def noticed(self, error: KafkaError, producer: Producer, topic: str) -> None:
+        """Look again after an error that says that something is no longer as it was."""
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - public, but named so
+            self._renew(producer)
+        elif error.code() in NO_TOPIC:
+            for known in list(self._topics.values()):
+                if known.name == topic:
+                    known.partitions = 0
+
+    def done(self, call: _Call, failure: Exception | None) -> None:
+        """Let go of a call that is over, and tell when the log begins to fail, and to recover."""
+        fails = isinstance(failure, LogUnavailable)
+        with self._guard:
+            self._waiting -= call.size
+            failing, self._failing = self._failing, fails
+        if fails and not failing:
+            log.error("the log cannot make events durable", error=str(failure))
+        elif failing and failure is None:
+            log.info("the log makes events durable again")
+
+    def _renew(self, failed: Producer) -> None:
+        """Take a new producer: after a fatal error the old one sends nothing any more."""
+        with self._guard:
+            if self._producer is not failed:
+                return
+            self._left_over.append(failed)
+            self._producer = self._producers()
+        log.warning("the producer was replaced after a fatal error")
+
+    def _poll(self) -> None:
+        """Let the delivery reports come in, and after `close` what is still on its way."""
+        until = float("inf")
+        while not self._stop.is_set() or (
+            (len(self._producer) or self._left_over) and time.monotonic() < until
+        ):
+            if until == float("inf") and self._stop.is_set():
+                until = time.monotonic() + _CLOSE_SECONDS
+            self._producer.poll(0.1)
+            for old in list(self._left_over):
+                old.poll(0)
+                if not len(old):
+                    self._left_over.remove(old)
+
+    def _look(self) -> None:
+        """Learn how many partitions topics have, and make the ones that are missing."""
+        looked = time.monotonic()
+        while not self._stop.is_set():
+            self._unknown.wait(_LOOK_SECONDS)
+            self._unknown.clear()
+            for collection, topic in list(self._topics.items()):
+                if topic.parked and not self._stop.is_set():
+                    self._learn(collection, topic)
+            if time.monotonic() - looked >= _LOOK_SECONDS:
+                looked = time.monotonic()
+                self._look_again()
+
+    def _learn(self, collection: CollectionId, topic: _Topic) -> None:
+        try:
+            partitions = self._keeper.ensure(collection)
+        except PenstockError as error:
+            self._give_up(topic, str(error), after=self._timeout / 1_000)
+            if topic.parked:
+                self._unknown.set()
+                self._stop.wait(0.1)
+            return
+        with topic.guard:
+            topic.partitions = partitions
+            while topic.parked:
+                self._go(topic.parked.popleft(), topic, partitions)
+
+    def _give_up(self, topic: _Topic, reason: str, *, after: float) -> None:
+        """Let calls fail that have waited so long to know where to go."""
+        with topic.guard:
+            late = time.monotonic() - after
+            while topic.parked and topic.parked[0].since <= late:
+                topic.parked.popleft().fail(LogUnavailable(reason))
+
+    def _look_again(self) -> None:
+        try:
+            found = self._cluster.topics()
+        except LogUnavailable:
+            return  # what is known goes on to hold, and appends find out
+        for topic in list(self._topics.values()):
+            if topic.partitions and found.get(topic.name, 0) > topic.partitions:
+                topic.partitions = found[topic.name]
+
+
+def _refusal(error: Exception, event: Event) -> Exception:
+    """Answer what an event's sender is told that the producer did not take."""
+    if isinstance(error, BufferError):
+        return Overloaded("too many events wait for the log already")
+    if isinstance(error, KafkaException):
+        return _lost(error.args[0], event)
+    return error
+
+
+def _lost(error: KafkaError, event: Event) -> PenstockError:
+    """Answer what an event's sender is told that did not arrive."""
+    if error.code() in _TOO_LARGE:
+        size = len(event.payload) + sum(len(name) + len(value) for name, value in event.headers)
+        return TooLarge("event with its headers", size, LARGEST_BYTES)
+    return LogUnavailable(f"the log cannot make anything durable now: {error.name()}")

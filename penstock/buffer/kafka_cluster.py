@@ -1,0 +1,414 @@
+"""A Kafka cluster as a log sees it: where it is, what it is told, which topics there are.
+
+Nothing but the three files beside this one knows the client library. What a call to the cluster
+raises is of `penstock.errors`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from penstock.buffer import Keeping
+from penstock.envelope import CollectionId, Extent, parse_collection
+from penstock.errors import BadName, BadRequest, BadSetting, LogUnavailable
+
+try:
+    from confluent_kafka import (
+        ConsumerGroupTopicPartitions,
+        IsolationLevel,
+        KafkaError,
+        KafkaException,
+        TopicCollection,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+except ImportError as missing:
+    raise BadSetting("a log on Kafka needs its client: pip install 'penstock[kafka]'") from missing
+
+_T = TypeVar("_T")
+
+DEFAULT_PREFIX = "penstock"
+
+LARGEST_BYTES = 17 << 20
+"""The largest record: a whole HTTP body as one event, with its headers."""
+
+_REPLICAS = 3
+_IN_SYNC = 2
+
+# How long anything but an append may take, and how long between two tries.
+PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
+
+# They keep the promises of the log: nobody may turn them off.
+_OURS = frozenset({
+    "acks", "auto.offset.reset", "bootstrap.servers", "enable.auto.commit", "enable.idempotence",
+    "enable.partition.eof", "group.id", "isolation.level", "request.required.acks",
+    "transactional.id",
+})  # fmt: skip
+
+# Of a topic that was just made, of a leader that just changed: it passes in a moment.
+_PASSING = frozenset({
+    KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR, KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.PREFERRED_LEADER_NOT_AVAILABLE, KafkaError.REQUEST_TIMED_OUT,
+})  # fmt: skip
+
+NO_TOPIC = frozenset({
+    KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - public, but named so
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the URL of a log says."""
+
+    servers: str
+    prefix: str = DEFAULT_PREFIX
+    replication: int | None = None
+    properties: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def group(self) -> str:
+        """The group whose offsets tell lag tools how far landing is."""
+        return f"{self.prefix}.landing"
+
+    def topic(self, collection: CollectionId) -> str:
+        """Name the topic of a collection."""
+        return f"{self.prefix}.{collection}"
+
+    def collections(self, topics: Iterable[str]) -> list[CollectionId]:
+        """Answer the collections whose topics are among these, sorted."""
+        start = f"{self.prefix}."
+        found = []
+        for topic in topics:
+            if topic.startswith(start) and topic.count(".", len(start)) == 1:
+                try:
+                    found.append(parse_collection(topic.removeprefix(start)))
+                except BadName:
+                    continue
+        return sorted(found)
+
+    def client(self, **more: Any) -> dict[str, Any]:
+        """Answer the settings of a client of this cluster."""
+        return {
+            "client.id": "penstock",
+            "allow.auto.create.topics": False,
+            # A broker that was away is asked again soon: appends fail after seconds.
+            "reconnect.backoff.max.ms": 1_000,
+            "logger": logging.getLogger("penstock.kafka"),
+            **more,
+            **self.properties,
+            "bootstrap.servers": self.servers,
+        }
+
+
+def read_place(url: str) -> Place:
+    """Read ``kafka://host:port,host:port/PREFIX?config=/file&replication_factor=3``.
+
+    Raises `BadSetting`, without what may be secret.
+    """
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise BadSetting("log_url names a user; put sign-in into the file that ?config= names")
+    if not parts.netloc:
+        raise BadSetting("log_url names no broker; use kafka://host:9092/penstock")
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    file, copies = asked.pop("config", None), asked.pop("replication_factor", None)
+    if asked:
+        raise BadSetting(
+            f"log_url says {', '.join(sorted(asked))}; Kafka knows config and replication_factor"
+        )
+    if copies is not None and (not copies.isdigit() or not int(copies)):
+        raise BadSetting(f"replication_factor is {copies!r}, which is no number of copies")
+    prefix = parts.path.strip("/") or DEFAULT_PREFIX
+    if not all(c.isascii() and (c.isalnum() or c in "._-") for c in prefix):
+        raise BadSetting(f"{prefix!r} cannot begin the name of a topic")
+    return Place(
+        parts.netloc,
+        prefix,
+        int(copies) if copies else None,
+        _properties(Path(file)) if file else {},
+    )
+
+
+def _properties(file: Path) -> dict[str, str]:
+    """Read a properties file of librdkafka; no message says a value."""
+    try:
+        lines = file.read_text().splitlines()
+    except OSError as error:
+        raise BadSetting(f"log_url: {file} cannot be read: {error.strerror}") from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text[0] in "#!":
+            continue
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise BadSetting(f"{file}, line {number}: expected name=value")
+        found[name.strip()] = value.strip()
+    if taken := sorted(_OURS & found.keys()):
+        raise BadSetting(f"{file}: {', '.join(taken)} cannot be set, the log depends on it")
+    return found
+
+
+def made(kind: Callable[[dict[str, Any]], _T], settings: dict[str, Any]) -> _T:
+    """Make a client; raise `BadSetting` for settings that it does not take."""
+    try:
+        return kind(settings)
+    except KafkaException as error:
+        told = error.args[0].str()
+        # It may quote a value otherwise.
+        what = told if told.startswith("No such configuration property") else "a value is refused"
+        raise BadSetting(f"the settings of the Kafka client: {what}") from None
+
+
+def unavailable(error: KafkaError) -> LogUnavailable:
+    """Say that the cluster does not do what it was asked."""
+    return LogUnavailable(f"Kafka does not answer as it should: {error.name()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that there is; `id` is never given to another."""
+
+    id: str
+    partitions: int
+    replicas: int
+
+
+class Cluster:
+    """Asks a cluster about topics, and makes them. Threads may share it.
+
+    Everything raises `LogUnavailable` when the cluster does not answer within seconds.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return made(AdminClient, self.place.client())
+
+    @cached_property
+    def id(self) -> str:
+        """The cluster's identity."""
+        found: str = self._asked(
+            lambda: self._admin.list_topics(timeout=PATIENCE_SECONDS)
+        ).cluster_id
+        return found
+
+    def topics(self) -> Mapping[str, int]:
+        """Answer how many partitions each topic of this log has."""
+        found = self._metadata().topics
+        start = f"{self.place.prefix}."
+        return {name: len(one.partitions) for name, one in found.items() if name.startswith(start)}
+
+    def brokers(self) -> int:
+        """Answer how many brokers there are."""
+        return len(self._metadata().brokers)
+
+    def topic(self, name: str) -> Topic | None:
+        """Answer the topic, None if there is none of that name."""
+
+        def ask() -> Any:
+            answers = self._admin.describe_topics(
+                TopicCollection([name]), request_timeout=PATIENCE_SECONDS
+            )
+            return answers[name].result(PATIENCE_SECONDS)
+
+        try:
+            found = self._asked(ask)
+        except _Missing:
+            return None
+        copies = min((len(one.replicas) for one in found.partitions), default=0)
+        # As Kafka's own tools write it.
+        text = str(found.topic_id).replace("+", "-").replace("/", "_")
+        return Topic(text, len(found.partitions), copies)
+
+    def extents(self, topic: str, partitions: Iterable[int]) -> dict[int, Extent]:
+        """Answer what partitions of a topic hold for readers; raise `_Missing` without them."""
+        places = [TopicPartition(topic, partition) for partition in partitions]
+
+        def ask() -> dict[int, Extent]:
+            first, last = (
+                self._admin.list_offsets(
+                    dict.fromkeys(places, spec),
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=PATIENCE_SECONDS,
+                )
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+            )
+            starts = {p.partition: f.result(PATIENCE_SECONDS).offset for p, f in first.items()}
+            ends = {p.partition: f.result(PATIENCE_SECONDS).offset for p, f in last.items()}
+            return {number: Extent(starts[number], ends[number]) for number in starts}
+
+        return self._asked(ask)
+
+    def epoch(self, topic: str, partition: int) -> int:
+        """Answer the newest leader epoch of a partition."""
+        place = TopicPartition(topic, partition)
+
+        def ask() -> int:
+            found = self._admin.list_offsets(
+                {place: OffsetSpec.latest()}, request_timeout=PATIENCE_SECONDS
+            )
+            epoch: int | None = found[place].result(PATIENCE_SECONDS).leader_epoch
+            return -1 if epoch is None else epoch
+
+        return self._asked(ask)
+
+    def make(self, topic: str, *, partitions: int, keeping: Keeping) -> None:
+        """Make the topic; that another was faster is no error."""
+        copies = self.place.replication or min(_REPLICAS, self.brokers())
+        config = {
+            "retention.ms": str(keeping.hours * 3_600_000),
+            "max.message.bytes": str(LARGEST_BYTES),
+            "unclean.leader.election.enable": "false",
+            "cleanup.policy": "delete",
+        }
+        if copies >= _REPLICAS:
+            config["min.insync.replicas"] = str(_IN_SYNC)
+        asked = NewTopic(topic, partitions, copies, config=config)
+        try:
+            self._asked(lambda: self._admin.create_topics([asked])[topic].result(PATIENCE_SECONDS))
+        except _Refused as refused:
+            if refused.code != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give the topic more partitions."""
+        asked = NewPartitions(topic, partitions)
+        try:
+            self._asked(
+                lambda: self._admin.create_partitions([asked])[topic].result(PATIENCE_SECONDS)
+            )
+        except _Refused as refused:
+            # Another process was faster; whoever asked looks again.
+            if refused.code != KafkaError.INVALID_PARTITIONS:
+                raise
+
+    def commit(self, topic: str, offsets: Mapping[int, int]) -> None:
+        """Tell lag tools how far landing is."""
+        group = self.place.group
+        places = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
+
+        def ask() -> None:
+            asked = [ConsumerGroupTopicPartitions(group, places)]
+            answer = self._admin.alter_consumer_group_offsets(
+                asked, request_timeout=PATIENCE_SECONDS
+            )
+            for one in answer[group].result(PATIENCE_SECONDS).topic_partitions:
+                if one.error:
+                    raise KafkaException(one.error)
+
+        self._asked(ask)
+
+    def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Answer how far landing said it is."""
+        group = self.place.group
+        places = [TopicPartition(topic, number) for number in partitions]
+
+        def ask() -> dict[int, int]:
+            asked = [ConsumerGroupTopicPartitions(group, places)]
+            answer = self._admin.list_consumer_group_offsets(
+                asked, request_timeout=PATIENCE_SECONDS
+            )
+            found = answer[group].result(PATIENCE_SECONDS).topic_partitions
+            return {one.partition: max(0, one.offset) for one in found}
+
+        try:
+            return self._asked(ask)
+        except _Refused as refused:
+            if refused.code != KafkaError.GROUP_ID_NOT_FOUND:
+                raise
+            return {place.partition: 0 for place in places}
+
+    def _metadata(self) -> Any:
+        return self._asked(lambda: self._admin.list_topics(timeout=PATIENCE_SECONDS))
+
+    def _asked(self, question: Callable[[], _T]) -> _T:
+        """Answer the question, asked again while what is wrong passes by itself."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return question()
+            except TimeoutError:
+                raise LogUnavailable("Kafka does not answer") from None
+            except KafkaException as error:
+                reason = error.args[0]
+                if reason.code() in NO_TOPIC:
+                    raise _Missing(reason) from error
+                if reason.code() not in _PASSING:
+                    raise _Refused(reason) from error
+                if time.monotonic() > deadline:
+                    raise unavailable(reason) from error
+            time.sleep(_PAUSE_SECONDS)
+
+
+class _Refused(LogUnavailable):
+    """The cluster said no."""
+
+    def __init__(self, error: KafkaError) -> None:
+        super().__init__(str(unavailable(error)))
+        self.code = error.code()
+
+
+class _Missing(_Refused):
+    """There is no such topic or partition."""
+
+
+class KafkaKeeper:
+    """Makes the topics of collections; see `Keeper`."""
+
+    def __init__(self, place: Place, keeping: Keeping) -> None:
+        self._cluster = Cluster(place)
+        self._keeping = keeping
+
+    def ensure(self, collection: CollectionId, *, partitions: int | None = None) -> int:
+        """Make the collection's topic, or give it more partitions; see `Keeper.ensure`."""
+        name = self._cluster.place.topic(collection)
+        wanted = partitions or self._keeping.partitions
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        made_already = False
+        while True:
+            topic = self._cluster.topic(name)
+            if topic is None and not made_already:
+                self._cluster.make(name, partitions=wanted, keeping=self._keeping)
+                made_already = True
+            elif topic is not None and partitions is not None and topic.partitions > partitions:
+                raise BadRequest(
+                    f"{collection} has {topic.partitions} partitions; that cannot become less"
+                )
+            elif topic is not None and (partitions is None or topic.partitions >= partitions):
+                return topic.partitions
+            elif topic is not None and not made_already:
+                self._cluster.grow(name, wanted)
+                made_already = True
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"Kafka has not made the topic of {collection} yet")
+            time.sleep(_PAUSE_SECONDS)
+
+    def warning(self) -> str | None:
+        """Say so where a position does not survive the loss of a broker."""
+        if self._cluster.place.replication is None and self._cluster.brokers() < _REPLICAS:
+            return (
+                f"Kafka has {self._cluster.brokers()} brokers: an acknowledged event is lost with "
+                "the disk that it is on; three brokers keep three copies"
+            )
+        copies = self._cluster.place.replication
+        if copies is not None and copies < _REPLICAS:
+            return f"replication_factor={copies}: one lost disk loses acknowledged events"
+        return None
+
+    def close(self) -> None:
+        """Hold nothing: connections end with the object."""
