@@ -210,11 +210,12 @@ def _lake(settings: Settings) -> str:
 
 
 def _metadata(settings: Settings) -> str:
+    from penstock.metadata.database import shown
     from penstock.metadata.store import open_store
 
     store = open_store(settings.metadata)
     try:
-        return f"{len(store.collections())} collections ({settings.metadata})"
+        return f"{len(store.collections())} collections ({shown(settings.metadata)})"
     finally:
         store.close()
 

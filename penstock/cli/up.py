@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from itertools import chain
@@ -33,7 +33,7 @@ from penstock.cli.home import (
 from penstock.cli.supervisor import Program, Supervisor, require_free
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
-from penstock.errors import BadSetting
+from penstock.errors import AlreadyExists, BadSetting
 from penstock.settings import FILE_VARIABLE, Settings, load_settings
 
 HttpPort = Annotated[int | None, typer.Option("--http-port", help="The door's HTTP port. [8080]")]
@@ -245,9 +245,10 @@ def _prepare(settings: Settings) -> str:
         ensure_system_collections(store, now=now)
         if not store.collections(DEFAULT_TEAM):
             hello = CollectionId(DEFAULT_TEAM, "hello")
-            store.create_collection(
-                CollectionRecord(id=hello, created_at=now, notes="for the first event")
-            )
+            with suppress(AlreadyExists):  # another installation on the same database was faster
+                store.create_collection(
+                    CollectionRecord(id=hello, created_at=now, notes="for the first event")
+                )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
         open_cache(settings.cache).publish(store.known())
         return token

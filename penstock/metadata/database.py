@@ -1,60 +1,94 @@
-"""How the database is opened. All that differs between databases is in this file.
+"""How a database is opened, read, written, and what its errors are called.
 
-Engines have two kinds of transaction, `reading` and `writing`; a writing one sees what it read
-until it commits (SQLite lets one write at a time, others lock the rows read for update).
+Engines have two kinds of transaction, `reading` and `writing`. Writers exclude each other, so a
+writing one may act upon what it read. What differs between databases is in `sqlite` and
+`postgresql`, and in the texts of `texts`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, column, create_engine, event, inspect, select, table
+from sqlalchemy import Connection, Engine, column, inspect, select, table
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    ProgrammingError,
+    TimeoutError,  # noqa: A004 - the pool's
+)
 
-from penstock.errors import BadSetting
-
-# Writers wait in line: a transaction takes under 1 ms, but a busy machine may halt the one ahead.
-BUSY_SECONDS = 20.0
+from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata import sqlite
+from penstock.metadata.options import LONG, WRITES
 
 # The newest of `migrations/versions`. A database that has it is opened without Alembic, which
 # takes 0.2 s to import, and without waiting for the write lock.
 NEWEST = "0001"
 
-_WRITES = "penstock_writes"
+# Any numbers, as long as no two kinds of tables in one PostgreSQL database share one.
+_LOCK = 0x70656E_0001
+
+_DENIED = "42501"
 
 
 def open_engine(url: str) -> Engine:
-    """Open the database at `url` with every migration applied, made first if there is none."""
+    """Open the database at `url` with every migration applied, made first if there is none.
+
+    Raises `BadSetting` for a URL of another kind, or where the database is of a newer release.
+    """
+    return open_tables(
+        url,
+        setting="metadata_url",
+        lock=_LOCK,
+        made=lambda connection: _version(connection) == NEWEST,
+        make=_migrate,
+    )
+
+
+def open_tables(
+    url: str,
+    *,
+    setting: str,
+    lock: int,
+    made: Callable[[Connection], bool],
+    make: Callable[[Connection], None],
+) -> Engine:
+    """Open the database at `url`, with its tables made unless `made` says that they are.
+
+    Of several processes at once one makes them. `setting` is what errors call the URL; `lock` is
+    what writers exclude each other by where the database is not a file.
+    """
     try:
         parts = make_url(url)
     except ArgumentError as error:
-        raise BadSetting("metadata_url is no database URL; use sqlite:///file") from error
-    if parts.drivername != "sqlite" or not parts.database or parts.database == ":memory:":
-        raise BadSetting(f"metadata_url starts with {parts.drivername!r}; use sqlite:///file")
-
-    file = Path(parts.database)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        url,
-        connect_args={"timeout": BUSY_SECONDS},
-        max_overflow=-1,  # the callers' threads are the bound
-        hide_parameters=True,  # errors are logged, and rows hold credentials
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    if not file.exists() or _version(engine) != NEWEST:
-        with _alone(file):
-            _create_private(file)
-            with engine.connect() as connection:
-                _switch_to_wal(connection)
-            with writing(engine) as connection:
-                _migrate(connection)
+        raise BadSetting(f"{setting} is no database URL; {_USE}") from error
+    first: AbstractContextManager[object] = nullcontext()
+    match parts.drivername:
+        case "sqlite" if parts.database and parts.database != ":memory:":
+            engine = sqlite.connect(parts)
+            first = sqlite.alone(engine)
+            known = sqlite.exists(engine)
+        case "postgresql" if parts.database:
+            engine = _postgresql(setting).connect(parts, lock=lock, setting=setting)
+            known = True
+        case other:
+            raise BadSetting(f"{setting} starts with {other!r}; {_USE}")
+    try:
+        if known:
+            with reading(engine) as connection:
+                known = made(connection)
+        if not known:
+            with first, _making(engine) as connection:
+                make(connection)
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -62,24 +96,85 @@ def open_engine(url: str) -> Engine:
 def reading(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose statements all see one moment of the database."""
     with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection whose changes are durable after the block, or undone if it raised."""
-    with engine.connect().execution_options(**{_WRITES: True}) as connection, connection.begin():
+    """Yield a connection whose changes are durable after the block, or undone if it raised.
+
+    Nobody else writes meanwhile.
+    """
+    with engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
         yield connection
 
 
-def _version(engine: Engine) -> str | None:
-    with reading(engine) as connection:
-        if not inspect(connection).has_table("alembic_version"):
-            return None
-        version: str | None = connection.execute(
-            select(column("version_num")).select_from(table("alembic_version"))
-        ).scalar()
-        return version
+@contextmanager
+def answering(what: str) -> Iterator[None]:
+    """Raise `EngineUnavailable` when the database, called `what`, does not do its part.
+
+    What is wrong with a statement of ours is raised as it is.
+    """
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError) as error:
+        if getattr(error.orig, "sqlstate", None) != _DENIED:
+            raise  # the database is well
+        raise EngineUnavailable(f"{what} refuses: {_sentence(error)}") from error
+    except (DatabaseError, InterfaceError) as error:
+        raise EngineUnavailable(f"{what} does not answer: {_sentence(error)}") from error
+    except TimeoutError as error:
+        raise EngineUnavailable(f"{what} has no connection left") from error
+
+
+def shown(url: str) -> str:
+    """Answer the URL for people to read: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "no database URL"
+
+
+_USE = "use sqlite:///file or postgresql://user:password@host:port/database"
+
+
+def _postgresql(setting: str) -> Any:
+    try:
+        from penstock.metadata import postgresql
+    except ImportError as error:
+        raise BadSetting(
+            f"{setting} needs the client of PostgreSQL: pip install 'penstock[postgres]'"
+        ) from error
+    return postgresql
+
+
+@contextmanager
+def _making(engine: Engine) -> Iterator[Connection]:
+    long = {WRITES: True, LONG: True}
+    with engine.connect().execution_options(**long) as connection, connection.begin():
+        yield connection
+        # Not back into the pool: it waits longer than others.
+        connection.detach()
+
+
+def _sentence(error: DatabaseError | InterfaceError) -> str:
+    # `orig` is the driver's own error: the outer one repeats statement and values, and all but the
+    # first sentence of the server's may quote a row.
+    first = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+    return first or str(error.orig)
+
+
+def _version(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    version: str | None = connection.execute(
+        select(column("version_num")).select_from(table("alembic_version"))
+    ).scalar()
+    return version
 
 
 def _migrate(connection: Connection) -> None:
@@ -96,42 +191,3 @@ def _migrate(connection: Connection) -> None:
         raise BadSetting(
             "the metadata database was made by a newer release of Penstock; use that one"
         ) from error
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Let one process at a time prepare this database.
-
-    A lock of our own: of 2,000 connections that switched a new file to WAL two at a time, 17 failed
-    with "database is locked" at once, whatever the time-out.
-    """
-    lock = os.open(f"{file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-def _create_private(file: Path) -> None:
-    # Destinations have credentials in their headers. SQLite gives its other files the same mode.
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _switch_to_wal(connection: Connection) -> None:
-    raw: Any = connection.connection.dbapi_connection
-    raw.execute("PRAGMA journal_mode = WAL")
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.execute("PRAGMA foreign_keys = ON")
-    # Every commit is synced: a revoked token must stay revoked after a power cut (0.25 ms each).
-    connection.execute("PRAGMA synchronous = FULL")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # The driver would begin one before the first change only, and a read would see two moments.
-    # A transaction that reads first and asks for the write lock later cannot wait for it: SQLite
-    # refuses at once, because what was read may be out of date.
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

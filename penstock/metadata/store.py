@@ -7,22 +7,15 @@ processes may have one open on the same database.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
-from sqlalchemy.exc import (
-    DatabaseError,
-    DataError,
-    IntegrityError,
-    InterfaceError,
-    ProgrammingError,
-    TimeoutError,  # noqa: A004 - the pool's
-)
+from sqlalchemy.exc import IntegrityError
 
 from penstock.envelope import CollectionId, Micros
-from penstock.errors import AlreadyExists, EngineUnavailable, NotFound, WrongState
+from penstock.errors import AlreadyExists, NotFound, WrongState
 from penstock.metadata import database, states
 from penstock.metadata.records import (
     CollectionRecord,
@@ -257,7 +250,7 @@ class Store:
         cannot take it back. Raises `NotFound`, or `WrongState` where `next_state` says so.
         """
         with self._writing() as connection:
-            replay = _replay_of(connection, team, id, for_update=True)
+            replay = _replay_of(connection, team, id)
             state = states.next_state(
                 replay.state, wish, planned=replay.plan is not None, pending=replay.wish
             )
@@ -290,7 +283,7 @@ class Store:
         for a replay that came to an end or is paused and shall stay so.
         """
         with self._writing() as connection:
-            replay = _replay_of(connection, None, id, for_update=True)
+            replay = _replay_of(connection, None, id)
             if replay.held(now):
                 return None
             if not states.wants_a_run(replay, now):
@@ -329,7 +322,7 @@ class Store:
         nothing is recorded and the caller has to stop sending.
         """
         with self._writing() as connection:
-            replay = _replay_of(connection, None, id, for_update=True)
+            replay = _replay_of(connection, None, id)
             if replay.epoch != epoch or replay.lease_until is None:
                 raise WrongState(f"replay {id} is no longer held under epoch {epoch}")
             to = states.moved(replay.state, state or replay.state)
@@ -362,7 +355,7 @@ class Store:
         Changes nothing while somebody holds the replay: the run that holds it is the one to show.
         """
         with self._writing() as connection:
-            replay = _replay_of(connection, None, id, for_update=True)
+            replay = _replay_of(connection, None, id)
             return replay if replay.held(now) else _change(connection, replay, run_id=run_id)
 
     # Column histories
@@ -378,7 +371,7 @@ class Store:
             schema_versions.c.team == collection.team, schema_versions.c.name == collection.name
         )
         with self._writing() as connection:
-            owner = select(collections.c.name).where(_is(collection)).with_for_update()
+            owner = select(collections.c.name).where(_is(collection))
             if connection.execute(owner).first() is None:
                 raise NotFound("collection", str(collection))
             version = (connection.execute(highest).scalar() or 0) + 1
@@ -422,10 +415,7 @@ class Store:
         values = {"team": collection.team, "name": collection.name, "at": now}
         with self._writing() as connection:
             connection.execute(delete(wakes).where(mine | ~_recent(now)))
-            try:
-                connection.execute(insert(wakes).values(values))
-            except IntegrityError:  # two woke it at once: one is enough
-                return
+            connection.execute(insert(wakes).values(values))
 
     def woken(self, now: Micros) -> frozenset[CollectionId]:
         """Answer the collections that somebody waits for."""
@@ -441,17 +431,13 @@ class Store:
         One that is said to live for longer than `ttl` was taken before the clock was set back.
         """
         with self._writing() as connection:
-            query = select(leases).where(leases.c.name == name).with_for_update()
-            held = connection.execute(query).first()
+            held = connection.execute(select(leases).where(leases.c.name == name)).first()
             if held is not None and now < held.until <= now + ttl:
                 return None
             epoch: int = 1 if held is None else held.epoch + 1
             values = {"holder": holder, "epoch": epoch, "until": now + ttl}
             if held is None:
-                try:
-                    connection.execute(insert(leases).values(name=name, **values))
-                except IntegrityError:  # two took a lease that never was, at once: one has it
-                    return None
+                connection.execute(insert(leases).values(name=name, **values))
             else:
                 connection.execute(update(leases).where(leases.c.name == name).values(values))
             return epoch
@@ -488,7 +474,9 @@ class Store:
 
 
 def open_store(url: str) -> Store:
-    """Open the store at `url` (``sqlite:///file``), made or brought up to date first.
+    """Open the store at `url`, made or brought up to date first.
+
+    That is ``sqlite:///file`` or ``postgresql://user:password@host:port/database``.
 
     Raises `BadSetting` for any other kind of URL, `EngineUnavailable` if it cannot be opened.
     """
@@ -496,17 +484,8 @@ def open_store(url: str) -> Store:
         return Store(database.open_engine(url))
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise  # a statement of ours is wrong, the database is well
-    except (DatabaseError, InterfaceError) as error:
-        # `orig` is the driver's own sentence: the outer one repeats statement and values.
-        raise EngineUnavailable(f"the metadata database does not answer: {error.orig}") from error
-    except TimeoutError as error:
-        raise EngineUnavailable("the metadata database has no connection left") from error
+def _answering() -> AbstractContextManager[None]:
+    return database.answering("the metadata database")
 
 
 @contextmanager
@@ -550,18 +529,10 @@ def _record(kind: type[_R], row: Mapping[Any, Any]) -> _R:
     return msgspec.convert(known, kind)
 
 
-def _replay_of(
-    connection: Connection,
-    team: str | None,
-    id: str,  # noqa: A002
-    *,
-    for_update: bool = False,
-) -> ReplayRecord:
+def _replay_of(connection: Connection, team: str | None, id: str) -> ReplayRecord:  # noqa: A002
     query = select(replays).where(replays.c.id == id)
     if team is not None:
         query = query.where(replays.c.team == team)
-    if for_update:
-        query = query.with_for_update()
     found = connection.execute(query).mappings().first()
     if found is None:
         raise NotFound("replay", id)

@@ -13,8 +13,9 @@ from sqlalchemy import (
     MetaData,
     PrimaryKeyConstraint,
     Table,
-    Text,
 )
+
+from penstock.metadata.texts import Text
 
 # Named, so that a later migration can name what it changes, on every database.
 metadata = MetaData(

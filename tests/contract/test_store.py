@@ -1,4 +1,4 @@
-"""What every metadata store promises. A new kind joins by one line in `URLS`."""
+"""What every metadata store promises. A new kind joins by one line in `KINDS`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,48 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
 from builders import FLIGHTS, NOON
+from engines.fresh import fresh_database
 from metadata_builders import collection, destination, replay, token
 from msgspec.structs import replace
 
 from penstock.envelope import CollectionId
 from penstock.errors import AlreadyExists, NotFound, WrongState
-from penstock.metadata.records import Lease, ReplayRecord, SchemaVersion
+from penstock.metadata.records import Known, Lease, ReplayRecord, SchemaVersion
 from penstock.metadata.store import Store, open_store
 
-URLS: dict[str, Callable[[Path], str]] = {
-    "sqlite": lambda folder: f"sqlite:///{folder / 'home' / 'metadata.db'}",
-}
+KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.engines)]
 
 SECOND = 1_000_000
 OTHERS = CollectionId("rivals", "flights")
 
 
-@pytest.fixture(params=URLS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return URLS[request.param](tmp_path)
+NewUrl = Callable[[], str]
+
+
+@pytest.fixture(params=KINDS)
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
+    """Answer addresses of databases that are empty."""
+    with ExitStack() as stack:
+        numbers = count()
+
+        def sqlite() -> str:
+            return f"sqlite:///{tmp_path / 'home' / f'metadata-{next(numbers)}.db'}"
+
+        def postgresql() -> str:
+            return stack.enter_context(fresh_database())
+
+        yield {"sqlite": sqlite, "postgresql": postgresql}[request.param]
+
+
+@pytest.fixture
+def url(new_url: NewUrl) -> str:
+    return new_url()
 
 
 @pytest.fixture
@@ -483,11 +502,70 @@ class TestLeases:
         assert store.take_lease("lane 0", "other", NOON + 1, 10) == 2
 
 
+class TestTexts:
+    """What people and senders write is kept as they wrote it, whatever the database is."""
+
+    ODD = "NUL \x00, ESC \x1b, \x1b0 \x1b1 \x00\x00, e\u0301 \U0001f600 \ufffe"
+
+    def test_any_character_is_kept(self, store: Store) -> None:
+        """PostgreSQL has no NUL in its texts."""
+        store.create_collection(replace(collection(), notes=self.ODD))
+        store.add_token(replace(token(1), name=self.ODD))
+        store.create_replay(replay(destination=self.ODD))
+
+        assert store.collection(FLIGHTS).notes == self.ODD
+        assert [t.name for t in store.tokens("main")] == [self.ODD]
+        assert store.replay("main", "r1").destination == self.ODD
+
+    def test_a_name_with_odd_characters_is_found_or_not_but_no_error(self, store: Store) -> None:
+        """It may come from an address that somebody typed."""
+        with pytest.raises(NotFound):
+            store.destination("main", "a\x00b")
+        with pytest.raises(NotFound):
+            store.replay("ma\x00in", "r1")
+        store.add_destination(destination("a\x00b"))
+
+        assert store.destination("main", "a\x00b").name == "a\x00b"
+        with pytest.raises(NotFound):
+            store.destination("main", "ab")
+
+    def test_what_is_no_text_is_refused_and_leaves_nothing(self, store: Store) -> None:
+        """Half a surrogate pair has no bytes in any encoding."""
+        with pytest.raises(UnicodeEncodeError):
+            store.create_collection(replace(collection(), notes="half \ud800"))
+
+        assert store.collections() == []
+        assert store.version() == 0
+
+    def test_names_are_ordered_by_their_characters(self, store: Store) -> None:
+        """Many databases would put `a_b` between `aa` and `ac`; pages rely on one order."""
+        names = ["Z", "a_b", "aa", "ac", "b", "\u00e9"]
+        for name in reversed(names):
+            store.add_destination(destination(name))
+
+        assert [d.name for d in store.destinations("main")] == names
+
+    def test_documents_are_kept_to_the_character_however_large(self, store: Store) -> None:
+        odd = {
+            "text": self.ODD + "\ud800",
+            "": [None, True, 1.5e-300, -(1 << 62), {"deep": [[]]}],
+            "large": "x\x00" * 4_000_000,
+        }
+        store.create_replay(replay(plan=odd))
+
+        assert store.replay("main", "r1").plan == odd
+        mine = claimed(store)
+        answer = store.checkpoint_replay("r1", mine.epoch, progress=odd, now=NOON, ttl=SECOND)
+        assert answer.progress == odd
+
+
 WORKER = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from alembic import command
-from metadata_builders import token
+from builders import NOON
+from metadata_builders import collection, token
+from penstock.errors import AlreadyExists
 from penstock.metadata.store import open_store
 
 def opened(url):
@@ -502,6 +580,28 @@ def add_tokens(url, first):
         store.add_token(token(number))
     store.close()
     return "done"
+
+def create(url, number):
+    store = open_store(url)
+    try:
+        store.create_collection(collection(), token(int(number)))
+    except AlreadyExists:
+        return "exists"
+    finally:
+        store.close()
+    return "created"
+
+def claim(url, holder):
+    store = open_store(url)
+    claimed = store.claim_replay("r1", holder, NOON, 1_000_000)
+    store.close()
+    return claimed and f"{claimed.epoch}"
+
+def take(url, holder):
+    store = open_store(url)
+    epoch = store.take_lease("lane 0", holder, NOON, 1_000_000)
+    store.close()
+    return epoch
 
 print("ready", flush=True)
 for line in sys.stdin:
@@ -523,21 +623,22 @@ class Workers:
             )
             for _ in range(count)
         ]
-        assert self._answers() == ["ready"] * count
+        assert self._answers(count) == ["ready"] * count
 
     def do(self, *commands: str) -> list[str]:
-        """Give each process one command; answer what each said when it was done."""
-        for program, line in zip(self._programs, commands, strict=True):
+        """Give as many processes one command each; answer what each said when it was done."""
+        programs = self._programs[: len(commands)]
+        for program, line in zip(programs, commands, strict=True):
             assert program.stdin is not None
             program.stdin.write(line + "\n")
-        for program in self._programs:
+        for program in programs:
             assert program.stdin is not None
             program.stdin.flush()
-        return self._answers()
+        return self._answers(len(commands))
 
-    def _answers(self) -> list[str]:
+    def _answers(self, count: int) -> list[str]:
         answers = []
-        for program in self._programs:
+        for program in self._programs[:count]:
             assert program.stdout is not None
             answers.append(program.stdout.readline().strip())
         return answers
@@ -549,19 +650,77 @@ class Workers:
 
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    started = Workers(2)
+    started = Workers(8)
     yield started
     started.end()
 
 
 class TestProcesses:
     def test_processes_that_open_an_empty_home_at_once_all_succeed(
-        self, url: str, workers: Workers
+        self, new_url: NewUrl, workers: Workers
     ) -> None:
         """Door, platform and Dagster start together; none may find half a database."""
-        for number in range(6):
-            fresh = url.replace("metadata.db", f"metadata-{number}.db")
-            assert workers.do(*[f"opened {fresh}"] * 2) == ["0", "0"]
+        for together in (2, 2, 2, 2, 8, 8):
+            fresh = new_url()
+            assert workers.do(*[f"opened {fresh}"] * together) == ["0"] * together
+
+    def test_of_many_processes_that_make_a_collection_one_does(
+        self, store: Store, url: str, workers: Workers
+    ) -> None:
+        """And only its token exists: the others' were shown to nobody."""
+        answers = workers.do(*[f"create {url} {number}" for number in range(8)])
+
+        assert sorted(answers) == ["created", *["exists"] * 7]
+        assert [t.id for t in store.tokens("main")] == [f"t{answers.index('created')}"]
+        assert store.version() == 1
+
+    def test_of_two_processes_that_claim_a_replay_one_has_it(
+        self, store: Store, url: str, workers: Workers
+    ) -> None:
+        """Two senders would deliver everything twice."""
+        store.create_replay(replay())
+
+        answers = workers.do(f"claim {url} one", f"claim {url} other")
+
+        assert sorted(answers) == ["1", "None"]
+        assert store.replay("main", "r1").epoch == 1
+
+    def test_of_many_processes_that_take_a_lease_that_lapsed_one_has_it(
+        self, store: Store, url: str, workers: Workers
+    ) -> None:
+        store.take_lease("lane 0", "dead", NOON - 2 * SECOND, SECOND)
+
+        answers = workers.do(*[f"take {url} run-{number}" for number in range(8)])
+
+        assert sorted(answers) == ["2", *["None"] * 7]
+        held = store.lease("lane 0")
+        assert held is not None
+        assert held.holder == f"run-{answers.index('2')}"
+
+    def test_versions_become_visible_in_the_order_in_which_they_grow(
+        self, store: Store, url: str, workers: Workers
+    ) -> None:
+        """A door that saw version 7 never looks for what 6 brought: a revoked token would work."""
+        polled = open_store(url)
+        seen: list[Known] = []
+        stop = threading.Event()
+
+        def poll() -> None:
+            while not stop.is_set():
+                seen.append(polled.known())
+
+        thread = threading.Thread(target=poll)
+        thread.start()
+        try:
+            assert workers.do(*[f"add_tokens {url} {n}00" for n in range(1, 5)]) == ["done"] * 4
+        finally:
+            stop.set()
+            thread.join()
+            polled.close()
+
+        assert [k.version for k in seen] == sorted(k.version for k in seen)
+        assert [k.version for k in seen] == [len(k.tokens) for k in seen]
+        assert store.version() == 100
 
     def test_writers_in_several_processes_and_threads_lose_nothing(
         self, store: Store, url: str, workers: Workers

@@ -97,7 +97,7 @@ def test_what_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["postgresql://db/penstock", "nonsense", "sqlite://", "sqlite:///:memory:"]
+    "bad", ["mysql://db/penstock", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://db"]
 )
 def test_other_urls_are_refused(bad: str) -> None:
     with pytest.raises(BadSetting, match="sqlite:///file"):

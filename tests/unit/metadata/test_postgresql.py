@@ -1,0 +1,334 @@
+"""What the promise of the store does not say, and holds where it is kept by PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from builders import FLIGHTS, NOON
+from engines.fresh import fresh_database
+from engines.kit import default_root
+from engines.places import HOST, PASSWORD, USER, postgres
+from engines.postgres import Postgres
+from metadata_builders import collection, token
+from ports import free_ports
+from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError, InternalError
+
+from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata import postgresql
+from penstock.metadata.database import open_engine, reading, shown, writing
+from penstock.metadata.store import Store, open_store
+from penstock.metadata.tables import metadata
+
+pytestmark = pytest.mark.engines
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with fresh_database() as address:
+        yield address
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = open_store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Postgres]:
+    """A server that may be killed."""
+    # Not below pytest's folder: the server runs as another user, who may not look in there.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    folder.chmod(0o755)
+    server = Postgres(default_root(), run=folder / "run", port=free_ports(1)[0])
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop(signal.SIGKILL)
+        shutil.rmtree(folder)
+
+
+def family(server: Postgres) -> list[psutil.Process]:
+    process = server.process()
+    assert process is not None
+    return [process, *process.children(recursive=True)]
+
+
+def refused(work: Callable[[], object]) -> tuple[str, float]:
+    """Answer why the work could not be done now, and how many seconds it took to say so."""
+    begun = time.monotonic()
+    with pytest.raises(EngineUnavailable) as refusal:
+        work()
+    return str(refusal.value), time.monotonic() - begun
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
+    engine = open_engine(url)
+    with reading(engine) as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
+    engine = open_engine(url)
+    with writing(engine) as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+
+    with pytest.raises(BadSetting, match="newer release"):
+        open_store(url)
+
+
+def test_an_undone_migration_leaves_nothing(url: str) -> None:
+    engine = open_engine(url)
+
+    def half_a_step() -> None:
+        with writing(engine) as connection:
+            connection.execute(text("CREATE TABLE half (a INTEGER)"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_a_step()
+    with reading(engine) as connection:
+        found = connection.execute(text("SELECT to_regclass('half')")).scalar()
+    engine.dispose()
+
+    assert found is None
+
+
+def test_what_is_read_is_from_one_moment_and_changes_nothing(store: Store) -> None:
+    """A door told of a token but not of its collection would refuse good events."""
+    with reading(store._engine) as connection:
+        before = connection.execute(text("SELECT version FROM revision")).scalar()
+        store.create_collection(collection())
+        after = connection.execute(text("SELECT version FROM revision")).scalar()
+        with pytest.raises(Exception, match="read-only transaction"):
+            connection.execute(text("DELETE FROM collections"))
+
+    assert before == after == 0
+    assert store.version() == 1
+
+
+def test_a_connection_that_has_read_can_write_and_the_other_way_round(store: Store) -> None:
+    """Isolation is the transaction's; one that stuck to the connection would refuse the next."""
+    for number in range(20):
+        store.add_token(token(number))
+        assert len(store.known().tokens) == number + 1
+
+
+def test_collections_are_named_in_one_order_whatever_the_databases_is() -> None:
+    """The order of the language puts `a_b` between `aa` and `ac`."""
+    with ExitStack() as stack:
+        plain = stack.enter_context(fresh_database())
+        name = plain.rpartition("/")[2] + "_icu"
+        with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f'CREATE DATABASE "{name}" TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE "en"'
+            )
+        try:
+            store = open_store(postgres(name))
+            for each in ("aa", "a_b", "ac"):
+                store.create_collection(collection(FLIGHTS._replace(name=each)))
+            assert [c.id.name for c in store.collections()] == ["a_b", "aa", "ac"]
+            store.close()
+        finally:
+            with psycopg.connect(postgres("postgres"), autocommit=True) as connection:
+                connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def test_a_halted_writer_holds_the_others_up_for_seconds_only(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped in the middle of a change must not stop every other one."""
+    monkeypatch.setattr(postgresql, "WRITERS_WAIT_SECONDS", 2)
+    halted, other = open_store(url), open_store(url)
+
+    def change_and_be_halted() -> None:
+        with writing(halted._engine) as here:
+            here.execute(text("SELECT 1"))
+            said, took = refused(lambda: other.create_collection(collection()))
+            assert "lock timeout" in said
+            assert 1 < took < 6
+            assert store.collections() == []  # reading waits for nobody
+            time.sleep(2)
+            here.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseError, match="idle-in-transaction"):
+        change_and_be_halted()
+    other.create_collection(collection())
+    halted.close()
+    other.close()
+    assert len(store.collections()) == 1
+
+
+def test_a_server_that_became_a_standby_is_not_kept_for_writing(store: Store) -> None:
+    """After a failover the connections that are open may be those to the old server."""
+    kept: list[Any] = []
+
+    def write_to_a_standby() -> None:
+        with writing(store._engine) as connection:
+            kept.append(connection.connection.driver_connection)
+            connection.execute(text("SET TRANSACTION READ ONLY"))
+            connection.execute(text("UPDATE revision SET version = 9"))
+
+    with pytest.raises(InternalError, match="read-only"):
+        write_to_a_standby()
+
+    assert kept[0].closed
+    assert store.version() == 0
+
+
+def test_more_threads_than_connections_wait_for_one(store: Store) -> None:
+    with_all = threading.Barrier(40)
+    answers: list[int] = []
+
+    def ask() -> None:
+        with_all.wait(10)
+        for _ in range(5):
+            answers.append(store.version())  # noqa: PERF401 - one at a time, from many threads
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert answers == [0] * 200
+    assert store._engine.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "database", "word"),
+    [
+        (USER, "not-the-pass", "postgres", "authentication"),
+        ("nobody", "not-the-pass", "postgres", "authentication"),
+        (USER, PASSWORD, "no_such_database", "does not exist"),
+    ],
+)
+def test_who_is_not_let_in_is_told_why_without_the_password(
+    user: str, password: str, database: str, word: str
+) -> None:
+    port = postgres("x").rpartition(":")[2].partition("/")[0]
+
+    said, took = refused(
+        lambda: open_store(f"postgresql://{user}:{password}@{HOST}:{port}/{database}")
+    )
+
+    assert word in said
+    assert "not-the-pass" not in said
+    assert f":{PASSWORD}" not in said
+    assert took < 10
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds() -> None:
+    said, took = refused(lambda: open_store(f"postgresql://u:hidden@{HOST}:{free_ports(1)[0]}/db"))
+
+    assert "refused" in said
+    assert "hidden" not in said
+    assert took < 10
+
+
+def test_an_address_with_unknown_parts_is_a_bad_setting() -> None:
+    with pytest.raises(BadSetting, match="metadata_url") as refusal:
+        open_store(f"postgresql://u:hidden@{HOST}:1/db?nonsense=1")
+    assert "hidden" not in str(refusal.value)
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    assert shown("postgresql://u:hidden@db:5432/penstock") == "postgresql://u:***@db:5432/penstock"
+
+
+def test_without_the_driver_it_is_said_what_to_install() -> None:
+    """And the embedded default needs none of it."""
+    program = """
+import sys
+sys.modules["psycopg"] = None
+from penstock.errors import BadSetting
+from penstock.metadata.store import open_store
+open_store("sqlite:///" + sys.argv[1]).close()
+try:
+    open_store("postgresql://db/penstock")
+except BadSetting as error:
+    print(error)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        said = subprocess.run(
+            [sys.executable, "-c", program, f"{folder}/metadata.db"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+    assert "pip install 'penstock[postgres]'" in said
+
+
+# The kit waits for its servers by their number, and Popen does not know.
+@pytest.mark.filterwarnings("ignore:.*Popen.__del__:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.xdist_group("own-postgres")
+class TestAway:
+    def test_a_killed_server_is_missed_within_seconds_and_found_again(self, own: Postgres) -> None:
+        """Every process goes on by itself; nobody has to restart anything."""
+        store = open_store(postgres("metadata", port=own.port))
+        store.take_lease("killed", "one", NOON, SECOND)
+        own.stop(signal.SIGKILL)
+
+        for _ in range(3):
+            said, took = refused(store.version)
+            assert PASSWORD + "@" not in said
+            assert took < 10
+        own.start()
+
+        assert store.take_lease("killed", "other", NOON + 2 * SECOND, SECOND) == 2
+        store.close()
+
+    def test_a_restart_between_two_questions_is_not_noticed(self, own: Postgres) -> None:
+        store = open_store(postgres("metadata", port=own.port))
+        before = store.version()
+        own.stop(signal.SIGINT)  # at once: TERM waits until every client has gone
+        own.start()
+
+        assert store.version() == before
+        store.close()
+
+    def test_a_server_that_says_nothing_is_given_up(
+        self, own: Postgres, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is halted, and its connections stay open: no time-out of its own ends the wait."""
+        monkeypatch.setattr(postgresql._Patient, "seconds", 2.0)
+        store = open_store(postgres("metadata", port=own.port))
+        before = store.version()
+        halted = family(own)
+        for process in halted:
+            process.suspend()
+        try:
+            for _ in range(2):
+                _, took = refused(store.version)
+                assert took < 15
+        finally:
+            for process in halted:
+                process.resume()
+
+        assert store.version() == before
+        store.close()
