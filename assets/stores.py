@@ -14,10 +14,12 @@ from typing import TypeVar
 
 import structlog
 
+from assets.hurry import Hurry
 from assets.landing import Landing, Limits
 from lakehouse import Lake, open_lake
 from penstock.buffer import Buffer, open_buffer
-from penstock.cache import Cache, open_cache
+from penstock.bus import LAND, Bus, open_bus
+from penstock.cache import Cache, cache_of
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, Unavailable
@@ -107,6 +109,7 @@ class Stores:
 
     def __post_init__(self) -> None:
         self._opening = threading.RLock()
+        self._hurry = Hurry()
 
     @cached_property
     def buffer(self) -> Buffer:
@@ -130,7 +133,19 @@ class Stores:
     def cache(self) -> Cache:
         """What the doors know."""
         with self._opening:
-            return open_cache(self.settings.cache)
+            return cache_of(self.settings)
+
+    @cached_property
+    def bus(self) -> Bus:
+        """The messages between processes."""
+        with self._opening:
+            return open_bus(self.settings.bus_url, lambda: self.store)
+
+    @cached_property
+    def _listening(self) -> Hurry:
+        with self._opening:
+            self.bus.subscribe(LAND, self._hurry.hear)
+            return self._hurry
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -154,11 +169,8 @@ class Stores:
         return self.metadata.ask(lambda store: store.add_schema_version(collection, at, changes))
 
     def hurried(self) -> frozenset[CollectionId]:
-        """Answer the collections that somebody waits for, none while the metadata is away."""
-        try:
-            return self.metadata.ask(lambda store: store.woken(machine_clock()))
-        except Unavailable:
-            return frozenset()
+        """Answer the collections that somebody asked for since this was asked first."""
+        return self._listening.collections()
 
     def landing(self) -> Landing:
         """Answer what lands the collections of this home."""
@@ -173,6 +185,7 @@ class Stores:
             rules=self.rules,
             clock=machine_clock,
             limits=limits,
+            wait=self._hurry.wait,
         )
 
 
@@ -183,7 +196,7 @@ def opened(settings: Settings) -> Iterator[Stores]:
     try:
         yield stores
     finally:
-        for name in ("buffer", "store"):
+        for name in ("bus", "cache", "buffer", "store"):
             if name in stores.__dict__:
                 getattr(stores, name).close()
 

@@ -94,7 +94,7 @@ def door(home: Path, **given: Any) -> Iterator[Door]:
         created_at=machine_clock(),
     )
     store.add_token(record)
-    open_cache(settings.cache).publish(store.known())
+    open_cache(settings.cache).publish(store.known)
     store.close()
     env = {
         "PENSTOCK_HTTP_PORT": str(settings.http_port),

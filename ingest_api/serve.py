@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import itertools
 import random
 import resource
 import secrets
@@ -13,7 +14,8 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Never
 
 import structlog
 import uvicorn
@@ -27,7 +29,8 @@ from ingest_api.http import HttpDoor
 from ingest_api.ids import Uuid7
 from ingest_api.limits import Limits
 from penstock.buffer import Appender, open_appender
-from penstock.cache import Cache, open_cache
+from penstock.bus import KNOWN, Bus, open_bus
+from penstock.cache import DOOR_LASTS, Cache, cache_of
 from penstock.envelope import Micros
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.records import Known
@@ -37,6 +40,9 @@ log = structlog.get_logger()
 
 CACHE_SECONDS = 0.5
 """How often the cache is looked at: a revoked token stops working that much later at most."""
+
+# A door that says nothing for `DOOR_LASTS` is not counted any more.
+_LOOKS_A_WORD = int(DOOR_LASTS / 3 / CACHE_SECONDS)
 
 # The log's thread needs the interpreter for moments only; with Python's 5 ms a batch that is being
 # taken apart may keep it that long after an fdatasync. 0.1 ms cost a tenth of all requests.
@@ -74,9 +80,9 @@ def serve(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     from ingest_api.grpc_server import start_grpc
 
-    cache = open_cache(settings.cache)
+    cache = cache_of(settings, keeps_copy=True)
     keyring = Keyring()
-    learning = Learning(keyring, cache)
+    learning = Learning(keyring, cache, door=f"{socket.gethostname()}:{settings.http_port}")
     learning.look()
     appender = open_appender(settings.log, max_waiting_bytes=settings.max_waiting_bytes)
     try:
@@ -87,6 +93,7 @@ async def _serve(settings: Settings) -> None:
         listening = listen(settings.host, settings.http_port)
         grpc = await start_grpc(door, settings.host, settings.grpc_port)
         watching = asyncio.create_task(learning.go_on())
+        bus = _hear_of_changes(settings, cache, learning)
         giving = asyncio.create_task(_give_back_memory())
         # What exists now lives as long as the process: nothing the collector has to walk.
         gc.freeze()
@@ -96,10 +103,36 @@ async def _serve(settings: Settings) -> None:
         finally:
             watching.cancel()
             giving.cancel()
+            if bus is not None:
+                bus.close()
             await grpc.stop(_GRACE_SECONDS)
     finally:
         appender.close()
+        cache.close()
         log.info("door closed")
+
+
+def _hear_of_changes(settings: Settings, cache: Cache, learning: Learning) -> Bus | None:
+    """Look at the cache when it calls, or a message comes, and not only twice a second.
+
+    Answers the bus. The one in the metadata is nothing for a door, which goes on without it.
+    """
+    loop = asyncio.get_running_loop()
+
+    def look_soon() -> None:
+        with suppress(RuntimeError):  # the loop has ended, and so has the door
+            loop.call_soon_threadsafe(learning.look)
+
+    cache.listen(look_soon)
+    if not settings.bus_url:
+        return None
+    bus = open_bus(settings.bus_url, _no_metadata)
+    bus.subscribe(KNOWN, lambda _version: look_soon())
+    return bus
+
+
+def _no_metadata() -> Never:
+    raise EngineUnavailable("doors work without the metadata")
 
 
 def create_door(
@@ -188,9 +221,10 @@ class Server(uvicorn.Server):
 class Learning:
     """Keeps a keyring at what a cache holds; while that says nothing, the door goes on."""
 
-    def __init__(self, keyring: Keyring, cache: Cache) -> None:
+    def __init__(self, keyring: Keyring, cache: Cache, *, door: str = "door") -> None:
         self._keyring = keyring
         self._cache = cache
+        self._door = door
         self._learnt: Known | None = None
         self._complained: str | None = None
 
@@ -211,14 +245,16 @@ class Learning:
             return False
         self._learnt = known
         self._keyring.replace(known)
+        self._cache.seen(self._door)
         log.info("tokens and collections read", version=known.version)
         return True
 
     async def go_on(self) -> None:
-        """Look twice a second, for ever."""
-        while True:
+        """Look twice a second, and say what the door goes by every few seconds, for ever."""
+        for look in itertools.count(1):
             await asyncio.sleep(CACHE_SECONDS)
-            self.look()
+            if not self.look() and look % _LOOKS_A_WORD == 0:
+                self._cache.seen(self._door)
 
     def _complain(self, reason: str) -> None:
         if reason != self._complained:

@@ -82,6 +82,18 @@ class Settings(BaseModel):
     cache_url: str = Field(
         "", description="What doors know of tokens and collections. Empty: `<home>/cache`."
     )
+    cache_user: str = Field("", description="The user of the cache, where it asks for one.")
+    cache_password: SecretStr = Field(SecretStr(""), description="The password of that user.")
+    cache_ca: Path | None = Field(
+        None, description="Certificates (PEM) that the cache's own is checked with."
+    )
+    cache_certificate: Path | None = Field(
+        None, description="The certificate (PEM) shown to the cache."
+    )
+    cache_key: Path | None = Field(None, description="The key (PEM) of that certificate.")
+    bus_url: str = Field(
+        "", description="Messages between Penstock's processes. Empty: in the metadata."
+    )
 
     host: str = Field("127.0.0.1", description="The address every server binds to.")
     http_port: int = Field(8080, ge=1, le=65535, description="The door's HTTP port.")

@@ -18,7 +18,8 @@ from lakehouse import Lake
 from lakehouse.sql import Engine, open_engine
 from penstock import faults
 from penstock.buffer import Buffer
-from penstock.cache import open_cache
+from penstock.bus import LAND, Bus
+from penstock.cache import cache_of
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, Clock, CollectionId
 from penstock.errors import PenstockError
@@ -138,6 +139,11 @@ class Stores(Protocol):
     @property
     def store(self) -> Store:
         """The metadata."""
+        ...
+
+    @property
+    def bus(self) -> Bus:
+        """The messages between processes."""
         ...
 
     def landing(self) -> Landing:
@@ -261,6 +267,7 @@ def tools_of(stores: Stores, engine: Engine) -> Tools:
         wake=waker(stores, machine_clock),
         doors=(door,),
         clock=machine_clock,
+        bus=stores.bus,
     )
 
 
@@ -278,9 +285,9 @@ def ledger_token(stores: Stores) -> str:
     token = ensure_ledger_token(
         store, settings.home, now=machine_clock(), chance=secrets.token_bytes
     )
-    known = store.known()
-    if known.version != before:
-        open_cache(settings.cache).publish(known)
+    if store.known().version != before:
+        with closing(cache_of(settings)) as cache:
+            cache.publish(store.known)
     return token
 
 
@@ -294,7 +301,7 @@ def waker(stores: Stores, clock: Clock) -> Callable[[CollectionId], None]:
 
     def wake(collection: CollectionId) -> None:
         asked[collection] = asked.get(collection, 0) + 1
-        stores.store.wake_landing(collection, clock())
+        stores.bus.publish(LAND, str(collection))
         lease = stores.store.lease(_LANES)
         alive = lease is not None and clock() < lease.until
         if not alive or asked[collection] > _TRUST:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -105,6 +106,7 @@ class Lease:
         self._saved: tuple[State, str | None] | None = None
         self._saved_at = float("-inf")
         self._turn = asyncio.Lock()
+        self._hurried = asyncio.Event()
 
     def holds(self) -> bool:
         """Say whether sending may begin now."""
@@ -139,10 +141,17 @@ class Lease:
         loop = asyncio.get_running_loop()
         while True:
             wait = self._saved_at + self._bounds.checkpoint_seconds - loop.time()
-            if wait > 0:
-                await asyncio.sleep(wait)
+            if wait > 0 and not self._hurried.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._hurried.wait()
             else:
+                self._hurried.clear()
                 await self.save()
+
+    def hurry(self) -> None:
+        """Look for orders now."""
+        self._hurried.set()
 
     async def _insist(
         self, progress: Progress, state: State, error: str | None

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ import structlog
 import uvloop
 from msgspec.structs import replace
 
+from penstock.bus import REPLAY, Bus
 from penstock.envelope import Clock, CollectionId
 from penstock.errors import (
     AddressRefused,
@@ -69,6 +70,8 @@ class Tools:
     steady: Callable[[], float] = steady_seconds
     chance: Chance = random.random
     bounds: Bounds = field(default=DEFAULT_BOUNDS)
+    bus: Bus | None = None
+    """Says that somebody wishes something; without it that is seen at the next checkpoint."""
 
 
 def run_replay(
@@ -100,7 +103,8 @@ def run_replay(
     row = _Row(tools, record, claimed_at, stop or threading.Event(), told)
     log.info("replay claimed", replay=replay_id, epoch=record.epoch, state=record.state)
     try:
-        _Work(row, tools, holder).bring_to_end()
+        with row.hearing():
+            _Work(row, tools, holder).bring_to_end()
     except (Rejected, Stopped) as error:
         if row.lost:
             raise
@@ -209,7 +213,8 @@ class _Work:
                     chance=tools.chance,
                     bounds=tools.bounds,
                 )
-                return await sender.run()
+                with row.nudging(asyncio.get_running_loop(), sender.hurry):
+                    return await sender.run()
             finally:
                 await target.close()
                 await ledger.close()
@@ -276,6 +281,41 @@ class _Row:
         self._stop = stop
         self._told = told
         self._options: Options = request_of(record).options
+        self._news = threading.Event()
+        self._nudge: Callable[[], object] = self._news.set
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """See at once, within the block, what a person wishes of this replay."""
+        if self._tools.bus is None:
+            yield
+            return
+
+        def told(replay_id: str) -> None:
+            if replay_id == self.record.id:
+                self._nudge()
+
+        subscription = self._tools.bus.subscribe(REPLAY, told)
+        try:
+            yield
+        finally:
+            subscription.close()
+
+    @contextmanager
+    def nudging(
+        self, loop: asyncio.AbstractEventLoop, hurry: Callable[[], object]
+    ) -> Iterator[None]:
+        """Within the block it is `hurry`, in its loop, that looks for wishes."""
+
+        def nudge() -> None:
+            with suppress(RuntimeError):  # the loop has ended: nothing is left to be hurried
+                loop.call_soon_threadsafe(hurry)
+
+        self._nudge = nudge
+        try:
+            yield
+        finally:
+            self._nudge = self._news.set
 
     @property
     def progress(self) -> Progress:
@@ -331,7 +371,11 @@ class _Row:
         broken: list[BaseException] = []
 
         def beat() -> None:
-            while not done.wait(self._tools.bounds.checkpoint_seconds):
+            while True:
+                self._news.wait(self._tools.bounds.checkpoint_seconds)
+                self._news.clear()
+                if done.is_set():
+                    return
                 try:
                     progress = replace(self.progress, waiting=self.waiting)
                     self.save(progress, state=self.record.state, error=self.record.error)
@@ -347,6 +391,7 @@ class _Row:
             yield
         finally:
             done.set()
+            self._news.set()
             thread.join()
         if broken:
             raise broken[0]

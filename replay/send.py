@@ -200,6 +200,10 @@ class Sender:
             raise broken
         return Ended(self._state, self._lease.last, self._error)
 
+    def hurry(self) -> None:
+        """Look for orders now, and not at the next checkpoint only."""
+        self._lease.hurry()
+
     # Taking events
 
     async def _fill_batch(self) -> bool:

@@ -57,6 +57,22 @@ class StandInBuffer:
 
 
 @dataclass
+class StandInBus:
+    """Remembers what was sent."""
+
+    sent: list[tuple[str, str]] = field(default_factory=list)
+
+    def publish(self, topic: str, text: str) -> None:
+        self.sent.append((topic, text))
+
+    def subscribe(self, topic: str, told: Callable[[str], None]) -> StandInBus:
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
 class StandInLake:
     """Tables that say what a test says."""
 
@@ -258,6 +274,7 @@ def platform(folder: Path, **given: Any) -> Platform:
     parts: dict[str, Any] = {
         "store": open_store(f"sqlite:///{file}"),
         "cache": open_cache(f"embedded://{folder / 'cache'}"),
+        "bus": StandInBus(),
         "buffer": StandInBuffer(),
         "lake": StandInLake(),
         "searcher": StandInSearcher(),

@@ -20,6 +20,7 @@ from penstock.api.middleware import Counted, Guarded, LimitedBody
 from penstock.api.platform import API, Platform
 from penstock.api.problems import add_problems, problem_contract
 from penstock.api.publishing import Publisher
+from penstock.bus import KNOWN
 from penstock.errors import PenstockError
 
 log = structlog.get_logger()
@@ -44,7 +45,11 @@ On the command line: penstock --help
 
 def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None) -> FastAPI:
     """Answer the app. `others` are adapters that health tells about beside the platform's own."""
-    publisher = Publisher(platform.store, platform.cache)
+    publisher = Publisher(
+        platform.store,
+        platform.cache,
+        tell=lambda version: platform.bus.publish(KNOWN, str(version)),
+    )
     metrics = Metrics()
     app = FastAPI(
         title="Penstock",

@@ -14,6 +14,7 @@ from lakehouse.sql import Engine, Limits
 from penstock.api.publishing import Publisher
 from penstock.api.turnstile import Rooms
 from penstock.buffer import Buffer
+from penstock.bus import Bus
 from penstock.cache import Cache
 from penstock.envelope import Clock
 from penstock.guard import Guard
@@ -31,6 +32,7 @@ class Platform:
 
     store: Store
     cache: Cache
+    bus: Bus
     buffer: Buffer
     lake: Lake
     searcher: Searcher

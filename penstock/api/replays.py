@@ -17,6 +17,7 @@ from penstock.api.models import (
     ReplayTold,
 )
 from penstock.api.platform import API, Here, Platform
+from penstock.bus import LAND, REPLAY
 from penstock.envelope import CollectionId
 from penstock.errors import BadRequest, Unavailable, WrongState
 from penstock.metadata.records import ReplayRecord, Wish
@@ -49,7 +50,7 @@ def plan_replay(asked: ReplayAsked, caller: Replayer, here: Here) -> PlanTold:
     request = _request(asked, caller, here)
 
     def wake(collection: CollectionId) -> None:
-        here.store.wake_landing(collection, here.clock())
+        here.bus.publish(LAND, str(collection))
 
     with here.rooms.plans:
         return _plan(here.planner.plan(request, wake=wake, patience=PLAN_SECONDS))
@@ -174,7 +175,9 @@ def _refuse_unconfirmed(here: Platform, request: ReplayRequest, confirmed: int |
 
 
 def _wished(here: Platform, caller: Caller, replay_id: str, wish: Wish) -> ReplayRecord:
-    return here.store.wish(caller.team, replay_id, wish, here.clock())
+    record = here.store.wish(caller.team, replay_id, wish, here.clock())
+    here.bus.publish(REPLAY, record.id)
+    return record
 
 
 def _launched(here: Platform, record: ReplayRecord) -> ReplayRecord:

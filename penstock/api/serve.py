@@ -15,7 +15,6 @@ from lakehouse.sql import Limits, open_engine
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
 from penstock.api.platform import Platform
-from penstock.cache import open_cache
 from penstock.clock import machine_clock
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
@@ -83,7 +82,8 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         with closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine:
             yield Platform(
                 store=store,
-                cache=open_cache(settings.cache),
+                cache=stores.cache,
+                bus=stores.bus,
                 buffer=buffer,
                 lake=lake,
                 searcher=EmbeddedSearcher(

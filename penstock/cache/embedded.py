@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from penstock.cache import DOOR_LASTS
 from penstock.errors import EngineUnavailable
 from penstock.metadata.records import Known
 
@@ -23,11 +28,19 @@ class _File(msgspec.Struct, frozen=True):
     known: Known
 
 
+class _Door(msgspec.Struct, frozen=True):
+    name: str
+    digest: str
+
+
 _decoder = msgspec.json.Decoder(_File)
 
 
 class EmbeddedCache:
-    """Keeps the promise of `Cache` in ``<folder>/known.json``, readable by this user only."""
+    """Keeps the promise of `Cache` in ``<folder>/known.json``, readable by this user only.
+
+    Doors say what they go by in ``<folder>/doors``, one file a door.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
@@ -37,15 +50,19 @@ class EmbeddedCache:
         self._unreadable: tuple[tuple[int, int, int], str] | None = None
         self._complained: str | None = None
         self._known: Known | None = None
+        self._digest = ""
 
-    def publish(self, known: Known) -> None:
+    def publish(self, ask: Callable[[], Known]) -> None:
         """Replace the file in one step, durably."""
+        with self._alone():
+            self._write(ask())
+
+    def _write(self, known: Known) -> None:
         body = msgspec.json.format(msgspec.json.encode(_File(FORMAT, known)), indent=1)
         # A name of one's own: two publishers at once must not write into the same file.
         fresh = self._folder / f"known.{os.getpid()}.{threading.get_ident()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with os.fdopen(os.open(fresh, flags, 0o600), "wb") as out:
                 out.write(body)
                 out.flush()
@@ -56,6 +73,20 @@ class EmbeddedCache:
             with suppress(OSError):
                 fresh.unlink()
             raise EngineUnavailable(f"the cache cannot be written: {error.strerror}") from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one publisher at a time ask and write; the folder itself is the lock."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise EngineUnavailable(f"the cache cannot be written: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def read(self) -> Known | None:
         """Look whether the file is another one than last time; decode it only then."""
@@ -70,6 +101,41 @@ class EmbeddedCache:
                     ) from error
                 self._complain(str(error))
             return self._known
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Never call: the file is looked at when it is read."""
+
+    def seen(self, door: str) -> None:
+        """Write a file for the door, or touch it."""
+        doors = self._folder / "doors"
+        file = doors / f"{hashlib.sha256(door.encode()).hexdigest()[:32]}.json"
+        fresh = file.with_suffix(".new")
+        try:
+            doors.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh.write_bytes(msgspec.json.encode(_Door(door, self._digest)))
+            fresh.replace(file)
+        except OSError as error:
+            self._complain(f"a door cannot say what it goes by: {error.strerror}")
+
+    def doors(self) -> Mapping[str, bool]:
+        """Read the files of the doors that were written lately; others are removed."""
+        found: dict[str, bool] = {}
+        try:
+            current = _digest(self._file.read_bytes()) if self._file.exists() else ""
+            for file in sorted((self._folder / "doors").glob("*.json")):
+                if time.time() - file.stat().st_mtime > DOOR_LASTS:
+                    file.unlink(missing_ok=True)
+                    continue
+                door = msgspec.json.decode(file.read_bytes(), type=_Door)
+                found[door.name] = door.digest == current
+        except FileNotFoundError:
+            return found  # a door's file was removed in this moment
+        except (OSError, msgspec.MsgspecError) as error:
+            raise EngineUnavailable(f"the doors cannot be counted: {error}") from error
+        return found
+
+    def close(self) -> None:
+        """Do nothing: no file is kept open."""
 
     def _complain(self, reason: str) -> None:
         # Once a reason: a door looks twice a second.
@@ -96,6 +162,7 @@ class EmbeddedCache:
             self._unreadable = seen, str(error)
             raise
         self._seen, self._known, self._complained = seen, known, None
+        self._digest = _digest(content)
 
 
 class _Unreadable(Exception):
@@ -110,6 +177,10 @@ def _known(content: bytes) -> Known:
     if file.format != FORMAT:
         raise _Unreadable(f"it has format {file.format}, this release reads {FORMAT}")
     return file.known
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

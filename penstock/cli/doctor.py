@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,9 +222,10 @@ def _metadata(settings: Settings) -> str:
 
 
 def _cache(settings: Settings) -> str:
-    from penstock.cache import open_cache
+    from penstock.cache import cache_of
 
-    known = open_cache(settings.cache).read()
+    with closing(cache_of(settings)) as cache:
+        known = cache.read()
     if known is None:
         raise EngineUnavailable("nothing was published yet")
     return f"version {known.version}, {len(known.tokens)} tokens ({settings.cache})"

@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from itertools import chain
@@ -234,7 +234,7 @@ def _prepare(settings: Settings) -> str:
     Afterwards the metadata is migrated, Penstock's own collections and the collection ``hello``
     exist, and doors find all of it in their cache.
     """
-    from penstock.cache import open_cache
+    from penstock.cache import cache_of
     from penstock.metadata.home import ensure_admin_token, ensure_system_collections
     from penstock.metadata.records import CollectionRecord
     from penstock.metadata.store import open_store
@@ -250,7 +250,8 @@ def _prepare(settings: Settings) -> str:
                     CollectionRecord(id=hello, created_at=now, notes="for the first event")
                 )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
-        open_cache(settings.cache).publish(store.known())
+        with closing(cache_of(settings)) as cache:
+            cache.publish(store.known)
         return token
     finally:
         store.close()

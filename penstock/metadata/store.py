@@ -32,15 +32,15 @@ from penstock.metadata.tables import (
     collections,
     destinations,
     leases,
+    messages,
     replays,
     revision,
     schema_versions,
     tokens,
-    wakes,
 )
 
-WAKE_LASTS: Micros = 3_000_000
-"""How long landing hurries for who woke it; who waits longer says so again."""
+MESSAGE_LASTS: Micros = 60_000_000
+"""How long a message is kept for those who look for it."""
 
 _R = TypeVar("_R", bound=msgspec.Struct)
 
@@ -409,19 +409,29 @@ class Store:
 
     # Messages
 
-    def wake_landing(self, collection: CollectionId, now: Micros) -> None:
-        """Let landing hurry with the collection for a few seconds: somebody waits for it."""
-        mine = (wakes.c.team == collection.team) & (wakes.c.name == collection.name)
-        values = {"team": collection.team, "name": collection.name, "at": now}
+    def send_messages(self, sent: Sequence[tuple[str, str]], now: Micros) -> None:
+        """Add messages, each a topic and a text, for whoever looks within `MESSAGE_LASTS`."""
+        values = [{"topic": topic, "text": text, "at": now} for topic, text in sent]
         with self._writing() as connection:
-            connection.execute(delete(wakes).where(mine | ~_recent(now)))
-            connection.execute(insert(wakes).values(values))
+            connection.execute(delete(messages).where(_out_of_date(now)))
+            connection.execute(insert(messages), values)
 
-    def woken(self, now: Micros) -> frozenset[CollectionId]:
-        """Answer the collections that somebody waits for."""
+    def last_message(self) -> int:
+        """Answer the id of the newest message, 0 where there is none."""
         with self._reading() as connection:
-            query = select(wakes.c.team, wakes.c.name).where(_recent(now))
-            return frozenset(CollectionId(row.team, row.name) for row in connection.execute(query))
+            return _last_message(connection)
+
+    def messages_after(self, id: int) -> tuple[int, list[tuple[int, str, str]]]:  # noqa: A002
+        """Answer the newest id; and id, topic and text of the messages after this one, in order.
+
+        In a database that was put back ids count from lower ones: then nothing is new.
+        """
+        newer = select(messages).where(messages.c.id > id).order_by(messages.c.id)
+        with self._reading() as connection:
+            found = connection.execute(newer).all()
+            if found:
+                return found[-1].id, [(row.id, row.topic, row.text) for row in found]
+            return min(id, _last_message(connection)), []
 
     # Leases
 
@@ -500,9 +510,13 @@ def _next_revision(connection: Connection) -> None:
     connection.execute(update(revision).values(version=revision.c.version + 1))
 
 
-def _recent(now: Micros) -> Any:
-    # On both sides: a clock that was set back must not make landing hurry until it is there again.
-    return wakes.c.at.between(now - WAKE_LASTS, now + WAKE_LASTS)
+def _out_of_date(now: Micros) -> Any:
+    # On both sides: a clock that was set back must not keep messages until it is there again.
+    return (messages.c.at < now - MESSAGE_LASTS) | (messages.c.at > now + MESSAGE_LASTS)
+
+
+def _last_message(connection: Connection) -> int:
+    return connection.execute(select(func.max(messages.c.id))).scalar() or 0
 
 
 def _is(id: CollectionId) -> Any:  # noqa: A002

@@ -125,12 +125,14 @@ leases = Table(
     Column("until", BigInteger, nullable=False),
 )
 
-# Messages to landing, gone seconds after the last one was sent.
-wakes = Table(
-    "wakes",
+# The embedded bus. Rows are gone a minute after they came; ids are never given out again.
+messages = Table(
+    "messages",
     metadata,
-    Column("team", Text, nullable=False),
-    Column("name", Text, nullable=False),
+    Column("id", Integer, primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("text", Text, nullable=False),
     Column("at", BigInteger, nullable=False),
-    PrimaryKeyConstraint("team", "name"),
+    Index(None, "at"),
+    sqlite_autoincrement=True,
 )

@@ -7,32 +7,63 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from builders import NOON
+from engines.fresh import fresh_name
+from engines.places import ETCD
 from metadata_builders import collection, known, token
 
 from penstock.api.publishing import Publisher
 from penstock.cache import Cache, open_cache
+from penstock.cache.embedded import EmbeddedCache
+from penstock.envelope import CollectionId
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.records import Known
 from penstock.metadata.store import open_store
 
 URLS: dict[str, Callable[[Path], str]] = {
     "embedded": lambda folder: f"embedded://{folder / 'cache'}",
+    "etcd": lambda _folder: f"{ETCD.replace('http', 'etcd')}/{fresh_name('cache')}",
 }
+KINDS = [pytest.param("embedded"), pytest.param("etcd", marks=pytest.mark.engines)]
 
 
-@pytest.fixture(params=URLS)
+@pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return URLS[request.param](tmp_path)
 
 
 @pytest.fixture
-def cache(url: str) -> Cache:
-    return open_cache(url)
+def another(url: str) -> Iterator[Callable[[], Cache]]:
+    """Open the cache as another process does."""
+    opened: list[Cache] = []
+
+    def open_one() -> Cache:
+        opened.append(open_cache(url))
+        return opened[-1]
+
+    yield open_one
+    for cache in opened:
+        cache.close()
+
+
+@pytest.fixture
+def cache(another: Callable[[], Cache]) -> Cache:
+    return another()
+
+
+def soon(true: Callable[[], bool], seconds: float = 5.0) -> bool:
+    """Say whether it becomes true within so many seconds."""
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def big(version: int) -> Known:
@@ -45,68 +76,191 @@ def test_a_cache_that_was_never_written_knows_nothing(cache: Cache) -> None:
     assert cache.read() is None
 
 
-def test_what_was_published_is_read_by_everyone(cache: Cache, url: str) -> None:
+def test_what_was_published_is_read_by_everyone(cache: Cache, another: Callable[[], Cache]) -> None:
     what = known(7, tokens=(token(1, collection="flights", expires_at=NOON),))
-    cache.publish(what)
+    cache.publish(lambda: what)
 
     assert cache.read() == what
-    assert open_cache(url).read() == what
+    assert another().read() == what
 
 
 def test_the_last_one_published_counts_also_with_a_lower_version(cache: Cache) -> None:
     """A restored database counts from an older version; doors must follow it."""
-    cache.publish(known(7))
+    cache.publish(lambda: known(7))
     cache.read()
-    cache.publish(known(3))
+    cache.publish(lambda: known(3))
 
     assert cache.read() == known(3)
 
 
 def test_reading_again_costs_nothing_while_nothing_changed(cache: Cache) -> None:
-    cache.publish(known())
+    cache.publish(known)
 
     assert cache.read() is cache.read()
 
 
 def test_a_reader_sees_one_whole_publication_whatever_is_being_written(
-    cache: Cache, url: str
+    cache: Cache, another: Callable[[], Cache]
 ) -> None:
-    """A door that reads half a file would forget tokens and refuse good senders."""
-    cache.publish(big(0))
+    """A door that reads half of one would forget tokens and refuse good senders."""
+    cache.publish(lambda: big(0))
     stop = threading.Event()
+    versions = iter(range(1, 1_000_000))
 
-    def publish() -> None:
-        mine = open_cache(url)
-        version = 1
+    def publish(mine: Cache) -> None:
         while not stop.is_set():
-            mine.publish(big(version))
-            version += 1
+            mine.publish(lambda: big(next(versions)))
 
-    writers = [threading.Thread(target=publish) for _ in range(2)]
+    writers = [threading.Thread(target=publish, args=(another(),)) for _ in range(2)]
     for writer in writers:
         writer.start()
-    versions = set()
+    seen = set()
     try:
         deadline = time.monotonic() + 20
-        while len(versions) < 20 and time.monotonic() < deadline:
-            seen = open_cache(url).read()
-            assert seen is not None
-            assert len(seen.tokens) == 299
-            versions.add(seen.version)
+        while len(seen) < 20 and time.monotonic() < deadline:
+            read = another().read()
+            assert read is not None
+            assert len(read.tokens) == 299
+            seen.add(read.version)
     finally:
         stop.set()
         for writer in writers:
             writer.join()
 
-    assert len(versions) >= 20
+    assert len(seen) >= 20
 
 
-def test_only_one_url_scheme_is_known() -> None:
-    with pytest.raises(BadSetting, match="embedded:///folder"):
-        open_cache("etcd://localhost")
+def huge(*, without: int | None = None) -> Known:
+    """Answer more than etcd takes in one value, and more than it has operations for."""
+    return Known(
+        version=1,
+        collections=tuple(
+            collection(CollectionId("main", f"c{number}")) for number in range(20_000)
+        ),
+        tokens=tuple(
+            msgspec.structs.replace(
+                token(1), id=f"{number:016x}", digest=f"{number:064x}", name=f"sender {number}"
+            )
+            for number in range(50_000)
+            if number != without
+        ),
+    )
+
+
+def test_as_many_tokens_as_anybody_has_are_read_whole_and_one_of_them_goes(
+    cache: Cache, another: Callable[[], Cache]
+) -> None:
+    """50,000 tokens are 15 MB."""
+    reader = another()
+    cache.publish(huge)
+    assert soon(lambda: reader.read() == huge())
+
+    cache.publish(lambda: huge(without=33_333))
+
+    assert soon(lambda: reader.read() == huge(without=33_333))
+    assert another().read() == huge(without=33_333)
+
+
+def test_of_two_publishers_the_one_that_asked_last_counts(
+    cache: Cache, another: Callable[[], Cache]
+) -> None:
+    """A platform that was slow between asking and publishing must not revive a revoked token."""
+    asking, go_on = threading.Event(), threading.Event()
+    truth = [known(1, tokens=(token(1),))]
+
+    def ask_slowly() -> Known:
+        answer = truth[0]
+        asking.set()
+        go_on.wait(5)
+        return answer
+
+    slow = threading.Thread(target=another().publish, args=(ask_slowly,))
+    slow.start()
+    asking.wait(5)
+    truth[0] = known(2)
+    quick = threading.Thread(target=another().publish, args=(lambda: truth[0],))
+    quick.start()
+    quick.join(0.5)  # the embedded one waits for its turn, etcd's lets it pass
+    go_on.set()
+    slow.join()
+    quick.join()
+
+    assert soon(lambda: cache.read() == known(2))
+
+
+class TestDoors:
+    def test_a_door_says_what_it_goes_by(self, cache: Cache, another: Callable[[], Cache]) -> None:
+        """Who revokes a token asks which doors refuse it by now."""
+        door = another()
+        assert cache.doors() == {}
+        cache.publish(lambda: known(1))
+        door.read()
+        door.seen("hübsch:8080")
+        assert soon(lambda: dict(cache.doors()) == {"hübsch:8080": True})
+
+        cache.publish(lambda: known(2))
+        assert dict(cache.doors()) == {"hübsch:8080": False}
+
+        assert soon(lambda: door.read() == known(2))
+        door.seen("hübsch:8080")
+        assert soon(lambda: dict(cache.doors()) == {"hübsch:8080": True})
+
+    def test_a_door_that_says_nothing_any_more_is_not_counted(self, cache: Cache, url: str) -> None:
+        """It is gone; nobody would ever get an answer from it."""
+        cache.publish(known)
+        door = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", DOOR, url], stdout=subprocess.PIPE, text=True
+        )
+        assert door.stdout is not None
+        assert door.stdout.readline() == "said\n"
+        counted = soon(lambda: dict(cache.doors()) == {"d": True})
+        door.kill()
+        door.communicate()
+
+        assert counted
+        assert soon(lambda: not cache.doors(), seconds=30.0)
+
+    def test_a_listener_is_called_or_finds_out_when_it_looks(
+        self, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        reader = another()
+        news = threading.Event()
+        cache.publish(lambda: known(1))
+        reader.read()
+        reader.listen(news.set)
+        cache.publish(lambda: known(2))
+
+        assert soon(lambda: reader.read() == known(2))
+        assert news.is_set() or isinstance(reader, EmbeddedCache)
+
+
+DOOR = """
+import sys, time
+from penstock.cache import open_cache
+cache = open_cache(sys.argv[1])
+cache.read()
+cache.seen("d")
+print("said", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://localhost", "etcd:///no-host", "etcd://user:hidden@localhost:2379/penstock"],
+)
+def test_an_address_that_cannot_be_used_is_told_at_once(url: str) -> None:
+    with pytest.raises(BadSetting, match="cache_url") as told:
+        open_cache(url)
+
+    assert "hidden" not in str(told.value)
 
 
 class TestEmbedded:
+    @pytest.fixture
+    def cache(self, tmp_path: Path) -> Cache:
+        return open_cache(f"embedded://{tmp_path / 'cache'}")
+
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
         return tmp_path / "cache" / "known.json"
@@ -114,8 +268,8 @@ class TestEmbedded:
     def test_only_this_user_may_read_it_and_nothing_is_left_beside_it(
         self, cache: Cache, file: Path
     ) -> None:
-        cache.publish(known())
-        cache.publish(known(2))
+        cache.publish(known)
+        cache.publish(lambda: known(2))
 
         assert [f.name for f in file.parent.iterdir()] == ["known.json"]
         assert file.stat().st_mode & 0o777 == 0o600
@@ -127,12 +281,12 @@ class TestEmbedded:
     def test_a_door_that_knew_something_goes_on_with_it(
         self, cache: Cache, file: Path, garbage: bytes
     ) -> None:
-        cache.publish(known(4))
+        cache.publish(lambda: known(4))
         cache.read()
         file.write_bytes(garbage)
 
         assert cache.read() == known(4)
-        cache.publish(known(5))
+        cache.publish(lambda: known(5))
         assert cache.read() == known(5)
 
     def test_a_door_that_knew_nothing_says_what_is_wrong(self, cache: Cache, file: Path) -> None:
@@ -147,7 +301,7 @@ class TestEmbedded:
 
     def test_a_file_that_cannot_be_read_is_looked_into_once(self, cache: Cache, file: Path) -> None:
         """Every refused request asks the cache; megabytes of garbage must not be read each time."""
-        cache.publish(known(1))
+        cache.publish(lambda: known(1))
         good = file.read_bytes()
         file.write_bytes(b"x" * len(good))
         written = file.stat().st_mtime_ns
@@ -165,12 +319,12 @@ class TestEmbedded:
     def test_a_cache_that_cannot_be_written_says_so_and_keeps_the_last(
         self, cache: Cache, file: Path
     ) -> None:
-        cache.publish(known(1))
+        cache.publish(lambda: known(1))
         file.parent.rename(file.parent.with_name("kept"))
         file.parent.write_text("a file where the folder was")
 
         with pytest.raises(EngineUnavailable, match="cannot be written"):
-            cache.publish(known(2))
+            cache.publish(lambda: known(2))
 
         file.parent.unlink()
         file.parent.with_name("kept").rename(file.parent)
@@ -233,16 +387,17 @@ def test_a_change_made_elsewhere_is_caught_up_with(cache: Cache, tmp_path: Path)
 
 
 def test_an_older_state_published_by_another_process_is_put_right(
-    cache: Cache, url: str, tmp_path: Path
+    cache: Cache, another: Callable[[], Cache], tmp_path: Path
 ) -> None:
-    """Two processes that publish at once may leave the older one; doors must not keep it."""
+    """A cache that was restored holds an older one; doors must not keep it."""
     store = open_store(f"sqlite:///{tmp_path / 'metadata.db'}")
     publisher = Publisher(store, cache)
     store.add_token(token(1))
     older = store.known()
     store.revoke_token("main", "t1", NOON)
     publisher.publish()
-    open_cache(url).publish(older)
+    another().publish(lambda: older)
+    assert soon(lambda: cache.read() == older)
 
     publisher.catch_up()
     expected = store.known()
@@ -282,4 +437,4 @@ def test_an_older_answer_is_never_published_after_a_newer_one(cache: Cache) -> N
     store.second_published.set()
     first.join()
 
-    assert cache.read() == known(2)
+    assert cache.read() == known(store.asked)

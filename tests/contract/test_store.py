@@ -434,29 +434,50 @@ class TestColumnHistories:
         assert sorted(given, key=str) == [1, 2, 3, 4, 5, 6]
 
 
-class TestWakes:
-    def test_landing_hurries_for_a_while_with_what_somebody_waits_for(self, store: Store) -> None:
-        """Who waits says so again; a message that stays would make landing hurry for ever."""
-        assert store.woken(NOON) == frozenset()
-        store.wake_landing(FLIGHTS, NOON)
-        store.wake_landing(FLIGHTS, NOON + SECOND)
-        store.wake_landing(OTHERS, NOON + 2 * SECOND)
+class TestMessages:
+    def test_a_message_is_there_for_who_looks_after_it(self, store: Store) -> None:
+        begun = store.last_message()
+        store.send_messages([("land", "main.flights")], NOON)
+        store.send_messages([("replay", "r1")], NOON)
+        last, found = store.messages_after(begun)
 
-        assert store.woken(NOON + 4 * SECOND) == {FLIGHTS, OTHERS}
-        assert store.woken(NOON + 5 * SECOND) == {OTHERS}
-        assert store.woken(NOON + 6 * SECOND) == frozenset()
+        assert found == [(last - 1, "land", "main.flights"), (last, "replay", "r1")]
+        assert store.messages_after(last) == (last, [])
+        assert store.last_message() == last
 
-    def test_a_clock_that_was_set_back_ends_the_hurry(self, store: Store) -> None:
-        store.wake_landing(FLIGHTS, NOON)
+    def test_messages_are_gone_after_a_while_and_their_ids_are_not_used_again(
+        self, store: Store
+    ) -> None:
+        """Who looked last saw an id: a new message with the same one would never be seen."""
+        store.send_messages([("land", "old")], NOON)
+        last, _ = store.messages_after(0)
+        store.send_messages([("land", "new")], NOON + 61 * SECOND)
 
-        assert store.woken(NOON - 3_600 * SECOND) == frozenset()
-        store.wake_landing(FLIGHTS, NOON - 3_600 * SECOND)
-        assert store.woken(NOON - 3_600 * SECOND) == {FLIGHTS}
+        assert store.messages_after(0) == (last + 1, [(last + 1, "land", "new")])
 
-    def test_many_may_wake_a_collection_at_once(self, store: Store) -> None:
-        at_once(8, lambda n: store.wake_landing(FLIGHTS, NOON + n))
+    def test_a_clock_that_was_set_back_leaves_no_messages(self, store: Store) -> None:
+        store.send_messages([("land", "later")], NOON)
+        store.send_messages([("land", "now")], NOON - 3_600 * SECOND)
 
-        assert store.woken(NOON) == {FLIGHTS}
+        assert [text for _, _, text in store.messages_after(0)[1]] == ["now"]
+
+    def test_who_looked_into_a_newer_database_begins_again(self, store: Store) -> None:
+        """Ids count from lower ones after a backup was put back."""
+        store.send_messages([("land", "first")], NOON)
+        after, found = store.messages_after(1_000)
+        store.send_messages([("land", "second")], NOON)
+
+        assert found == []
+        assert [text for _, _, text in store.messages_after(after)[1]] == ["second"]
+
+    def test_messages_sent_at_once_are_all_seen_in_order(self, store: Store) -> None:
+        """One that becomes visible behind a later one would be missed by who looks in between."""
+        at_once(8, lambda n: store.send_messages([("land", str(n))], NOON))
+
+        last, found = store.messages_after(0)
+
+        assert len(found) == 8
+        assert last == store.last_message()
 
 
 class TestLeases:

@@ -142,7 +142,7 @@ def answers(port: int) -> bool:
 
 def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """F1 to F3: before, in and after each acknowledgement, then a landing killed on top."""
-    open_cache(load_settings(tmp_path, {}).cache).publish(known())
+    open_cache(load_settings(tmp_path, {}).cache).publish(known)
     ports = free_ports(2)
     sender = Sender(f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
 

@@ -135,7 +135,7 @@ def test_a_plan_says_what_would_be_sent_and_makes_nothing(
     }
     assert here.store.replays("main") == []
     assert dagster.launched == []
-    assert here.store.woken(NOON) == {FLIGHTS}
+    assert here.bus.sent == [("land", "main.flights")]
     assert replayer("POST", "/api/v1/replays/plan", {**ASKED, "confirm": 3}).status_code == 400
 
 

@@ -115,7 +115,7 @@ def test_doors_follow_a_restored_database_also_where_its_version_says_nothing(
     here: Platform,
 ) -> None:
     """A backup may count to the same number with other tokens."""
-    here.cache.publish(known(here.store.version(), tokens=(token(1),)))
+    here.cache.publish(lambda: known(here.store.version(), tokens=(token(1),)))
     with served(create_app(here)):
         until(lambda: here.cache.read() == here.store.known())
 

@@ -54,7 +54,7 @@ class Hand:
 
 def published(folder: Path, *records: CollectionRecord) -> Cache:
     cache = open_cache(f"embedded://{folder / 'cache'}")
-    cache.publish(Known(version=1, collections=records, tokens=()))
+    cache.publish(lambda: Known(version=1, collections=records, tokens=()))
     return cache
 
 

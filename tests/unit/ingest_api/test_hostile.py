@@ -121,7 +121,7 @@ class Door:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     home = tmp_path_factory.mktemp("home")
-    open_cache(load_settings(home, {}).cache).publish(known())
+    open_cache(load_settings(home, {}).cache).publish(known)
     http, grpc_ = free_port(), free_port()
     with (home / "out").open("wb") as out:
         process = subprocess.Popen(

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import httpx
@@ -33,9 +33,13 @@ class StandInCache:
     def __init__(self, known: Known | None = None) -> None:
         self.known = known
         self.away = False
+        self.told: tuple[str, Known | None] | None = None
 
-    def publish(self, known: Known) -> None:
-        self.known = known
+    def publish(self, ask: Callable[[], Known]) -> None:
+        self.known = ask()
+
+    def seen(self, door: str) -> None:
+        self.told = (door, self.known)
 
     def read(self) -> Known | None:
         if self.away:
@@ -66,7 +70,7 @@ def test_a_door_starts_without_a_cache_and_learns_later() -> None:
 
     learning.look()
     assert client.post(b"x").status == 503
-    cache.publish(known())
+    cache.publish(known)
     learning.look()
 
     assert client.post(b"x").status == 202
@@ -84,7 +88,7 @@ def test_a_door_refuses_nobody_for_what_it_has_not_heard_yet(token: str, path: s
     before = client.post(b"x", path, token=token).status
 
     newer = known(version=2, tokens=[token_record(UNKNOWN, "new")])
-    cache.publish(msgspec.structs.replace(newer, collections=running(newer.collections)))
+    cache.publish(lambda: msgspec.structs.replace(newer, collections=running(newer.collections)))
 
     assert before in (401, 409)
     assert client.post(b"x", path, token=token).status == 202
@@ -117,7 +121,7 @@ def test_whatever_was_published_last_is_believed(version: int) -> None:
     client = client_on(door_on(FailingLog(), keyring=keyring))
     before = client.post(b"x", token=UNKNOWN).status
 
-    cache.publish(known(version=version))
+    cache.publish(lambda: known(version=version))
     learning.look()
 
     assert (before, client.post(b"x", token=UNKNOWN).status) == (202, 401)
@@ -173,7 +177,7 @@ def test_the_process_takes_events_from_the_cache_alone_and_ends_in_order(tmp_pat
     """Everything joined: cache, log, HTTP, and SIGTERM that leaves nothing half done."""
     http, grpc = free_port(), free_port()
     settings = load_settings(tmp_path, {})
-    open_cache(settings.cache).publish(known())
+    open_cache(settings.cache).publish(known)
     process = subprocess.Popen(
         [sys.executable, "-c", DOOR, str(tmp_path), str(http), str(grpc)],
         stdout=subprocess.PIPE,

@@ -155,7 +155,7 @@ def test_the_landing_sensor_launches_a_run_only_while_events_wait(stores, instan
 def test_landing_goes_on_while_the_metadata_is_away(tmp_path, instance) -> None:
     """The lease saves work, and contracts are in the doors' cache: neither must stop the log."""
     (tmp_path / "metadata.db").write_bytes(b"no database" * 1_000)
-    open_cache(load_settings(tmp_path, {}).cache).publish(known())
+    open_cache(load_settings(tmp_path, {}).cache).publish(known)
     with opened(load_settings(tmp_path, {})) as stores:
         append(stores, fresh('{"n": 1}'))
         context = dg.build_sensor_context(instance=instance, resources={"stores": stores})

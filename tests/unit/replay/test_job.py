@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from builders import FLIGHTS, event
 from lakes import landing, new_lake
 from metadata_builders import collection
+from platform_stand_ins import StandInBus
 from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 
@@ -52,6 +53,7 @@ class HomeStores:
     buffer: MemoryLog
     lake: Lake
     store: Store
+    bus: StandInBus = field(default_factory=StandInBus)
 
     def landing(self):
         return landing(self.buffer, self.lake)

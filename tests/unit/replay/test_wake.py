@@ -1,4 +1,4 @@
-"""A plan wakes landing, from another process: the message goes through the metadata."""
+"""A plan wakes landing, from another process: the message goes over the bus."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from assets.landing import Landed, Landing, Limits
 from assets.stores import Stores, opened
 from lakehouse.sql import open_engine
 from penstock.buffer import open_appender
+from penstock.bus import LAND
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable
@@ -85,7 +86,7 @@ def test_a_plan_does_not_wait_for_landings_patience(
     with Run(home):
         plan = planner.plan(
             WANTED,
-            wake=lambda collection: stores.store.wake_landing(collection, machine_clock()),
+            wake=lambda collection: stores.bus.publish(LAND, str(collection)),
             patience=30.0,
         )
 
