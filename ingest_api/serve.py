@@ -30,7 +30,7 @@ from ingest_api.ids import Uuid7
 from ingest_api.limits import Limits
 from penstock.buffer import Appender, open_appender
 from penstock.bus import KNOWN, Bus, open_bus
-from penstock.cache import DOOR_LASTS, Cache, cache_of
+from penstock.cache import DOOR_LASTS, LOOK_SECONDS, Cache, cache_of
 from penstock.envelope import Micros
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.records import Known
@@ -38,11 +38,8 @@ from penstock.settings import Settings
 
 log = structlog.get_logger()
 
-CACHE_SECONDS = 0.5
-"""How often the cache is looked at: a revoked token stops working that much later at most."""
-
 # A door that says nothing for `DOOR_LASTS` is not counted any more.
-_LOOKS_A_WORD = int(DOOR_LASTS / 3 / CACHE_SECONDS)
+_LOOKS_A_WORD = int(DOOR_LASTS / 3 / LOOK_SECONDS)
 
 # The log's thread needs the interpreter for moments only; with Python's 5 ms a batch that is being
 # taken apart may keep it that long after an fdatasync. 0.1 ms cost a tenth of all requests.
@@ -252,7 +249,7 @@ class Learning:
     async def go_on(self) -> None:
         """Look twice a second, and say what the door goes by every few seconds, for ever."""
         for look in itertools.count(1):
-            await asyncio.sleep(CACHE_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             if not self.look() and look % _LOOKS_A_WORD == 0:
                 self._cache.seen(self._door)
 

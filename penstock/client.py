@@ -144,6 +144,17 @@ class Token:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RevokedToken(Token):
+    """A token just revoked; `doors` says which of them refuse it by now, None if nobody knows.
+
+    The others do `within_seconds` after they reach their cache again.
+    """
+
+    doors: dict[str, bool] | None = None
+    within_seconds: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
 class Destination:
     """A destination; of its headers only the names."""
 
@@ -489,9 +500,9 @@ class Client:
         body = _asked(name=name, scopes=list(scopes), collection=collection, expires_at=expires_at)
         return self._post("/api/v1/tokens", Token, body)
 
-    def revoke_token(self, token_id: str) -> Token:
+    def revoke_token(self, token_id: str) -> RevokedToken:
         """Make a token worthless."""
-        return _decode(self._checked("DELETE", _path("tokens", token_id)), Token)
+        return _decode(self._checked("DELETE", _path("tokens", token_id)), RevokedToken)
 
     # Destinations
 

@@ -5,6 +5,7 @@ A request with a field that is not listed is refused. Times are RFC 3339 with mi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -281,6 +282,23 @@ class Token(Told):
     def of(record: TokenRecord) -> Token:
         """Tell about a record."""
         return Token(**_token(record))
+
+
+class RevokedToken(Token):
+    """A token just revoked, and which doors refuse it by now.
+
+    `doors` is null where nobody could be asked. One that has not confirmed does not reach its
+    cache; it refuses the token `within_seconds` after it does again, at the latest.
+    """
+
+    doors: dict[str, bool] | None
+    within_seconds: float
+
+    @staticmethod
+    def at(record: TokenRecord, doors: Mapping[str, bool] | None, lag: float) -> RevokedToken:
+        """Tell about a record, and the doors."""
+        told = None if doors is None else dict(doors)
+        return RevokedToken(**_token(record), doors=told, within_seconds=lag)
 
 
 class CreatedToken(Token):

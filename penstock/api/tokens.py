@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from penstock.api.access import Admin
 from penstock.api.collections import one_of
-from penstock.api.models import CreatedToken, NewToken, Token
+from penstock.api.models import CreatedToken, NewToken, RevokedToken, Token
 from penstock.api.platform import API, Doors, Here
 from penstock.errors import BadRequest
 from penstock.metadata.tokens import issue
@@ -46,8 +46,8 @@ def create_token(asked: NewToken, caller: Admin, here: Here, doors: Doors) -> Cr
 
 
 @router.delete("/{id}")
-def revoke_token(id: str, caller: Admin, here: Here, doors: Doors) -> Token:  # noqa: A002
-    """Make a token worthless. Doors that poll know it half a second after the answer."""
+def revoke_token(id: str, caller: Admin, here: Here, doors: Doors) -> RevokedToken:  # noqa: A002
+    """Make a token worthless, and say which doors refuse it by now; waits a second for them."""
     record = here.store.revoke_token(caller.team, id, here.clock())
     doors.publish()
-    return Token.of(record)
+    return RevokedToken.at(record, doors.doors(), here.cache.lag)

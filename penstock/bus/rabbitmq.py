@@ -7,6 +7,7 @@ the connection was lost they are made anew, and what was published meanwhile is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,9 @@ def open_rabbitmq(url: str) -> RabbitBus:
         raise BadSetting("bus_url names no host; use amqp://user:password@host/vhost")
     exchange = known.pop("exchange", "penstock")
     known.setdefault("heartbeat", str(_HEARTBEAT_SECONDS))
+    # What the client logs by itself at every try is said here once.
+    for name in ("aiormq", "aio_pika"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     where = f"{parts.hostname}:{port or (5671 if parts.scheme == 'amqps' else 5672)}"
     return RabbitBus(parts._replace(query=urlencode(known)).geturl(), exchange, where)
 

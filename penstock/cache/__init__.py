@@ -16,12 +16,20 @@ from penstock.errors import BadSetting
 from penstock.metadata.records import Known
 from penstock.settings import Settings
 
+LOOK_SECONDS = 0.5
+"""How often a door looks at its cache, whether it was called or not."""
+
 DOOR_LASTS = 10.0
 """Seconds after which a door that said nothing any more is no longer counted as one."""
 
 
 class Cache(Protocol):
     """One `Known`, the last one published. Threads may share a cache."""
+
+    @property
+    def lag(self) -> float:
+        """Seconds after which a door that reaches the cache goes by what was published."""
+        ...
 
     def publish(self, ask: Callable[[], Known]) -> None:
         """Make what `ask` answers what every later `read` answers, also after a restart.

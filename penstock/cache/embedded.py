@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from penstock.cache import DOOR_LASTS
+from penstock.cache import DOOR_LASTS, LOOK_SECONDS
 from penstock.errors import EngineUnavailable
 from penstock.metadata.records import Known
 
@@ -51,6 +51,8 @@ class EmbeddedCache:
         self._complained: str | None = None
         self._known: Known | None = None
         self._digest = ""
+
+    lag = LOOK_SECONDS
 
     def publish(self, ask: Callable[[], Known]) -> None:
         """Replace the file in one step, durably."""

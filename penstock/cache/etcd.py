@@ -29,7 +29,7 @@ import structlog
 
 from penstock.cache import DOOR_LASTS, Access
 from penstock.cache.embedded import EmbeddedCache
-from penstock.cache.gateway import Gateway, Json, content, members_of, text
+from penstock.cache.gateway import CALL_SECONDS, Gateway, Json, content, members_of, text
 from penstock.cache.parts import Head, Records, cut, put_together, read_head
 from penstock.errors import EngineUnavailable
 from penstock.metadata.records import Known
@@ -96,6 +96,9 @@ class EtcdCache:
         self._heart: threading.Thread | None = None
         self._beat = threading.Event()
         self._read_revision: int | None = None
+
+    # A member that is gone without a word is noticed last: silence, a call in vain, the next look.
+    lag = SILENCE_SECONDS + CALL_SECONDS + 1.0
 
     # Publishing
 

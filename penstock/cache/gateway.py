@@ -19,7 +19,7 @@ from penstock.cache import Access
 from penstock.errors import BadSetting, EngineUnavailable
 
 _CONNECT_SECONDS = 1.0
-_CALL_SECONDS = 3.0
+CALL_SECONDS = 3.0
 
 # Codes of gRPC that the gateway answers with.
 _UNAUTHENTICATED = 16
@@ -51,7 +51,7 @@ class Gateway:
         self._signing_in = threading.Lock()
         self._client = httpx.Client(
             verify=_trust(access),
-            timeout=httpx.Timeout(_CALL_SECONDS, connect=_CONNECT_SECONDS),
+            timeout=httpx.Timeout(CALL_SECONDS, connect=_CONNECT_SECONDS),
             trust_env=False,  # the cluster is never behind the proxy of outgoing traffic
         )
 

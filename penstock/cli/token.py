@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -69,7 +70,28 @@ def revoke(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a token worthless; doors refuse it within half a second."""
+    """Make a token worthless, and say which doors refuse it by now."""
     with connect(home) as client:
         gone = client.revoke_token(token_id)
-    print_json(gone) if as_json else out().print(f"revoked {safe(gone.name)} ({gone.id})")
+    if as_json:
+        print_json(gone)
+        return
+    out().print(f"revoked {safe(gone.name)} ({gone.id})")
+    for line in confirmations(gone.doors, gone.within_seconds):
+        out().print(safe(line))
+
+
+def confirmations(doors: Mapping[str, bool] | None, within_seconds: float) -> list[str]:
+    """Say which doors refuse a token that was revoked, and when the others will."""
+    if doors is None:
+        return ["which doors refuse it is not known: their cache does not answer"]
+    if not doors:
+        return ["no door is running"]
+    silent = sorted(door for door, confirmed in doors.items() if not confirmed)
+    said = [f"refused by {len(doors) - len(silent)} of {len(doors)} doors"]
+    if silent:
+        said.append(
+            f"not confirmed by {', '.join(silent)}: refused there {within_seconds:g} s after the "
+            "cache is reached again; stop that door to be sure now"
+        )
+    return said

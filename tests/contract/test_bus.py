@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import structlog
 from engines.fresh import fresh_name
-from engines.places import RABBITMQ
+from engines.places import HOST, PASSWORD, RABBITMQ, USER
+from engines.rabbitmq import RabbitMQ
+from own_engines import own_engine
 from ready_store import ready_store
 
 from penstock.bus import LONGEST, MOST_WAITING, Bus, open_bus
@@ -247,6 +249,47 @@ def test_nothing_is_raised_while_nobody_carries_messages_and_it_is_said_once(
 
         assert [line["event"] for line in lines] == ["messages are not carried"]
         assert "hidden" not in str(lines)
+
+
+@pytest.mark.engines
+@pytest.mark.xdist_group("own engines")
+def test_after_the_broker_was_away_messages_are_carried_again(tmp_path: Path) -> None:
+    """Nobody starts a door or a replay anew because a broker was."""
+    with own_engine(RabbitMQ, tmp_path) as broker:
+        url = f"amqp://{USER}:{PASSWORD}@{HOST}:{broker.port}/%2F"
+        here, there = (open_bus(url, lambda: pytest.fail("not asked")) for _ in range(2))
+        heard: list[str] = []
+        here.subscribe("known", heard.append)
+        there.publish("known", "before")
+        assert soon(lambda: heard == ["before"])
+
+        with structlog.testing.capture_logs() as lines:
+            broker.stop()
+            assert soon(lambda: len(lines) == 2)
+            begun = time.monotonic()
+            late: list[str] = []
+            here.subscribe("replay", late.append)
+            there.publish("known", "away")
+            waited = time.monotonic() - begun
+            broker.start()
+            # Those who listen come back at another moment than those who send.
+
+            def carried() -> bool:
+                there.publish("known", "after")
+                there.publish("replay", "r1")
+                time.sleep(0.1)
+                return "after" in heard and bool(late)
+
+            assert soon(carried)
+
+        assert waited < 1.0
+        assert set(heard) - {"away"} == {"before", "after"}
+        assert [line["event"] for line in lines] == [
+            *["messages are not carried"] * 2,
+            *["messages are carried again"] * 2,
+        ]
+        here.close()
+        there.close()
 
 
 @pytest.mark.parametrize(

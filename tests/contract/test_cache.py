@@ -12,14 +12,19 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 from builders import NOON
+from engines.etcd import Etcd
 from engines.fresh import fresh_name
-from engines.places import ETCD
+from engines.places import ETCD, HOST
 from metadata_builders import collection, known, token
+from own_engines import own_engine
 
 from penstock.api.publishing import Publisher
-from penstock.cache import Cache, open_cache
+from penstock.cache import Access, Cache, open_cache
 from penstock.cache.embedded import EmbeddedCache
+from penstock.cache.etcd import COPY_LASTS, EtcdCache
+from penstock.cache.gateway import Gateway, text
 from penstock.envelope import CollectionId
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.records import Known
@@ -329,6 +334,186 @@ class TestEmbedded:
         file.parent.unlink()
         file.parent.with_name("kept").rename(file.parent)
         assert cache.read() == known(1)
+
+
+@pytest.mark.engines
+@pytest.mark.xdist_group("own engines")
+class TestEtcdAway:
+    """What holds while no member answers."""
+
+    @pytest.fixture
+    def etcd(self, tmp_path: Path) -> Iterator[Etcd]:
+        with own_engine(Etcd, tmp_path) as etcd:
+            yield etcd
+
+    @pytest.fixture
+    def url(self, etcd: Etcd) -> str:
+        return f"etcd://{HOST}:{etcd.port}/ünï/code"
+
+    def test_a_reader_goes_on_and_follows_again(
+        self, etcd: Etcd, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        reader = another()
+        cache.publish(lambda: known(1))
+        first = reader.read()
+        etcd.stop()
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            cache.publish(lambda: known(2))
+        assert reader.read() is first
+
+        etcd.start()
+        cache.publish(lambda: known(3))
+
+        assert soon(lambda: reader.read() == known(3), seconds=2.0)
+
+    def test_a_member_that_hangs_is_noticed(
+        self, etcd: Etcd, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        """Its connections are open, and nothing comes over them."""
+        reader = another()
+        cache.publish(lambda: known(1))
+        first = reader.read()
+        etcd.pause()
+        try:
+            with pytest.raises(EngineUnavailable):
+                cache.publish(lambda: known(2))
+            assert reader.read() is first
+        finally:
+            etcd.resume()
+        cache.publish(lambda: known(3))
+
+        assert soon(lambda: reader.read() == known(3), seconds=reader.lag)
+
+    def test_who_starts_meanwhile_starts_from_the_copy(
+        self, etcd: Etcd, cache: Cache, url: str, tmp_path: Path
+    ) -> None:
+        """A door whose machine was started anew must not refuse everybody until etcd is back."""
+        copy = tmp_path / "copy"
+        cache.publish(lambda: known(1, tokens=(token(1),)))
+        door = open_cache(url, copy=copy)
+        door.read()
+        door.close()
+        etcd.stop()
+
+        with structlog.testing.capture_logs():
+            again = open_cache(url, copy=copy)
+            assert again.read() == known(1, tokens=(token(1),))
+            with pytest.raises(EngineUnavailable):
+                open_cache(url, copy=tmp_path / "none").read()
+            etcd.start()
+            cache.publish(lambda: known(2))
+
+            assert soon(lambda: again.read() == known(2), seconds=2.0)
+        again.close()
+
+    def test_a_copy_that_nobody_confirmed_for_long_is_not_started_from(
+        self, etcd: Etcd, cache: Cache, url: str, tmp_path: Path
+    ) -> None:
+        """Whoever was revoked since could send again."""
+        copy = tmp_path / "copy"
+        cache.publish(lambda: known(1, tokens=(token(1),)))
+        door = open_cache(url, copy=copy)
+        door.read()
+        door.close()
+        etcd.stop()
+        long_ago = time.time() - COPY_LASTS - 60
+        os.utime(copy / "known.json", (long_ago, long_ago))
+
+        with structlog.testing.capture_logs(), pytest.raises(EngineUnavailable):
+            open_cache(url, copy=copy).read()
+
+    def test_an_emptied_etcd_is_told_as_empty_and_filled_again(
+        self, etcd: Etcd, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        """The platform would wait for ever for a change that it has published already."""
+        reader = another()
+        for version in (1, 2, 3):
+            cache.publish(lambda version=version: known(version))  # type: ignore[misc]  # bound at once
+        reader.read()
+        etcd.wipe()
+        etcd.start()
+        assert soon(lambda: reader.read() is None)
+        assert soon(lambda: cache.read() is None)
+
+        cache.publish(lambda: known(3))
+
+        assert soon(lambda: reader.read() == known(3))
+
+    def test_another_member_is_asked(
+        self, etcd: Etcd, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        cache.publish(known)
+        for first in ("127.0.0.1:9", f"{HOST}:{etcd.port}"):
+            several = open_cache(f"etcd://{first},127.0.0.1:9,{HOST}:{etcd.port}/ünï/code")
+            assert several.read() == known()
+            several.publish(known)
+            several.close()
+
+    def test_a_revision_that_was_compacted_is_no_trouble(
+        self, etcd: Etcd, cache: Cache, another: Callable[[], Cache]
+    ) -> None:
+        """Who was away for long watches from a revision that etcd has forgotten."""
+        reader = another()
+        cache.publish(lambda: known(1))
+        reader.read()
+        etcd.pause()
+        etcd.resume()
+        gateway = Gateway([f"http://{HOST}:{etcd.port}"], Access())
+        with structlog.testing.capture_logs() as lines:
+            for version in range(2, 40):
+                cache.publish(lambda version=version: known(version))  # type: ignore[misc]  # bound at once
+                revision = gateway.call("kv/range", {"key": text(b"x")})["header"]["revision"]
+                gateway.call("kv/compaction", {"revision": revision, "physical": True})
+            # The watch itself: from a revision that is gone it ends at once.
+            begun = time.monotonic()
+            gateway.wait_for_change("ünï/code/known".encode(), 2, silence=20.0)
+
+            assert time.monotonic() - begun < 10.0
+            assert soon(lambda: reader.read() == known(39))
+        assert [line for line in lines if line["log_level"] != "info"] == []
+        gateway.close()
+
+    def test_parts_that_nobody_names_any_more_are_gone(self, etcd: Etcd, cache: Cache) -> None:
+        """Else etcd would be full one day, and take nothing more from anybody."""
+        cache.publish(huge)
+        for number in range(3):
+            cache.publish(lambda number=number: huge(without=number))  # type: ignore[misc]  # bound at once
+        assert isinstance(cache, EtcdCache)
+        head = cache._read_head()[1]
+        assert head is not None
+
+        assert set(cache._names()) == head.names()
+
+    def test_users_are_asked_for_their_password(self, etcd: Etcd, tmp_path: Path) -> None:
+        gateway = Gateway([f"http://{HOST}:{etcd.port}"], Access())
+        for path, body in (
+            ("auth/user/add", {"name": "root", "password": "hidden"}),
+            ("auth/user/grant", {"user": "root", "role": "root"}),
+            ("auth/enable", {}),
+        ):
+            gateway.call(path, body)
+        url = f"etcd://{HOST}:{etcd.port}/penstock"
+        with structlog.testing.capture_logs() as lines:
+            for access in (None, Access(user="root", password="wrong-one")):
+                stranger = open_cache(url, access=access)
+                with pytest.raises(EngineUnavailable, match="etcd refuses"):
+                    stranger.read()
+                with pytest.raises(EngineUnavailable, match="etcd refuses"):
+                    stranger.publish(known)
+                stranger.close()
+        known_here = open_cache(url, access=Access(user="root", password="hidden"))
+        known_here.publish(lambda: known(1))
+        assert known_here.read() == known(1)
+        # Its token ends with the member that gave it.
+        etcd.stop()
+        etcd.start()
+        known_here.publish(lambda: known(2))
+
+        assert known_here.read() == known(2)
+        assert "wrong-one" not in str(lines)
+        assert "hidden" not in repr(Access(user="root", password="hidden"))
+        known_here.close()
+        gateway.close()
 
 
 WATCH = """

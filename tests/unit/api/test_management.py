@@ -167,6 +167,18 @@ class TestTokens:
         assert revoked.json()["revoked_at"] == NOON_TEXT
         assert Caller(app, made["token"])("GET", "/api/v1/collections").status_code == 401
 
+    def test_who_revokes_a_token_learns_which_doors_refuse_it(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """A token that was stolen is good in a door that did not hear of it."""
+        made = admin("POST", "/api/v1/tokens", {"name": "ci", "scopes": ["ingest"]}).json()
+        here.cache.read()
+        here.cache.seen("asleep:8080")
+        revoked = admin("DELETE", f"/api/v1/tokens/{made['id']}").json()
+
+        assert revoked["doors"] == {"asleep:8080": False}
+        assert revoked["within_seconds"] == 0.5
+
     def test_a_token_out_of_date_works_no_more(self, here: Platform, app: FastAPI) -> None:
         late = Caller(app, grant(here.store, "read", expires_at=NOON))
         early = Caller(app, grant(here.store, "read", expires_at=NOON + 1))

@@ -158,6 +158,19 @@ def test_the_cache_is_looked_at_until_the_door_closes() -> None:
     asyncio.run(scenario())
 
 
+def test_a_door_says_what_it_goes_by_at_once() -> None:
+    """Who revoked a token waits for it."""
+    cache = StandInCache(known())
+    learning = Learning(Keyring(), cache, door="here:8080")
+    learning.look()
+    first = cache.told
+    cache.publish(lambda: known(version=2))
+    learning.look()
+
+    assert first == ("here:8080", known())
+    assert cache.told == ("here:8080", known(version=2))
+
+
 def test_a_taken_port_stops_the_start_and_says_which() -> None:
     """A door that runs and does not listen looks well to whoever started it."""
     with listen("127.0.0.1", 0) as taken, pytest.raises(BadSetting, match="Address already in use"):
