@@ -17,7 +17,7 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, TypedDict
@@ -35,6 +35,7 @@ AddrInfo = tuple[Any, Any, Any, str, tuple[Any, ...]]
 """What `socket.getaddrinfo` answers: family, type, protocol, canonical name, socket address."""
 
 _DEFAULT_PORT = {"http": 80, "https": 443}
+# Kafka's are among the last ones.
 _PORTS = frozenset({80, 443, *range(8000, 10_000)})
 
 # Python's own `is_global` is asked too; it changed between versions, this list does not.
@@ -136,6 +137,22 @@ class Guard:
         rest = parts["rest"] if parts["rest"].startswith("/") else f"/{parts['rest']}"
         return Endpoint(f"{scheme}://{shown}{place}{rest}", scheme, host, port, literal)
 
+    def place(self, text: str, *, default_port: int) -> Endpoint:
+        """Answer host and port of a server that is not spoken to in HTTP, ``host[:port]``.
+
+        Raises `AddressRefused` as `endpoint` does. Its `url` is the normal form of ``host:port``.
+        """
+        host, literal, port = _authority(text, default_port)
+        self._check_port(port)
+        if literal is not None:
+            self.check_address(literal)
+        shown = f"[{host}]" if ":" in host else host
+        return Endpoint(f"{shown}:{port}", "", host, port, literal)
+
+    def with_ports(self, ports: Iterable[int]) -> Guard:
+        """Answer a guard that lets these ports pass too."""
+        return Guard(self.allow_networks, (*self.allow_ports, *ports))
+
     def check_address(self, address: Address) -> None:
         """Raise `AddressRefused` unless the address is public or in an allowed network.
 
@@ -235,6 +252,34 @@ class GuardedResolver:
         """Nothing is held."""
 
 
+async def connected_socket(
+    guard: Guard, host: str, port: int, lookup: Lookup = system_lookup
+) -> socket.socket:
+    """Answer a socket that is connected to a host, each of whose addresses passed.
+
+    Raises `AddressRefused`, or the `OSError` of the last address that was tried.
+    """
+    answers = await GuardedResolver(guard, lookup).resolve(host, port)
+    last = OSError(f"{host} has no address")
+    for answer in answers:
+        place = (answer["host"], port)
+        info = (answer["family"], socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)
+        connection = guard.open_socket(info)
+        try:
+            connection.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(connection, place)
+            guard.check_peer(connection.getpeername())
+        except OSError as error:
+            connection.close()
+            last = error
+        except BaseException:
+            connection.close()
+            raise
+        else:
+            return connection
+    raise last
+
+
 def unwrapped(address: Address) -> Address:
     """Answer the IPv4 address that an IPv6 address carries for a translator, else the address."""
     if isinstance(address, IPv4Address):
@@ -263,7 +308,7 @@ def _holds(network: Network, address: Address) -> bool:
 def _authority(text: str, default_port: int) -> tuple[str, Address | None, int]:
     """Answer host, its address if it is one, and port; raise `AddressRefused` if in doubt."""
     if "@" in text:
-        raise AddressRefused("a URL may not carry a user name or password, use headers")
+        raise AddressRefused("a URL may not carry a user name or password, give them apart")
     literal: Address | None = None
     if found := _BRACKETED.fullmatch(text):
         try:

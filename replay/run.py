@@ -39,8 +39,8 @@ from replay.plan import Plan, Planner, Waiting, Wake, read_plan
 from replay.progress import Progress, read_progress
 from replay.request import Options, ReplayRequest, read_options, request_of
 from replay.send import Ended, Job, Sender, Source
-from replay.targets import Message, Outcome, Skipped, Target
-from replay.targets.http import HttpTarget
+from replay.targets import Failed, Message, Outcome, Skipped, Target
+from replay.targets.opening import open_target
 
 log = structlog.get_logger()
 
@@ -149,7 +149,7 @@ class _Work:
         row, tools = self._row, self._tools
         request = request_of(row.record)
         destination = tools.store.destination(row.record.team, row.record.destination)
-        target = open_target(destination, row.record, request, tools)
+        target = target_of(destination, row.record, request, tools)
         if row.record.plan is None and not self._make_plan(request):
             return
         plan = read_plan(row.record.plan or {})
@@ -411,14 +411,24 @@ class _Keeper:
 class DryTarget:
     """Makes every message ready and sends none."""
 
-    def __init__(self, target: HttpTarget) -> None:
+    ordered = False
+
+    def __init__(self, target: Target) -> None:
         self.most = target.most
         self._target = target
+
+    def check(self, message: Message) -> Failed | None:
+        """Say what the target says."""
+        return self._target.check(message)
+
+    async def examine(self) -> str | None:
+        """Ask nobody."""
+        return None
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Answer that nothing was sent."""
         for message in messages:
-            self._target.headers(message)
+            self._target.check(message)
         return [Skipped()] * len(messages)
 
     async def close(self) -> None:
@@ -426,7 +436,7 @@ class DryTarget:
         await self._target.close()
 
 
-def open_target(
+def target_of(
     destination: Destination, record: ReplayRecord, request: ReplayRequest, tools: Tools
 ) -> Target:
     """Answer the destination, ready to be sent to.
@@ -434,17 +444,16 @@ def open_target(
     Raises `AddressRefused` if replays may not go there, `BadRequest` for headers that cannot be
     sent.
     """
-    target = HttpTarget(
-        destination.url,
+    target = open_target(
+        destination,
         guard=tools.guard,
         replay_id=record.id,
         collection=request.id,
         clock=tools.clock,
-        own_headers=destination.headers,
         headers=request.options.headers,
         timeout=request.options.timeout,
     )
-    if request.options.headers == "verbatim":
+    if request.options.headers == "verbatim" and destination.kind == "http":
         refuse_own_door(tools.guard.endpoint(destination.url), tools.doors)
     return DryTarget(target) if request.options.dry_run else target
 

@@ -20,7 +20,7 @@ from replay.lease import Bounds, Orders
 from replay.progress import Attempt, Progress, read_progress
 from replay.request import Options
 from replay.send import Ended, Job, Original, Sender
-from replay.targets import Delivered, Message, Outcome, Target
+from replay.targets import Delivered, Failed, Message, Outcome, Target
 
 _T = TypeVar("_T")
 
@@ -163,14 +163,22 @@ class ScriptedTarget:
         *,
         seconds: Callable[[Message], float] = lambda _: 0.01,
         most: int = 1,
+        ordered: bool = False,
     ) -> None:
         self.most = most
+        self.ordered = ordered
         self.sent: list[tuple[float, Message]] = []
         self.delivered: list[Position] = []
         self.under_way = 0
         self.busiest = 0
         self._script = script
         self._seconds = seconds
+
+    def check(self, message: Message) -> Failed | None:
+        return None
+
+    async def examine(self) -> str | None:
+        return None
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         self.under_way += len(messages)

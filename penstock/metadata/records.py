@@ -18,6 +18,8 @@ Scope = Literal["ingest", "read", "replay", "admin"]
 State = Literal["requested", "planning", "running", "paused", "finished", "failed", "cancelled"]
 Wish = Literal["pause", "resume", "cancel"]
 Contract = Literal["evolve", "freeze"]
+Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
+"""What a destination is."""
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +64,19 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    """A named place that replays go to. `headers` may hold credentials: only names are shown."""
+    """A named place that replays go to.
+
+    `headers` may hold credentials: only names are shown. `secret` is one, and only whether there is
+    one is shown. `options` are those of the kind, without secrets.
+    """
 
     team: str
     name: str
-    kind: Literal["http"] = "http"
+    kind: Kind = "http"
     url: str
     headers: tuple[tuple[str, str], ...] = ()
+    options: dict[str, object] = {}
+    secret: str | None = None
     created_at: Micros
 
 

@@ -73,6 +73,8 @@ destinations = Table(
     Column("kind", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("headers", JSON, nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("secret", Text),
     Column("created_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )

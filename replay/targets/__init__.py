@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 
 from penstock.envelope import Event, Position
+from penstock.errors import BadSetting
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -59,6 +60,26 @@ class Target(Protocol):
         """The number of messages that one `send` may take."""
         ...
 
+    @property
+    def ordered(self) -> bool:
+        """Whether events of one key may go in one `send`, and one `send` at a time is enough.
+
+        The messages of a `send` then arrive in their order, and whatever was answered with `Retry`
+        had none of its key delivered behind it.
+        """
+        ...
+
+    def check(self, message: Message) -> Failed | None:
+        """Make a message ready as `send` would, and say what would make it fail already here."""
+        ...
+
+    async def examine(self) -> str | None:
+        """Look whether the destination is there and would take events; send none.
+
+        Answers a sentence that says what is wrong, without address or credential.
+        """
+        ...
+
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Try once to deliver each of the messages; answer an outcome for each, in order.
 
@@ -72,3 +93,28 @@ class Target(Protocol):
     async def close(self) -> None:
         """Let go of every connection."""
         ...
+
+
+ADDED = (
+    "penstock-replay-id",
+    "penstock-event-id",
+    "penstock-collection",
+    "penstock-attempt",
+    "penstock-received-at",
+)
+"""What a replay adds to the headers of an event, unless it is verbatim."""
+
+REFUSED = Retry("the address guard refused the destination's address")
+NOT_CONFIRMED = Retry("the destination did not confirm in time")
+NO_CONNECTION = Retry("no connection")
+NO_HOST = Retry("the host was not found")
+NO_TLS = Retry("TLS failed")
+BROKEN = Retry("the connection broke")
+TOO_LARGE = Failed("the destination takes no events of this size")
+NOT_LET_IN = Retry("the destination did not let us in")
+GONE = Retry("the destination is not there")
+
+
+def needs(package: str, extra: str) -> BadSetting:
+    """Answer the error for a client that is not installed."""
+    return BadSetting(f"{package} is not installed: pip install 'penstock[{extra}]'")

@@ -21,22 +21,28 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import Literal, cast
+from typing import Literal
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
-from aiohttp.connector import Connection
-from aiohttp.http import RawResponseMessage
 from yarl import URL
 
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import AddressRefused, BadRequest
-from penstock.guard import Guard, GuardedResolver, Lookup, system_lookup
+from penstock.guard import Guard, Lookup, system_lookup
 from replay.request import moment_of, rfc3339
-from replay.targets import Delivered, Failed, Message, Outcome, Retry
+from replay.targets import (
+    ADDED,
+    BROKEN,
+    NO_CONNECTION,
+    REFUSED,
+    Delivered,
+    Failed,
+    Message,
+    Outcome,
+    Retry,
+)
+from replay.targets.wire import CONNECT_SECONDS, Wire
 
-CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 30.0
 MOST_ANSWER_BYTES = 64 << 10
 LONGEST_RETRY_AFTER = 3600.0
@@ -61,17 +67,8 @@ NOT_FORWARDED = frozenset(
         "upgrade",
     }
 )
-ADDED = (
-    "penstock-replay-id",
-    "penstock-event-id",
-    "penstock-collection",
-    "penstock-attempt",
-    "penstock-received-at",
-)
 # What a destination may not set: the first four frame the message, the others are the replay's.
 _NOT_SETTABLE = frozenset({"connection", "content-length", "host", "transfer-encoding", *ADDED})
-
-_CONNECT = aiohttp.ClientTimeout(connect=CONNECT_SECONDS, sock_connect=CONNECT_SECONDS)
 
 _RETRIED_STATUS = frozenset({408, 425, 429})
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -83,6 +80,7 @@ class HttpTarget:
     """Posts events to one URL. Opens nothing before the first `send`; used by one event loop."""
 
     most = 1
+    ordered = False
 
     def __init__(
         self,
@@ -111,8 +109,7 @@ class HttpTarget:
         self._replay_id = replay_id
         self._collection = str(collection)
         self._seconds = timeout
-        self._seen: set[object] = set()
-        self._wire: _Wire | None = None
+        self._wire: Wire | None = None
 
     def headers(self, message: Message) -> list[tuple[str, str]]:
         """Answer the headers of one attempt, without those that frame the body."""
@@ -133,6 +130,15 @@ class HttpTarget:
         pairs += self._own
         return pairs
 
+    def check(self, message: Message) -> Failed | None:
+        """Make the headers; whatever HTTP cannot carry is left out of them."""
+        self.headers(message)
+        return None
+
+    async def examine(self) -> str | None:
+        """Answer that nothing is known to be wrong: a POST is the only question HTTP has."""
+        return None
+
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Post each message; answer what became of it."""
         return [await self._post(message) for message in messages]
@@ -144,7 +150,7 @@ class HttpTarget:
             async with asyncio.timeout(self._seconds):
                 connection = await wire.connect()
                 try:
-                    self._check(connection)
+                    wire.check(connection)
                     answer, body = await wire.exchange(
                         connection, self.headers(message), message.event.payload
                     )
@@ -166,22 +172,8 @@ class HttpTarget:
             outcome = outcome or outcome_of_error(error)
         return outcome
 
-    def _check(self, connection: Connection) -> None:
-        """Look at the other end before a byte is written; raise `AddressRefused`."""
-        peer = connection.transport.get_extra_info("peername") if connection.transport else None
-        if peer not in self._seen:
-            self._guard.check_peer(peer)
-            self._seen.add(peer)
-
-    def _open(self) -> _Wire:
-        self._wire = _Wire(
-            self._url,
-            aiohttp.TCPConnector(
-                limit=0,  # the sender bounds what is in flight
-                resolver=cast("AbstractResolver", GuardedResolver(self._guard, self._lookup)),
-                socket_factory=self._guard.open_socket,
-            ),
-        )
+    def _open(self) -> Wire:
+        self._wire = Wire(self._url, self._guard, self._lookup)
         return self._wire
 
     async def close(self) -> None:
@@ -189,57 +181,6 @@ class HttpTarget:
         if self._wire is not None:
             await self._wire.close()
             self._wire = None
-
-
-class _Wire:
-    """Requests and answers on the connections of one URL.
-
-    Connections, TLS and the reading of answers are aiohttp's. Its session and request are left
-    out: what they do for any request anew (URL, cookies, redirects, a task for the body) took more
-    than half of the time of a replay, and here it is decided already.
-    """
-
-    def __init__(self, url: URL, connector: aiohttp.TCPConnector) -> None:
-        self._connector = connector
-        # Says where to connect to, and is not sent.
-        self._where = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        self._start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {self._where.headers['Host']}\r\n"
-
-    async def connect(self) -> Connection:
-        """Answer a connection that is free, or a new one."""
-        try:
-            return await self._connector.connect(self._where, [], _CONNECT)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError from error
-
-    async def exchange(
-        self, connection: Connection, headers: Iterable[tuple[str, str]], body: bytes
-    ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
-        """Send one request; answer what came back, its body still to be read."""
-        protocol, transport = connection.protocol, connection.transport
-        if protocol is None or transport is None:
-            raise aiohttp.ServerDisconnectedError
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
-        lines = "".join([f"{name}: {text}\r\n" for name, text in headers])
-        head = f"{self._start}{lines}Content-Length: {len(body)}\r\n\r\n"
-        transport.writelines((head.encode(), body))
-        while True:
-            answer, rest = await protocol.read()
-            if answer.code // 100 != 1 or answer.code == HTTPStatus.SWITCHING_PROTOCOLS:
-                return answer, rest
-
-    def let_go(self, connection: Connection) -> None:
-        """Keep the connection for the next request if both sides are through with this one."""
-        transport = connection.transport
-        if transport is None or transport.get_write_buffer_size():
-            connection.close()
-        else:
-            # It is closed, too, if it broke or has an answer that was not read to its end.
-            connection.release()
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._connector.close()
 
 
 def agreed_url(guard: Guard, url: str) -> URL:
@@ -346,7 +287,7 @@ def outcome_of_error(error: Exception) -> Outcome:
     """Say what went wrong before there was an answer, without an address in it."""
     match error:
         case AddressRefused() | aiohttp.ClientConnectorError(os_error=AddressRefused()):
-            return Retry("the address guard refused the destination's address")
+            return REFUSED
         case aiohttp.ConnectionTimeoutError():
             return Retry(f"no connection within {CONNECT_SECONDS:g} s")
         case TimeoutError():
@@ -356,13 +297,13 @@ def outcome_of_error(error: Exception) -> Outcome:
         case aiohttp.ClientSSLError():
             return Retry("TLS failed")
         case aiohttp.ClientConnectorError():
-            return Retry("no connection")
+            return NO_CONNECTION
         case aiohttp.http.HttpProcessingError():
             return Retry("the answer is not HTTP")
         case ValueError():
             return Failed("HTTP cannot carry this event's headers")
         case _:
-            return Retry("the connection broke")
+            return BROKEN
 
 
 async def _read_away(body: aiohttp.StreamReader) -> None:

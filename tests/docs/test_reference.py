@@ -42,7 +42,7 @@ from penstock.schema.rows import QUARANTINE_TAIL, ROWS_TAIL
 from penstock.settings import Settings
 from replay.progress import Attempt
 from replay.request import Options
-from replay.targets.http import ADDED
+from replay.targets import ADDED
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"

@@ -55,7 +55,7 @@ def store(url: str) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Postgres]:
-    """A server that may be killed."""
+    """Start a server that may be killed."""
     # Not below pytest's folder: the server runs as another user, who may not look in there.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     folder.chmod(0o755)

@@ -1,0 +1,464 @@
+"""Replay to Kafka: one record per event, by an idempotent producer, with a report for each.
+
+A `send` is one batch: all its records are given to the producer, which reports on each. When the
+time is over, or the call is cancelled, what was not reported is taken back from the producer's
+queues and the producer is thrown away. So of each partition a beginning of the batch is delivered,
+and nothing behind an event whose outcome is `Retry`: the promise of `ordered`.
+
+The client is a C library that resolves names and opens sockets by itself, and goes where the
+cluster's metadata says. The guard is kept around it:
+
+- the brokers named by the destination are looked up here; without TLS the client is given the
+  addresses that passed, with TLS the names (certificates are issued for them);
+- metadata is asked for first, over a connection of our own (`replay.targets.kafka_metadata`); every
+  broker that the cluster advertises has to pass, with all addresses of its name, before the client
+  is made. (Asked through the client it is too late: it connects to an advertised broker as soon as
+  it has heard of it, tried.)
+- twice a second the client says which brokers it knows, and one that did not pass ends it.
+
+What is left: between a look-up here and the client's own a name server may change its mind, and a
+cluster may advertise another broker and the client connect to it before the next look. Neither
+answers to anybody but the client, and no event goes to a broker that does not speak Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Literal
+
+import msgspec
+
+from penstock.envelope import CollectionId, Event
+from penstock.errors import AddressRefused, BadRequest
+from penstock.guard import Guard, GuardedResolver, Lookup, system_lookup
+from replay.targets import (
+    GONE,
+    NO_CONNECTION,
+    NO_HOST,
+    NO_TLS,
+    NOT_CONFIRMED,
+    NOT_LET_IN,
+    REFUSED,
+    TOO_LARGE,
+    Delivered,
+    Failed,
+    Message,
+    Outcome,
+    Retry,
+    needs,
+)
+from replay.targets.added import CONTENT_TYPE, Added, has_type
+from replay.targets.kafka_metadata import UNKNOWN_TOPIC, Login, NotLetIn, Told, ask_cluster
+from replay.targets.places import KafkaOptions, KafkaPlace
+
+try:
+    from confluent_kafka import KafkaError, KafkaException, Producer
+except ImportError as error:
+    raise needs("confluent-kafka", "kafka") from error
+
+BATCH = 2_000
+CONNECT_SECONDS = 5.0
+_SLICE_SECONDS = 0.05
+_LOOK_MS = 500
+_LAST_SECONDS = 1.0
+
+# A batch of several events is never larger than what the topic takes (brokers take 1 MiB by
+# default), so that a batch which is found too large was an event that stood alone.
+_BATCH_BYTES = 512 << 10
+_MOST_BYTES = 100 << 20
+
+_REFUSED_EVENT = Failed("the destination refused the event")
+_NO_PARTITION = Failed("the topic has no such partition")
+_NOT_CARRIED = Failed("Kafka cannot carry this event's headers")
+_NOT_TAKEN = Retry("the destination did not take the event")
+_DELIVERED = Delivered(None)
+_NOTHING: Mapping[str, Any] = {}
+_LAST_PARTITION = 2**31 - 1
+_KNOWN_NAMES = 1_000
+
+_OUTCOMES: dict[int, Outcome] = {
+    KafkaError.MSG_SIZE_TOO_LARGE: TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE: TOO_LARGE,
+    KafkaError.INVALID_MSG: _REFUSED_EVENT,
+    KafkaError.INVALID_RECORD: _REFUSED_EVENT,
+    KafkaError._UNKNOWN_PARTITION: _NO_PARTITION,  # noqa: SLF001 - the client's own spelling
+    KafkaError.UNKNOWN_TOPIC_OR_PART: GONE,
+    KafkaError._UNKNOWN_TOPIC: GONE,  # noqa: SLF001
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: NOT_LET_IN,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: NOT_LET_IN,
+    KafkaError.SASL_AUTHENTICATION_FAILED: NOT_LET_IN,
+    KafkaError._AUTHENTICATION: NOT_LET_IN,  # noqa: SLF001
+    KafkaError._SSL: NO_TLS,  # noqa: SLF001
+    KafkaError._TRANSPORT: NO_CONNECTION,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN: NO_CONNECTION,  # noqa: SLF001
+    KafkaError._RESOLVE: NO_HOST,  # noqa: SLF001
+    KafkaError._PURGE_QUEUE: NOT_CONFIRMED,  # noqa: SLF001
+    KafkaError._PURGE_INFLIGHT: NOT_CONFIRMED,  # noqa: SLF001
+    KafkaError._MSG_TIMED_OUT: NOT_CONFIRMED,  # noqa: SLF001
+    KafkaError._TIMED_OUT: NO_CONNECTION,  # noqa: SLF001
+}
+
+
+class KafkaTarget:
+    """Produces events to one topic. Opens nothing before the first `send`."""
+
+    most = BATCH
+    ordered = True
+
+    def __init__(
+        self,
+        place: KafkaPlace,
+        options: KafkaOptions,
+        login: tuple[str, str] | None,
+        *,
+        guard: Guard,
+        replay_id: str,
+        collection: CollectionId,
+        headers: Literal["add", "verbatim"] = "add",
+        timeout: float = 30.0,
+        own_topics: str = "penstock.",
+        lookup: Lookup = system_lookup,
+    ) -> None:
+        """Refuse, as `BadRequest`, a topic that begins as those of Penstock's own log do."""
+        refuse_own_topic(place.topic, own_topics)
+        self._place = place
+        self._options = options
+        self._is_placed = options.partition == "kept" or options.timestamp == "original"
+        self._login = login
+        self._guard = guard
+        self._lookup = lookup
+        self._added = Added(replay_id, collection, headers)
+        self._names: set[str] = set()
+        self._seconds = timeout
+        self._connect_seconds = min(timeout, CONNECT_SECONDS)
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="replay to Kafka")
+        self._producer: _Guarded | None = None
+        self._stop = threading.Event()
+
+    def headers(self, message: Message) -> list[tuple[str, bytes | str]]:
+        """Answer the headers of one attempt: the event's own, its content type, the replay's."""
+        event = message.event
+        pairs: list[tuple[str, bytes | str]] = [*self._added.kept(event.headers)]
+        if event.content_type is not None and not has_type(pairs):
+            pairs.append((CONTENT_TYPE, event.content_type))
+        pairs += self._added.pairs(message)
+        return pairs
+
+    def check(self, message: Message) -> Failed | None:
+        """Make the headers; the client would cut a name at its first NUL."""
+        return None if self._carries(message.event) else _NOT_CARRIED
+
+    def _carries(self, event: Event) -> bool:
+        known = self._names
+        for name, _ in event.headers:
+            if name not in known:
+                if "\0" in name or (not name.isprintable() and not _is_text(name)):
+                    return False
+                if len(known) < _KNOWN_NAMES:
+                    known.add(name)
+        return True
+
+    async def examine(self) -> str | None:
+        """Ask the cluster for its brokers and the topic, and whether we may write to it."""
+        found = await self._look()
+        if not isinstance(found, Told):
+            return "there is no such topic" if found is GONE else found.reason
+        return "this user may not write to the topic" if found.may_write is False else None
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        """Give all of them to the producer, and wait for its reports."""
+        if self._producer is None:
+            refusal = await self._open()
+            if refusal is not None:
+                return [refusal] * len(messages)
+        outcomes: list[Outcome] = await self._in_thread(self._produce, messages)
+        return outcomes
+
+    async def _in_thread(self, call: Callable[..., Any], *arguments: object) -> Any:
+        """Run a call in the thread of this target; a cancelled one is told to stop."""
+        self._stop.clear()
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, call, *arguments)
+        except asyncio.CancelledError:
+            self._stop.set()
+            raise
+
+    async def close(self) -> None:
+        """Take back what was not sent, and let go of every connection."""
+        self._stop.set()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # A send that was cancelled has the thread until it has seen that it was.
+            await asyncio.get_running_loop().run_in_executor(self._threads, producer.close)
+        self._threads.shutdown(wait=False)
+
+    # Opening
+
+    async def _open(self) -> Retry | None:
+        """Have a producer whose brokers all passed; answer why there is none."""
+        found = await self._look()
+        if not isinstance(found, Told):
+            return found
+        bootstrap = await self._bootstrap()
+        if not isinstance(bootstrap, str):
+            return bootstrap
+        # As the client spells them.
+        allowed = {_name(host, port) for host, port in found.brokers}
+        self._producer = _Guarded(
+            self._settings(bootstrap),
+            frozenset({*allowed, *bootstrap.split(",")}),
+            min(_BATCH_BYTES, found.most_bytes * 9 // 10) if found.most_bytes else _BATCH_BYTES,
+        )
+        return None
+
+    async def _look(self) -> Told | Retry:
+        """Ask one of the brokers; all that it advertises have passed then."""
+        refusal = NO_CONNECTION
+        for broker in self._place.brokers:
+            try:
+                async with asyncio.timeout(self._connect_seconds):
+                    told = await ask_cluster(
+                        broker,
+                        self._place.topic,
+                        guard=self._guard,
+                        lookup=self._lookup,
+                        tls=self._tls(),
+                        login=self._login and Login(self._options.sasl, *self._login),
+                    )
+                    await self._check_advertised(told.brokers)
+            except (AddressRefused, OSError, ValueError, NotLetIn) as error:
+                refusal = _outcome_of_look(error)
+                continue
+            if told.topic_error:
+                return GONE if told.topic_error == UNKNOWN_TOPIC else NOT_LET_IN
+            return told
+        return refusal
+
+    async def _check_advertised(self, brokers: Sequence[tuple[str, int]]) -> None:
+        """Raise `AddressRefused` if one of them, or an address of its name, does not pass."""
+        resolver = GuardedResolver(self._guard, self._lookup)
+        for host, port in brokers:
+            broker = self._guard.place(_name(host, port), default_port=port)
+            await resolver.resolve(broker.host, broker.port)
+
+    async def _bootstrap(self) -> str | Retry:
+        """Answer where the client begins, each address of it allowed; or why not."""
+        places = []
+        resolver = GuardedResolver(self._guard, self._lookup)
+        for broker in self._place.brokers:
+            try:
+                answers = await resolver.resolve(broker.host, broker.port)
+            except AddressRefused:
+                return REFUSED
+            except OSError:
+                continue
+            if self._options.tls:
+                places.append(broker.url)
+            else:
+                places += [_name(answer["host"], broker.port) for answer in answers]
+        return ",".join(places) if places else NO_HOST
+
+    def _tls(self) -> ssl.SSLContext | None:
+        return ssl.create_default_context(cadata=self._options.ca) if self._options.tls else None
+
+    def _settings(self, bootstrap: str) -> dict[str, Any]:
+        options = self._options
+        settings: dict[str, Any] = {
+            "bootstrap.servers": bootstrap,
+            "client.id": "penstock-replay",
+            "socket.connection.setup.timeout.ms": round(CONNECT_SECONDS * 1000),
+            "log_level": 0,
+        }
+        protocol = "SSL" if options.tls else "PLAINTEXT"
+        if self._login is not None:
+            protocol = "SASL_SSL" if options.tls else "SASL_PLAINTEXT"
+            settings["sasl.mechanism"] = options.sasl
+            settings["sasl.username"], settings["sasl.password"] = self._login
+        settings["security.protocol"] = protocol
+        if options.ca is not None:
+            settings["ssl.ca.pem"] = options.ca
+        return settings
+
+    # Sending
+
+    def _produce(self, messages: Sequence[Message]) -> list[Outcome]:
+        """Produce in our thread until each is reported, the time is over, or we are to stop."""
+        guarded = self._producer
+        if guarded is None:  # closed meanwhile
+            return [NOT_CONFIRMED] * len(messages)
+        deadline = time.monotonic() + self._seconds
+        outcomes: list[Outcome] = [_DELIVERED] * len(messages)
+        left = len(messages)
+
+        def report(number: int, error: KafkaError | None, _: object) -> None:
+            nonlocal left
+            left -= 1
+            if error is not None:
+                outcomes[number] = _OUTCOMES.get(error.code(), _NOT_TAKEN)
+
+        give, placed = self._give, self._is_placed
+        for number, message in enumerate(messages):
+            more = self._place_of(message.event) if placed else _NOTHING
+            done = partial(report, number)
+            refusal = give(guarded, message, done, more)
+            while refusal is NOT_CONFIRMED and self._goes_on(guarded, deadline):  # no room
+                refusal = give(guarded, message, done, more)
+            if refusal is not None:
+                left -= 1
+                outcomes[number] = refusal
+        while left and self._goes_on(guarded, deadline):
+            pass
+        if left or guarded.broken:
+            self._give_up(guarded)  # reports on all that is left
+        return outcomes if not guarded.strange else _refused(outcomes)
+
+    def _give(
+        self,
+        guarded: _Guarded,
+        message: Message,
+        report: Callable[[KafkaError | None, Any], None],
+        more: Mapping[str, Any],
+    ) -> Outcome | None:
+        """Put a message into the producer's queue; answer why it is not in it."""
+        event = message.event
+        if event.headers and not self._carries(event):
+            return _NOT_CARRIED
+        headers: Any = self.headers(message)
+        try:
+            guarded.producer.produce(
+                self._place.topic,
+                event.payload,
+                event.key,
+                on_delivery=report,
+                headers=headers,
+                **more,
+            )
+        except BufferError:
+            return NOT_CONFIRMED
+        except KafkaException as error:
+            return _OUTCOMES.get(error.args[0].code(), _NOT_TAKEN)
+        return None
+
+    def _goes_on(self, guarded: _Guarded, deadline: float) -> bool:
+        """Serve reports for a while; answer whether it makes sense to go on."""
+        guarded.producer.flush(_SLICE_SECONDS)
+        given_up = guarded.strange or guarded.broken or self._stop.is_set()
+        return not given_up and time.monotonic() < deadline
+
+    def _give_up(self, guarded: _Guarded) -> None:
+        self._producer = None
+        guarded.close()
+
+    def _place_of(self, event: Event) -> Mapping[str, int]:
+        """Answer partition and time where the options ask for those of the event."""
+        place: dict[str, int] = {}
+        if self._options.partition == "kept":
+            number = event.metadata.get("partition", "")
+            if number.isascii() and number.isdecimal():
+                place["partition"] = min(int(number), _LAST_PARTITION)
+        if self._options.timestamp == "original":
+            at = event.received_at if event.event_time is None else event.event_time
+            place["timestamp"] = max(at, 1000) // 1000
+        return place
+
+
+class _Broker(msgspec.Struct):
+    nodename: str
+    source: str
+
+
+class _Statistics(msgspec.Struct):
+    brokers: dict[str, _Broker]
+
+
+class _Guarded:
+    """A producer that is given up as soon as it knows a broker that did not pass."""
+
+    def __init__(self, settings: dict[str, Any], allowed: frozenset[str], batch_bytes: int) -> None:
+        self.strange = False
+        self.broken = False
+        self._allowed = allowed
+        self._decoder = msgspec.json.Decoder(_Statistics)
+        self.producer = Producer(
+            {
+                **settings,
+                "enable.idempotence": True,
+                # The time is ours: when it is over, everything is taken back at once, so that
+                # nothing is delivered behind what was not.
+                "message.timeout.ms": 0,
+                "topic.metadata.propagation.max.ms": round(CONNECT_SECONDS * 1000),
+                "linger.ms": 20,
+                "batch.size": max(batch_bytes, 1),
+                "message.max.bytes": _MOST_BYTES,
+                "partitioner": "murmur2_random",  # as Java's clients place a key
+                "statistics.interval.ms": _LOOK_MS,
+                "stats_cb": self._look,
+                "error_cb": self._trouble,
+            }
+        )
+
+    def close(self) -> None:
+        """Take everything back, have it reported, and let go of every connection."""
+        self.producer.purge()
+        self.producer.flush(_LAST_SECONDS)
+
+    def _look(self, text: str) -> None:
+        known = {
+            each.nodename
+            for each in self._decoder.decode(text).brokers.values()
+            if each.source != "internal"
+        }
+        self.strange = self.strange or not known <= self._allowed
+
+    def _trouble(self, error: KafkaError) -> None:
+        # An idempotent producer that lost its place is of no more use.
+        self.broken = self.broken or error.fatal()
+
+
+def refuse_own_topic(topic: str, own: str) -> None:
+    """Raise `BadRequest` for a topic of Penstock's own log.
+
+    Only doors write those: an event beside them would be taken for an accepted one.
+    """
+    if topic.startswith(own):
+        raise BadRequest(f"topics that begin with {own!r} are Penstock's own log")
+
+
+def _outcome_of_look(error: Exception) -> Retry:
+    match error:
+        case AddressRefused():
+            return REFUSED
+        case NotLetIn():
+            return NOT_LET_IN
+        case socket.gaierror():
+            return NO_HOST
+        case ssl.SSLError():
+            return NO_TLS
+        case OSError():
+            return NO_CONNECTION
+        case _:
+            return Retry("the answer is not Kafka's")
+
+
+def _name(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+
+
+def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [REFUSED if each == NOT_CONFIRMED else each for each in outcomes]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,277 @@
+"""Far sides of replays: places that take events, and what they took, read by other clients."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import Any, Literal
+
+from builders import FLIGHTS, NOON
+from engines import places
+from engines.fresh import fresh_name
+from receiving import Request, receiving
+
+from penstock.envelope import Event, Position
+from penstock.guard import Guard
+from penstock.metadata.records import Destination, Kind
+from replay.targets import Message, Outcome, Target
+from replay.targets.opening import open_target
+
+HERE = ip_network("127.0.0.1/32")
+PORTS = (places.KAFKA_PORT, places.RABBITMQ_PORT, places.SQS_PORT)
+SECRETS = {
+    "kafka": None,
+    "rabbitmq": f"{places.USER}:{places.PASSWORD}",
+    "sqs": "key:secret",
+    "http": None,
+}
+
+
+@dataclass
+class Took:
+    """One event as the far side has it."""
+
+    payload: bytes
+    key: bytes | None
+    headers: list[tuple[str, Any]]
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class FarSide:
+    """A place and how to read what arrived there."""
+
+    kind: Kind
+    url: str
+    took: Callable[[int], list[Took]]
+    """Wait until so many arrived; answer all of them."""
+    guard: Guard = field(default_factory=lambda: Guard((HERE,), PORTS))
+    options: dict[str, object] = field(default_factory=dict)
+
+    def destination(self, **more: Any) -> Destination:
+        options = {**self.options, **more}
+        secret = SECRETS[self.kind]
+        return Destination(
+            team="main",
+            name="d1",
+            kind=self.kind,
+            url=self.url,
+            options=options,
+            secret=secret,
+            created_at=0,
+        )
+
+    def open(
+        self,
+        *,
+        headers: Literal["add", "verbatim"] = "add",
+        timeout: float = 20.0,
+        replay_id: str = "r1",
+        **options: Any,
+    ) -> Target:
+        return open_target(
+            self.destination(**options),
+            guard=self.guard,
+            replay_id=replay_id,
+            collection=FLIGHTS,
+            clock=lambda: NOON,
+            headers=headers,
+            timeout=timeout,
+        )
+
+
+def sent(target: Target, events: Sequence[Event], *, attempt: int = 1) -> list[Outcome]:
+    """Send the events in batches, one after the other; answer their outcomes."""
+
+    async def main() -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        messages = [Message(each, Position(0, n), attempt) for n, each in enumerate(events)]
+        try:
+            for start in range(0, len(messages), target.most):
+                outcomes += await target.send(messages[start : start + target.most])
+        finally:
+            await target.close()
+        return outcomes
+
+    return asyncio.run(main())
+
+
+@contextmanager
+def far_side(kind: Kind, **more: Any) -> Iterator[FarSide]:
+    """Make a place of the kind that nobody else uses."""
+    with {"http": _http, "kafka": _kafka, "rabbitmq": _rabbit, "sqs": _sqs}[kind](**more) as made:
+        yield made
+
+
+@contextmanager
+def _http() -> Iterator[FarSide]:
+    with receiving() as receiver:
+
+        def took(count: int) -> list[Took]:
+            _until(lambda: len(receiver.requests) >= count)
+            return [_request(each) for each in receiver.requests]
+
+        guard = Guard((HERE,), (receiver.port,))
+        yield FarSide("http", receiver.url, took, guard)
+
+
+def _request(request: Request) -> Took:
+    headers = [(name.decode(), value) for name, value in request.headers]
+    return Took(request.body, None, headers)
+
+
+@contextmanager
+def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
+    from kafka import KafkaConsumer, TopicPartition
+    from kafka.admin import KafkaAdminClient, NewTopic
+
+    topic = fresh_name()
+    admin = KafkaAdminClient(bootstrap_servers=places.KAFKA)
+    admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config)])
+
+    def took(count: int) -> list[Took]:
+        consumer = KafkaConsumer(
+            bootstrap_servers=places.KAFKA, auto_offset_reset="earliest", max_poll_records=2000
+        )
+        consumer.assign([TopicPartition(topic, n) for n in range(partitions)])
+        found: list[Took] = []
+        deadline = time.monotonic() + 30
+        while len(found) < count and time.monotonic() < deadline:
+            for records in consumer.poll(500).values():
+                found += [
+                    Took(
+                        r.value,
+                        r.key,
+                        list(r.headers),
+                        {"partition": r.partition, "offset": r.offset, "timestamp": r.timestamp},
+                    )
+                    for r in records
+                ]
+        consumer.close()
+        return found
+
+    try:
+        yield FarSide("kafka", f"kafka://{places.KAFKA}/{topic}", took)
+    finally:
+        admin.delete_topics([topic])
+        admin.close()
+
+
+@contextmanager
+def _rabbit(**arguments: Any) -> Iterator[FarSide]:
+    import aio_pika
+
+    queue = fresh_name()
+
+    async def make() -> None:
+        async with await aio_pika.connect(places.RABBITMQ) as connection:
+            channel = await connection.channel()
+            await channel.declare_queue(queue, durable=True, arguments=arguments or None)
+
+    async def read(count: int) -> list[Took]:
+        found: list[Took] = []
+        async with await aio_pika.connect(places.RABBITMQ) as connection:
+            channel = await connection.channel()
+            await channel.set_qos(1000)
+            source = await channel.get_queue(queue)
+            async with asyncio.timeout(60), source.iterator(no_ack=True) as messages:
+                while len(found) < count:
+                    message = await anext(messages)
+                    found.append(
+                        Took(
+                            message.body,
+                            None,
+                            list(message.headers.items()),
+                            {
+                                "message_id": message.message_id,
+                                "content_type": message.content_type,
+                                "timestamp": message.timestamp,
+                                "routing_key": message.routing_key,
+                            },
+                        )
+                    )
+        return found
+
+    async def drop() -> None:
+        async with await aio_pika.connect(places.RABBITMQ) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete(queue)
+
+    asyncio.run(make())
+    try:
+        url = f"amqp://{places.HOST}:{places.RABBITMQ_PORT}/%2F"
+        yield FarSide(
+            "rabbitmq",
+            url,
+            lambda count: asyncio.run(read(count)) if count else [],
+            options={"routing_key": queue},
+        )
+    finally:
+        asyncio.run(drop())
+
+
+@contextmanager
+def _sqs(*, fifo: bool = False) -> Iterator[FarSide]:
+    import boto3
+
+    client = boto3.client(
+        "sqs",
+        endpoint_url=places.SQS,
+        region_name="elasticmq",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+    )
+    name = f"t-{secrets.token_hex(6)}" + (".fifo" if fifo else "")
+    attributes = {"FifoQueue": "true"} if fifo else {}
+    url = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+
+    def took(count: int) -> list[Took]:
+        found: list[Took] = []
+        deadline = time.monotonic() + 40
+        while len(found) < count and time.monotonic() < deadline:
+            told = client.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                MessageAttributeNames=["All"],
+                AttributeNames=["All"],
+                WaitTimeSeconds=1,
+            )
+            messages = told.get("Messages", [])
+            for message in messages:
+                values = {
+                    n: a.get("BinaryValue", a.get("StringValue"))
+                    for n, a in message.get("MessageAttributes", {}).items()
+                }
+                found.append(
+                    Took(
+                        message["Body"].encode(), None, list(values.items()), message["Attributes"]
+                    )
+                )
+            if messages:
+                client.delete_message_batch(
+                    QueueUrl=url,
+                    Entries=[
+                        {"Id": str(n), "ReceiptHandle": m["ReceiptHandle"]}
+                        for n, m in enumerate(messages)
+                    ],
+                )
+        return found
+
+    try:
+        yield FarSide(
+            "sqs", f"sqs+http://{url.partition('://')[2]}", took, options={"region": "elasticmq"}
+        )
+    finally:
+        client.delete_queue(QueueUrl=url)
+        client.close()
+
+
+def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.005)
