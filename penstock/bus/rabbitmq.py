@@ -18,6 +18,7 @@ import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from yarl import URL
 
 from penstock.bus import MOST_WAITING, Subscription, fit
 from penstock.bus.inbox import Inbox
@@ -138,17 +139,12 @@ class RabbitBus:
     async def _stay_connected(self) -> None:
         rest = _SHORTEST_REST
         while not self._closing:
+            connection = aio_pika.Connection(URL(self._url))
             try:
                 async with asyncio.timeout(_CONNECT_SECONDS):
-                    connection = await aio_pika.connect(self._url)
-            except _TROUBLE as error:
-                self._complain(error)
-                await asyncio.sleep(rest)
-                rest = min(2 * rest, _LONGEST_REST)
-                continue
-            rest = _SHORTEST_REST
-            connection.close_callbacks.add(lambda *_: self._lost.set())
-            try:
+                    await connection.connect()
+                rest = _SHORTEST_REST
+                connection.close_callbacks.add(lambda *_: self._lost.set())
                 await self._serve(connection)
             except _TROUBLE as error:
                 self._complain(error)
@@ -156,9 +152,13 @@ class RabbitBus:
                 self._channel = None
                 for inbox in self._inboxes:
                     self._inboxes[inbox] = ""
+                # Also one that never connected: thrown away open it would want to be closed later.
                 with suppress(*_TROUBLE):
                     async with asyncio.timeout(_CLOSE_SECONDS):
                         await connection.close()
+            if not self._closing:
+                await asyncio.sleep(rest)
+                rest = min(2 * rest, _LONGEST_REST)
 
     async def _serve(self, connection: aio_pika.abc.AbstractConnection) -> None:
         """Make queues and send messages, until the connection or the bus ends."""

@@ -225,6 +225,8 @@ class EtcdCache:
                 log.exception("cache watch stumbled")
                 self._complain(EngineUnavailable(f"the cache cannot be read: {error!r}"))
                 self._ended.wait(_LONGEST_REST)
+        if self._heart is not None:
+            self._heart.join()
         self._gateway.close()
 
     def _look(self) -> int:
@@ -342,6 +344,8 @@ class EtcdCache:
             except EngineUnavailable:
                 lease, kept_at = None, float("-inf")  # the watching thread says that it is away
                 self._ended.wait(_SHORTEST_REST)
+        with suppress(EngineUnavailable):  # then it goes with its lease
+            self._gateway.call("kv/deleterange", {"key": text(self._own_key())})
 
     def _kept(self, lease: str | None) -> str:
         """Keep the lease, or take another where there is none any more."""
@@ -370,8 +374,6 @@ class EtcdCache:
         self._beat.set()
         if self._heart is not None:
             self._heart.join()
-            with suppress(EngineUnavailable):  # then it goes with its lease
-                self._gateway.call("kv/deleterange", {"key": text(self._own_key())})
         if self._follower is None:
             self._gateway.close()
 

@@ -96,7 +96,7 @@ class Gateway:
                 for line in answer.iter_lines():
                     values = _decoded(line.encode())
                     if "result" not in values:
-                        raise EngineUnavailable("etcd does not let the cache be watched")
+                        raise EngineUnavailable("etcd ended a watch")
                     if values["result"].get("events") or values["result"].get("canceled"):
                         return
         except httpx.ReadTimeout:

@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import FLIGHTS, event
+from engines.fresh import fresh_name
+from engines.places import RABBITMQ
 from lakes import BROKEN, landing, new_lake
 from metadata_builders import collection
 from ready_store import ready_store
@@ -21,6 +23,7 @@ from replaying import MemoryLedger
 
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
+from penstock.bus import REPLAY, Bus, open_bus
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Event, Micros
 from penstock.errors import AddressRefused, EngineUnavailable, NotFound, WrongState
@@ -301,6 +304,68 @@ def test_pause_resume_and_cancel_by_the_row(world: World) -> None:
     assert account.skipped == 2_000 - account.delivered
     assert tally(world.ledger.rows).open == 0
     assert world.lake.pins(FLIGHTS) == {}
+
+
+KINDS = [pytest.param("embedded"), pytest.param("rabbitmq", marks=pytest.mark.engines)]
+RARELY = replace(BOUNDS, checkpoint_seconds=30.0, lease_seconds=120.0, linger_seconds=60.0)
+
+
+@pytest.fixture(params=KINDS)
+def buses(request: pytest.FixtureRequest, world: World) -> Iterator[tuple[Bus, Bus]]:
+    """Open the bus twice: for who wishes, and for who sends."""
+    exchange = fresh_name("bus")
+    url = "" if request.param == "embedded" else f"{RABBITMQ}?exchange={exchange}"
+    pair = open_bus(url, lambda: world.store), open_bus(url, lambda: world.store)
+    yield pair
+    for bus in pair:
+        bus.close()
+
+
+def test_a_wish_is_granted_at_once_where_a_message_says_so(
+    world: World, buses: tuple[Bus, Bus]
+) -> None:
+    """A replay that sends slowly, or is paused, looks at its row now and then only."""
+    mine, theirs = buses
+    world.append(*events(100))
+    replay_id = world.ask(rate=0.2)
+    working = Working(world, replay_id, bounds=RARELY, bus=theirs)
+    eventually(lambda: len(world.receiver.requests) == 1)
+    took = {}
+    for wish, state in (("pause", "paused"), ("resume", "running"), ("cancel", "cancelled")):
+        eventually(lambda: quiet_for(world.receiver, 0.3))
+        begun = time.monotonic()
+        world.wish(replay_id, wish)
+        mine.publish(REPLAY, "another")
+        mine.publish(REPLAY, replay_id)
+        eventually(lambda: world.record(replay_id).state == state)  # noqa: B023 - asked at once
+        took[wish] = round(time.monotonic() - begun, 3)
+    record = working.join()
+
+    assert record.state == "cancelled"
+    assert max(took.values()) < 5.0
+    print(took)  # noqa: T201 - shown with -s
+
+
+def test_without_a_message_a_wish_waits_for_the_next_checkpoint(
+    world: World, buses: tuple[Bus, Bus]
+) -> None:
+    """Else the test before this one would prove nothing; and a lost message costs only time."""
+    world.append(*events(100))
+    replay_id = world.ask(rate=0.2)
+    bounds = replace(RARELY, checkpoint_seconds=3.0)
+    working = Working(world, replay_id, bounds=bounds, bus=buses[1])
+    eventually(lambda: len(world.receiver.requests) == 1)
+    eventually(lambda: quiet_for(world.receiver, 0.3))
+    before = world.record(replay_id).progress
+    eventually(lambda: world.record(replay_id).progress != before)
+    world.wish(replay_id, "pause")
+    time.sleep(1.0)
+    state = world.record(replay_id).state
+    eventually(lambda: world.record(replay_id).state == "paused")
+    world.wish(replay_id, "cancel")
+
+    assert state == "running"
+    assert working.join().state == "cancelled"
 
 
 def quiet_for(receiver: Receiver, seconds: float) -> bool:
