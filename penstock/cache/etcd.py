@@ -50,7 +50,7 @@ _HEART_SECONDS = DOOR_LASTS / 3
 _CONFIRM_COPY_SECONDS = 60.0
 _MOST_RACES = 50
 
-# etcd takes 128 operations in a transaction, and 1.5 MiB in a request. A part has 30 kB packed.
+# etcd takes 128 operations in a transaction, and 1.5 MiB in a request. A part has 14 kB packed.
 _MOST_OPERATIONS = 100
 _MOST_BYTES = 600_000
 _PARTS_AT_ONCE = 16

@@ -19,7 +19,7 @@ from penstock.metadata.records import CollectionRecord, Known, TokenRecord
 
 FORMAT = 1
 
-# A part has 256 records on average: 75 kB, packed 30. etcd takes 1.5 MB in one request, and a
+# A part has 256 records on average: 75 kB, packed 14. etcd takes 1.5 MB in one request, and a
 # token's change writes one part and the list of all.
 _CUT_ONE_IN = 256
 _LARGEST_BYTES = 512 << 10

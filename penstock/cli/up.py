@@ -33,7 +33,7 @@ from penstock.cli.home import (
 from penstock.cli.supervisor import Program, Supervisor, require_free
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
-from penstock.errors import AlreadyExists, BadSetting
+from penstock.errors import AlreadyExists, BadSetting, EngineUnavailable
 from penstock.settings import FILE_VARIABLE, Settings, load_settings
 
 HttpPort = Annotated[int | None, typer.Option("--http-port", help="The door's HTTP port. [8080]")]
@@ -232,7 +232,7 @@ def _prepare(settings: Settings) -> str:
     """Make the home ready for its processes and answer the admin token.
 
     Afterwards the metadata is migrated, Penstock's own collections and the collection ``hello``
-    exist, and doors find all of it in their cache.
+    exist, and doors find all of it in their cache if that answers.
     """
     from penstock.cache import cache_of
     from penstock.metadata.home import ensure_admin_token, ensure_system_collections
@@ -250,7 +250,8 @@ def _prepare(settings: Settings) -> str:
                     CollectionRecord(id=hello, created_at=now, notes="for the first event")
                 )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
-        with closing(cache_of(settings)) as cache:
+        # Where the cache is away now the platform publishes once it is back.
+        with closing(cache_of(settings)) as cache, suppress(EngineUnavailable):
             cache.publish(store.known)
         return token
     finally:

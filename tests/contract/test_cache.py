@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -10,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 import structlog
 from builders import NOON
 from engines.etcd import Etcd
 from engines.fresh import fresh_name
+from engines.kit import Launch
 from engines.places import ETCD, HOST
 from metadata_builders import collection, known, token
 from own_engines import own_engine
@@ -514,6 +517,76 @@ class TestEtcdAway:
         assert "hidden" not in repr(Access(user="root", password="hidden"))
         known_here.close()
         gateway.close()
+
+
+class TlsEtcd(Etcd):
+    """Shows a certificate and asks for one; both are in the folder `keys`."""
+
+    keys: Path
+
+    def launch(self) -> Launch:
+        command = " ".join(super().launch().command).replace(
+            f"http://{HOST}:{self.port} ", f"https://{HOST}:{self.port} "
+        )
+        certificates = [
+            *("--cert-file", str(self.keys / "server.pem")),
+            *("--key-file", str(self.keys / "server.key")),
+            *("--client-cert-auth", "--trusted-ca-file", str(self.keys / "ca.pem")),
+        ]
+        return Launch([*command.split(), *certificates])
+
+    def ready(self) -> bool:
+        context = ssl.create_default_context(cafile=self.keys / "ca.pem")
+        context.load_cert_chain(self.keys / "client.pem", self.keys / "client.key")
+        url = f"https://{HOST}:{self.port}/health"
+        try:
+            return httpx.get(url, verify=context, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+
+def make_certificates(folder: Path) -> None:
+    """Make a CA, and certificates of it for server and client."""
+    folder.mkdir()
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes", "-keyout")
+    openssl(*new, "ca.key", "-x509", "-days", "2", "-subj", "/CN=ca", "-out", "ca.pem")
+    (folder / "names").write_text(f"subjectAltName=IP:{HOST}\n")
+    for who in ("server", "client"):
+        openssl(*new, f"{who}.key", "-subj", f"/CN={who}", "-out", f"{who}.csr")
+        openssl(
+            *("x509", "-req", "-days", "2", "-in", f"{who}.csr", "-extfile", "names"),
+            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{who}.pem"),
+        )
+
+
+@pytest.mark.engines
+@pytest.mark.xdist_group("own engines")
+def test_certificates_are_shown_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What doors know opens them: it must not be read, or changed, on its way."""
+    keys = tmp_path / "keys"
+    make_certificates(keys)
+    monkeypatch.setattr(TlsEtcd, "keys", keys, raising=False)
+    with own_engine(TlsEtcd, tmp_path) as etcd, structlog.testing.capture_logs():
+        url = f"etcd+https://{HOST}:{etcd.port}/penstock"
+        mine = {"certificate": keys / "client.pem", "key": keys / "client.key"}
+        for stranger in (Access(), Access(ca=keys / "ca.pem"), Access(**mine)):
+            refused = open_cache(url, access=stranger)
+            with pytest.raises(EngineUnavailable, match="does not answer"):
+                refused.publish(known)
+            refused.close()
+        cache = open_cache(url, access=Access(ca=keys / "ca.pem", **mine))
+        cache.publish(known)
+
+        assert cache.read() == known()
+        cache.close()
+    with pytest.raises(BadSetting, match="certificates"):
+        open_cache(url, access=Access(ca=keys / "none.pem"))
 
 
 WATCH = """
