@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
+import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -111,6 +112,26 @@ class Trouble:
         if isinstance(self.error, OSError) and self.error.strerror:
             return self.error.strerror
         return f"an unexpected {type(self.error).__name__}, see the log of the run"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A share of all log partitions: which of how many. The default is all of them."""
+
+    number: int = 0
+    of: int = 1
+
+    def drains(self, collection: CollectionId, partition: int) -> bool:
+        """Answer whether the partition is in this lane; those of one collection are in turn."""
+        return (zlib.crc32(str(collection).encode()) + partition) % self.of == self.number
+
+    def share(
+        self, collection: CollectionId, extents: Mapping[int, Extent]
+    ) -> Mapping[int, Extent]:
+        """Answer the partitions of a collection that this lane drains."""
+        if self.of == 1:
+            return extents
+        return {p: extent for p, extent in extents.items() if self.drains(collection, p)}
 
 
 class History(Protocol):
@@ -221,6 +242,7 @@ class Landing:
         rules: Callable[[CollectionId], Rules],
         clock: Clock,
         limits: Limits | None = None,
+        lane: Lane | None = None,
         chance: Callable[[int], bytes] = os.urandom,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -235,6 +257,7 @@ class Landing:
         self._rules = rules
         self._clock = clock
         self._limits = limits or Limits()
+        self._lane = lane or Lane()
         self._chance = chance
         self._wait = wait
         self._untold: deque[tuple[CollectionId, Micros, tuple[Change, ...]]] = deque(maxlen=1_000)
@@ -253,12 +276,14 @@ class Landing:
         read: _Read | None = None
         for _ in self._lake.patience.attempts():
             if view is None:
-                if not any(extent.end for extent in self._buffer.extents(collection).values()):
+                mine = self._lane.share(collection, self._buffer.extents(collection))
+                if not any(extent.end for extent in mine.values()):
                     return None
                 view = self._lake.create(collection)
             self._refuse_another_table(view)
             extents = self._buffer.extents(collection)
             starts = begin(view, self._buffer.log_id(collection), extents)
+            starts = [m for m in starts if self._lane.drains(collection, m.partition)]
             if read is None or read.starts != starts:
                 read = self._read(collection, starts, extents, self._most_rows(view))
                 fault("span_read")
@@ -292,7 +317,7 @@ class Landing:
         busy_at = self._clock()
         while not until():
             now = self._clock()
-            waiting = self._look(collections(), seen, now)
+            waiting = self._look(_known(collections), seen, now)
             patience = patience_among(len(waiting), commit, self._limits)
             urgent = hurry()
             ready = [
@@ -330,7 +355,7 @@ class Landing:
             if known is None:
                 known = seen[collection] = _Seen()
                 self._remember(collection, known)
-            extents = self._buffer.extents(collection)
+            extents = self._extents(collection)
             count = sum(
                 max(0, extent.end - known.landed.get(partition, 0))
                 for partition, extent in extents.items()
@@ -343,6 +368,14 @@ class Landing:
             known.not_before = min(known.not_before, now + self._limits.longest_back_off)
             waiting[collection] = count
         return waiting
+
+    def _extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+        """Answer the lane's partitions of a collection; none while the log does not answer."""
+        try:
+            return self._lane.share(collection, self._buffer.extents(collection))
+        except Unavailable as error:
+            log.warning("log not looked at", collection=str(collection), error=str(error))
+            return {}
 
     def _due(self, known: _Seen, count: int, now: Micros, patience: Micros) -> bool:
         return now >= known.not_before and due(
@@ -506,6 +539,15 @@ class Landing:
             raise TableChanged(
                 f"the table of {view.collection} was replaced by another one while events landed"
             )
+
+
+def _known(collections: Callable[[], Sequence[CollectionId]]) -> Sequence[CollectionId]:
+    """Answer the collections; none while the log does not answer."""
+    try:
+        return collections()
+    except Unavailable as error:
+        log.warning("collections not known", error=str(error))
+        return ()
 
 
 def _report(collection: CollectionId, error: Exception) -> None:

@@ -15,9 +15,9 @@ from typing import TypeVar
 import structlog
 
 from assets.hurry import Hurry
-from assets.landing import Landing, Limits
+from assets.landing import Landing, Lane, Limits
 from lakehouse import Lake, open_lake
-from penstock.buffer import Buffer, open_buffer
+from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
 from penstock.bus import LAND, Bus, open_bus
 from penstock.cache import Cache, cache_of
 from penstock.clock import machine_clock
@@ -34,6 +34,11 @@ _Answer = TypeVar("_Answer")
 
 _REST_SECONDS = 10.0
 """How long the metadata is left alone after it did not answer: it may take 20 s to say so."""
+
+
+def keeping_of(settings: Settings) -> Keeping:
+    """Answer how the log keeps a collection that says nothing of its own."""
+    return Keeping(settings.log_partitions, settings.log_retention_hours)
 
 
 class Metadata:
@@ -118,6 +123,12 @@ class Stores:
             return open_buffer(self.settings.log)
 
     @cached_property
+    def keeper(self) -> Keeper:
+        """What makes room for collections on the log."""
+        with self._opening:
+            return open_keeper(self.settings.log, keeping_of(self.settings))
+
+    @cached_property
     def lake(self) -> Lake:
         """The Iceberg tables."""
         with self._opening:
@@ -172,8 +183,8 @@ class Stores:
         """Answer the collections that somebody asked for since this was asked first."""
         return self._listening.collections()
 
-    def landing(self) -> Landing:
-        """Answer what lands the collections of this home."""
+    def landing(self, lane: int | None = None) -> Landing:
+        """Answer what lands the collections of this home, or the lane's share of them."""
         limits = Limits(
             batch_bytes=self.settings.landing_batch_bytes,
             patience=Micros(self.settings.landing_patience_seconds * 1_000_000),
@@ -186,6 +197,7 @@ class Stores:
             clock=machine_clock,
             limits=limits,
             wait=self._hurry.wait,
+            lane=Lane() if lane is None else Lane(lane, self.settings.lanes),
         )
 
 
@@ -196,7 +208,7 @@ def opened(settings: Settings) -> Iterator[Stores]:
     try:
         yield stores
     finally:
-        for name in ("bus", "cache", "buffer", "store"):
+        for name in ("bus", "cache", "buffer", "keeper", "store"):
             if name in stores.__dict__:
                 getattr(stores, name).close()
 

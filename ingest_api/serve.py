@@ -28,7 +28,7 @@ from ingest_api.connections import DoorProtocol
 from ingest_api.http import HttpDoor
 from ingest_api.ids import Uuid7
 from ingest_api.limits import Limits
-from penstock.buffer import Appender, open_appender
+from penstock.buffer import Appender, Keeping, open_appender
 from penstock.bus import KNOWN, Bus, open_bus
 from penstock.cache import DOOR_LASTS, LOOK_SECONDS, Cache, cache_of
 from penstock.envelope import Micros
@@ -81,7 +81,11 @@ async def _serve(settings: Settings) -> None:
     keyring = Keyring()
     learning = Learning(keyring, cache, door=f"{socket.gethostname()}:{settings.http_port}")
     learning.look()
-    appender = open_appender(settings.log, max_waiting_bytes=settings.max_waiting_bytes)
+    appender = open_appender(
+        settings.log,
+        max_waiting_bytes=settings.max_waiting_bytes,
+        keeping=Keeping(settings.log_partitions, settings.log_retention_hours),
+    )
     try:
         door = create_door(settings, appender, keyring, learn=learning.look)
         http = HttpDoor(door, max_held_bytes=settings.max_waiting_bytes)

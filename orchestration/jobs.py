@@ -59,7 +59,7 @@ def drain(
         if lease is None:
             context.log.info("another run drains this lane")
             return
-        for outcome in stores.landing().drain(
+        for outcome in stores.landing(int(config.lane)).drain(
             stores.buffer.collections,
             until=lambda: told.is_set() or lease.lost or time.monotonic() > end,
             idle=round(config.idle_seconds * SECOND),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from assets.landing import Lane
 from assets.stores import Stores
 from orchestration import lanes
 from orchestration.keys import LAND, LANE_TAG
@@ -28,8 +29,6 @@ UNFINISHED = [
 # The daemon looks at sensors every five seconds; asking for less changes nothing.
 TICK_SECONDS = 5
 
-LANE = "0"
-
 
 @dg.sensor(
     job_name=LAND,
@@ -41,24 +40,43 @@ def landing(
     context: dg.SensorEvaluationContext, stores: dg.ResourceParam[Stores]
 ) -> dg.SensorResult:
     """Launch a run where events wait and none drains them; fail those whose process died."""
-    runs = live_runs(context.instance, LAND)
+    number = stores.settings.lanes
+    decisions = [
+        decide(context, stores, str(lane), waits) for lane, waits in enumerate(waiting(stores))
+    ]
+    requests = [request_of_lane(str(lane)) for lane in range(number) if decisions[lane].launch]
+    reasons = dict.fromkeys(decision.reason for decision in decisions)
+    return dg.SensorResult(requests, skip_reason=None if requests else "; ".join(reasons))
+
+
+def decide(
+    context: dg.SensorEvaluationContext, stores: Stores, lane: str, waits: int
+) -> lanes.Decision:
+    """Decide about one lane, and fail its runs whose process died."""
+    # One lane has every run, also those that somebody started by hand.
+    tags = {LANE_TAG: lane} if stores.settings.lanes > 1 else None
+    runs = live_runs(context.instance, LAND, tags)
     try:
-        lease = stores.store.lease(lane_lease(LANE))
+        lease = stores.store.lease(lane_lease(lane))
     except Unavailable as error:
         context.log.warning("landing goes on without its lease: %s", error)
-        decision = lanes.decide_without_lease(waiting=waiting(stores), runs=runs)
-    else:
-        decision = lanes.decide(
-            waiting=waiting(stores),
-            runs=runs,
-            lease_holder=lease.holder if lease else None,
-            lease_until=lease.until if lease else 0,
-            now=machine_clock(),
-        )
+        return lanes.decide_without_lease(waiting=waits, runs=runs)
+    decision = lanes.decide(
+        waiting=waits,
+        runs=runs,
+        lease_holder=lease.holder if lease else None,
+        lease_until=lease.until if lease else 0,
+        now=machine_clock(),
+    )
     fail_runs(context.instance, decision.dead)
-    if not decision.launch:
-        return dg.SensorResult(skip_reason=decision.reason)
-    return dg.SensorResult([dg.RunRequest(tags={LANE_TAG: LANE})])
+    return decision
+
+
+def request_of_lane(lane: str) -> dg.RunRequest:
+    """Ask for a run that drains a lane."""
+    return dg.RunRequest(
+        run_config={"ops": {"drain": {"config": {"lane": lane}}}}, tags={LANE_TAG: lane}
+    )
 
 
 @dg.sensor(
@@ -109,16 +127,17 @@ def lane_lease(lane: str) -> str:
     return f"lane {lane}"
 
 
-def waiting(stores: Stores) -> int:
-    """Count the events on the log that no commit has absorbed."""
-    buffer = stores.buffer
-    return sum(
-        lanes.waiting(
-            {partition: extent.end for partition, extent in buffer.extents(collection).items()},
-            buffer.released(collection),
-        )
-        for collection in buffer.collections()
-    )
+def waiting(stores: Stores) -> list[int]:
+    """Count for each lane the events on the log that no commit has absorbed."""
+    buffer, number = stores.buffer, stores.settings.lanes
+    counts = [0] * number
+    for collection in buffer.collections():
+        extents, released = buffer.extents(collection), buffer.released(collection)
+        for lane in range(number):
+            mine = Lane(lane, number).share(collection, extents)
+            ends = {partition: extent.end for partition, extent in mine.items()}
+            counts[lane] += lanes.waiting(ends, released)
+    return counts
 
 
 def live_runs(

@@ -36,6 +36,7 @@ class Collection:
     contract: str
     notes: str
     allow_loops: bool
+    partitions: int
     token: str | None = None
 
 
@@ -354,6 +355,7 @@ class Client:
         contract: str = "evolve",
         notes: str = "",
         allow_loops: bool = False,
+        partitions: int | None = None,
         token: bool = False,
     ) -> Collection:
         """Make a collection, with an ingest token bound to it if `token`."""
@@ -362,6 +364,7 @@ class Client:
             "contract": contract,
             "notes": notes,
             "allow_loops": allow_loops,
+            "partitions": partitions,
             "token": token,
         }
         return self._post("/api/v1/collections", Collection, body)
@@ -369,6 +372,12 @@ class Client:
     def collection(self, name: str) -> Collection:
         """Answer a collection."""
         return self._get(_path("collections", name), Collection)
+
+    def grow_collection(self, name: str, partitions: int) -> Collection:
+        """Give a collection's log more partitions."""
+        return self._post(
+            _path("collections", name, "grow"), Collection, {"partitions": partitions}
+        )
 
     def pause_collection(self, name: str) -> Collection:
         """Let doors refuse the collection's events."""

@@ -58,6 +58,12 @@ class Settings(BaseModel):
     home: Path = Field(description="Where embedded stores, secrets and logs are kept.")
 
     log_url: str = Field("", description="The log. Empty: embedded, in `<home>/log`.")
+    log_partitions: int = Field(
+        1, ge=1, le=1000, description="Log partitions of a new collection; embedded: always 1."
+    )
+    log_retention_hours: int = Field(
+        168, ge=1, description="How long a new collection's records stay on Kafka, landed or not."
+    )
     warehouse_url: str = Field(
         "", description="Iceberg files, `s3://bucket/prefix` or a folder. Empty: in `<home>/lake`."
     )
@@ -120,6 +126,9 @@ class Settings(BaseModel):
     )
     landing_batch_bytes: int = Field(
         64 << 20, ge=1 << 16, description="Payload bytes that one commit takes at most."
+    )
+    lanes: int = Field(
+        1, ge=1, le=64, description="Landing runs at once, each with its share of all partitions."
     )
     max_columns: int = Field(1000, ge=1, description="Discovered columns of one collection.")
     snapshots_kept: int = Field(50, ge=2, description="Iceberg snapshots that upkeep leaves.")

@@ -22,7 +22,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse, Table
 
-from assets.landing import Landing, Limits
+from assets.landing import Landing, Lane, Limits
 from lakehouse import Lake, TableView
 from lakehouse.attempts import Patience
 from lakehouse.catalog import main_table, open_catalog, quarantine_table
@@ -227,6 +227,19 @@ def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:
     for collection in buffer.collections():
         while work.land_once(collection):
             pass
+    buffer.close()
+    (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
+
+
+def land_lane_in_process(folder: Path, log_url: str, lane: Lane, batch_bytes: int) -> None:
+    """Land what waits in a lane of the log, as a run of its own would."""
+    begin_process(None)
+    catalog = Counting(open_catalog(*urls(folder)))
+    lake = Lake(catalog, Patience(seconds=30.0))  # type: ignore[arg-type]  # a stand-in
+    buffer = open_buffer(log_url)
+    work = landing(buffer, lake, lane=lane, limits=Limits(batch_bytes=batch_bytes, patience=0))
+    while work.land_once(FLIGHTS):
+        pass
     buffer.close()
     (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
 

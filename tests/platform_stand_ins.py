@@ -23,6 +23,7 @@ from starlette.types import Scope as Asked
 from lakehouse.sql import Answer, Limits, Tables
 from lakehouse.tables import TableView
 from penstock.api.platform import Platform
+from penstock.buffer.keeping import EmbeddedKeeper
 from penstock.cache import open_cache
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import EngineUnavailable, NotFound
@@ -43,8 +44,10 @@ class StandInBuffer:
     """A log that holds what a test says."""
 
     held: dict[CollectionId, Mapping[int, Extent]] = field(default_factory=dict)
-    log_id: str = LOG_ID
     let_go: dict[CollectionId, Mapping[int, int]] = field(default_factory=dict)
+
+    def log_id(self, collection: CollectionId) -> str:
+        return LOG_ID
 
     def released(self, collection: CollectionId) -> Mapping[int, int]:
         return self.let_go.get(collection, {})
@@ -276,6 +279,7 @@ def platform(folder: Path, **given: Any) -> Platform:
         "cache": open_cache(f"embedded://{folder / 'cache'}"),
         "bus": StandInBus(),
         "buffer": StandInBuffer(),
+        "keeper": EmbeddedKeeper(),
         "lake": StandInLake(),
         "searcher": StandInSearcher(),
         "sql": StandInSql(),

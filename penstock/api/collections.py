@@ -5,10 +5,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from penstock.api.access import Admin, Caller, Reader
-from penstock.api.models import Collection, CreatedCollection, NewCollection
+from penstock.api.models import Collection, CreatedCollection, Grown, NewCollection
 from penstock.api.platform import API, Doors, Here
 from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
-from penstock.errors import NotFound
+from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata.records import CollectionRecord, TokenRecord
 from penstock.metadata.tokens import issue
 
@@ -44,8 +44,12 @@ def create_collection(
     """Make a collection, and an ingest token for it if asked. The token is shown this once."""
     name = check_name(asked.name, what="collection")
     now = here.clock()
+    id_ = CollectionId(caller.team, name)
+    _refuse_taken(here, id_)
     record = CollectionRecord(
-        id=CollectionId(caller.team, name),
+        id=id_,
+        # The log first: doors are told of a collection only when it can take its events.
+        partitions=here.keeper.ensure(id_, partitions=asked.partitions),
         created_at=now,
         contract=asked.contract,
         notes=asked.notes,
@@ -67,6 +71,15 @@ def create_collection(
     return CreatedCollection.with_token(record, text)
 
 
+def _refuse_taken(here: Here, id_: CollectionId) -> None:
+    """Raise `AlreadyExists` before the log is touched."""
+    try:
+        here.store.collection(id_)
+    except NotFound:
+        return
+    raise AlreadyExists("collection", str(id_))
+
+
 @router.get("/{c}")
 def show_collection(c: str, caller: Reader, here: Here) -> Collection:
     """Show a collection."""
@@ -83,6 +96,16 @@ def pause_collection(c: str, caller: Admin, here: Here, doors: Doors) -> Collect
 def resume_collection(c: str, caller: Admin, here: Here, doors: Doors) -> Collection:
     """Let doors accept the collection's events again."""
     return _set_paused(c, caller, here, doors, paused=False)
+
+
+@router.post("/{c}/grow")
+def grow_collection(c: str, asked: Grown, caller: Admin, here: Here, doors: Doors) -> Collection:
+    """Give the collection's log more partitions. Keys may move to others: their order ends here."""
+    known = one_of(here, caller.team, c)
+    partitions = here.keeper.ensure(known.id, partitions=asked.partitions)
+    record = here.store.set_partitions(known.id, partitions)
+    doors.publish()
+    return Collection.of(record)
 
 
 def _set_paused(c: str, caller: Admin, here: Here, doors: Doors, *, paused: bool) -> Collection:

@@ -103,9 +103,20 @@ class NewCollection(Asked):
     allow_loops: StrictBool = Field(
         default=False, description="Take events back that a replay took from this collection."
     )
+    partitions: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
+        default=None, description="Log partitions; without it as many as the setting says."
+    )
     token: StrictBool = Field(
         default=False, description="Also make an ingest token that is bound to the collection."
     )
+
+
+class Grown(Asked):
+    """How many partitions a collection's log shall have."""
+
+    model_config = _example(partitions=4)
+
+    partitions: Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
 class Collection(Told):
@@ -117,6 +128,7 @@ class Collection(Told):
     contract: Contract
     notes: str
     allow_loops: bool
+    partitions: int
 
     @staticmethod
     def of(record: CollectionRecord) -> Collection:
@@ -143,6 +155,7 @@ def _collection(record: CollectionRecord) -> dict[str, Any]:
         "contract": record.contract,
         "notes": record.notes,
         "allow_loops": record.allow_loops,
+        "partitions": record.partitions,
     }
 
 

@@ -13,7 +13,7 @@ from lakehouse import Lake
 from lakehouse.sql import Engine, Limits
 from penstock.api.publishing import Publisher
 from penstock.api.turnstile import Rooms
-from penstock.buffer import Buffer
+from penstock.buffer import Buffer, Keeper
 from penstock.bus import Bus
 from penstock.cache import Cache
 from penstock.envelope import Clock
@@ -34,6 +34,7 @@ class Platform:
     cache: Cache
     bus: Bus
     buffer: Buffer
+    keeper: Keeper
     lake: Lake
     searcher: Searcher
     sql: Engine

@@ -15,7 +15,14 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from penstock.buffer import Keeping
-from penstock.buffer.kafka_cluster import LARGEST_BYTES, NO_TOPIC, Cluster, KafkaKeeper, Place, made
+from penstock.buffer.kafka_cluster import (
+    LARGEST_BYTES,
+    NO_TOPIC,
+    PATIENCE_SECONDS,
+    KafkaKeeper,
+    Place,
+    made,
+)
 from penstock.buffer.kafka_codec import headers_of
 from penstock.buffer.weight import OVERHEAD, weight
 from penstock.envelope import CollectionId, Event, Position
@@ -128,18 +135,30 @@ class _Call:
         ])  # fmt: skip
 
     def _recognised(self) -> dict[int, Exception]:
-        """Answer which events were lost. Of those that are equal in everything it may be any."""
-        places: dict[tuple[object, ...], deque[int]] = {}
+        """Answer which events were lost.
+
+        A report holds key and payload, no headers. Where events that are alike in both had
+        different luck nobody can say which, nor which offset is whose: then what the call had for
+        that partition counts as lost.
+        """
+        places: dict[tuple[int, bytes, bytes], list[int]] = {}
         for place, (event, partition) in enumerate(zip(self.events, self._partitions, strict=True)):
             if place not in self._failed:
-                held = (partition, headers_of(event)[0][1], event.key or b"", event.payload)
-                places.setdefault(held, deque()).append(place)
-        found: dict[int, Exception] = {}
+                places.setdefault((partition, event.key or b"", event.payload), []).append(place)
+        lost: dict[tuple[int, bytes, bytes], list[KafkaError]] = {}
         for message, error in self._lost:
-            rest = (message.headers() or [("", b"")])[0][1]
-            held = (message.partition(), rest, message.key() or b"", message.value() or b"")
-            place = places[held].popleft()
-            found[place] = _lost(error, self.events[place])
+            held = (message.partition(), message.key() or b"", message.value() or b"")
+            lost.setdefault(held, []).append(error)
+        found: dict[int, Exception] = {}
+        unsure: dict[int, KafkaError] = {}
+        for held, errors in lost.items():
+            if len(errors) < len(places[held]):
+                unsure[held[0]] = errors[0]
+            for place, error in zip(places[held], errors, strict=False):
+                found[place] = _lost(error, self.events[place])
+        for place, partition in enumerate(self._partitions):
+            if partition in unsure:
+                found[place] = _lost(unsure[partition], self.events[place])
         return found
 
 
@@ -172,7 +191,6 @@ class KafkaAppender:
         """
         self._place = place
         self._max_waiting = max_waiting_bytes
-        self._cluster = Cluster(place)
         self._keeper = KafkaKeeper(place, keeping)
         self._timeout = int(place.properties.get("message.timeout.ms", _TIMEOUT_SECONDS * 1_000))
         self._producers = producers or self._new_producer
@@ -237,6 +255,14 @@ class KafkaAppender:
                 topic.parked.append(call)
                 self._unknown.set()
         return call.future
+
+    def knows(self, collection: CollectionId, partitions: int) -> None:
+        """Take it that the collection's topic is there, with so many partitions."""
+        topic = self._topics.setdefault(collection, _Topic(self._place.topic(collection)))
+        with topic.guard:
+            topic.partitions = partitions
+            while topic.parked:
+                self._go(topic.parked.popleft(), topic, partitions)
 
     def close(self) -> None:
         """Wait for what was appended, seconds at most, then let go of the cluster."""
@@ -314,11 +340,15 @@ class KafkaAppender:
         ):
             if until == float("inf") and self._stop.is_set():
                 until = time.monotonic() + _CLOSE_SECONDS
-            self._producer.poll(0.1)
-            for old in list(self._left_over):
-                old.poll(0)
-                if not len(old):
-                    self._left_over.remove(old)
+            try:
+                self._producer.poll(0.1)
+                for old in list(self._left_over):
+                    old.poll(0)
+                    if not len(old):
+                        self._left_over.remove(old)
+            except Exception as error:  # noqa: BLE001 - without this thread nobody gets an answer
+                # Without its words: they may quote an event.
+                log.error("a report was not understood", error=type(error).__name__)  # noqa: TRY400
 
     def _look(self) -> None:
         """Learn how many partitions topics have, and make the ones that are missing."""
@@ -342,10 +372,7 @@ class KafkaAppender:
                 self._unknown.set()
                 self._stop.wait(0.1)
             return
-        with topic.guard:
-            topic.partitions = partitions
-            while topic.parked:
-                self._go(topic.parked.popleft(), topic, partitions)
+        self.knows(collection, partitions)
 
     def _give_up(self, topic: _Topic, reason: str, *, after: float) -> None:
         """Let calls fail that have waited so long to know where to go."""
@@ -355,13 +382,14 @@ class KafkaAppender:
                 topic.parked.popleft().fail(LogUnavailable(reason))
 
     def _look_again(self) -> None:
+        """Learn of partitions that were added; the producer's own word: it has to know them too."""
         try:
-            found = self._cluster.topics()
-        except LogUnavailable:
+            found = self._producer.list_topics(timeout=PATIENCE_SECONDS).topics
+        except KafkaException:
             return  # what is known goes on to hold, and appends find out
         for topic in list(self._topics.values()):
-            if topic.partitions and found.get(topic.name, 0) > topic.partitions:
-                topic.partitions = found[topic.name]
+            if topic.partitions and topic.name in found:
+                topic.partitions = max(topic.partitions, len(found[topic.name].partitions))
 
 
 def _refusal(error: Exception, event: Event) -> Exception:

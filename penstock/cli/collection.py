@@ -27,13 +27,21 @@ def create(
         bool,
         typer.Option("--allow-loops", help="Take back what a replay took from this collection."),
     ] = False,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Log partitions, on Kafka; else as the setting says.")
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Create a collection, and a token that may send events to it; the token is shown once."""
     with connect(home) as client:
         made = client.create_collection(
-            name, contract=contract, notes=notes, allow_loops=allow_loops, token=True
+            name,
+            contract=contract,
+            notes=notes,
+            allow_loops=allow_loops,
+            partitions=partitions,
+            token=True,
         )
     if as_json:
         print_json(made)
@@ -109,6 +117,19 @@ def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fals
         for change in version.changes:
             brought = f" (first in {change.event_id})" if change.event_id else ""
             console.print(f"  {safe(f'{change.what} {change.path} {change.type}{brought}')}")
+
+
+@app.command()
+def grow(
+    name: Name,
+    partitions: Annotated[int, typer.Option(min=1, help="Log partitions from now on.")],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Give a collection's log more partitions, on Kafka; a key's order ends where it moves."""
+    with connect(home) as client:
+        record = client.grow_collection(name, partitions)
+    print_json(record) if as_json else out().print(f"{record.name} has {record.partitions}")
 
 
 @app.command()

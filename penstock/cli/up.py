@@ -234,12 +234,16 @@ def _prepare(settings: Settings) -> str:
     Afterwards the metadata is migrated, Penstock's own collections and the collection ``hello``
     exist, and doors find all of it in their cache if that answers.
     """
+    from penstock.buffer import Keeping, open_keeper
     from penstock.cache import cache_of
     from penstock.metadata.home import ensure_admin_token, ensure_system_collections
     from penstock.metadata.records import CollectionRecord
     from penstock.metadata.store import open_store
 
     now = machine_clock()
+    keeper = open_keeper(
+        settings.log, Keeping(settings.log_partitions, settings.log_retention_hours)
+    )
     store = open_store(settings.metadata)
     try:
         ensure_system_collections(store, now=now)
@@ -250,12 +254,15 @@ def _prepare(settings: Settings) -> str:
                     CollectionRecord(id=hello, created_at=now, notes="for the first event")
                 )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
+        for record in store.collections():
+            keeper.ensure(record.id)
         # Where the cache is away now the platform publishes once it is back.
         with closing(cache_of(settings)) as cache, suppress(EngineUnavailable):
             cache.publish(store.known)
         return token
     finally:
         store.close()
+        keeper.close()
 
 
 @contextmanager

@@ -35,6 +35,8 @@ class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
     contract: Contract = "evolve"
     notes: str = ""
     allow_loops: bool = False
+    partitions: int = 1
+    """How many partitions the log was asked to have for it."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -97,6 +97,7 @@ class Store:
             "contract": record.contract,
             "notes": record.notes,
             "allow_loops": record.allow_loops,
+            "partitions": record.partitions,
         }
         with self._writing() as connection, _unique("collection", str(record.id)):
             _next_revision(connection)
@@ -125,6 +126,16 @@ class Store:
         with self._writing() as connection:
             _next_revision(connection)
             connection.execute(update(collections).where(_is(id)).values(paused=paused))
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if found is None:
+                raise NotFound("collection", str(id))
+            return _collection(found)
+
+    def set_partitions(self, id: CollectionId, partitions: int) -> CollectionRecord:  # noqa: A002
+        """Note how many partitions the log has for the collection; raise `NotFound`."""
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(update(collections).where(_is(id)).values(partitions=partitions))
             found = connection.execute(select(collections).where(_is(id))).mappings().first()
             if found is None:
                 raise NotFound("collection", str(id))

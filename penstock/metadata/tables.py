@@ -46,6 +46,7 @@ collections = Table(
     Column("contract", Text, nullable=False),
     Column("notes", Text, nullable=False),
     Column("allow_loops", Boolean(create_constraint=False), nullable=False),
+    Column("partitions", Integer, nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )
 

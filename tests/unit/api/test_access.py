@@ -27,6 +27,7 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/collections"): "read",
     ("POST", "/api/v1/collections"): "admin",
     ("GET", "/api/v1/collections/{c}"): "read",
+    ("POST", "/api/v1/collections/{c}/grow"): "admin",
     ("POST", "/api/v1/collections/{c}/pause"): "admin",
     ("POST", "/api/v1/collections/{c}/resume"): "admin",
     ("GET", "/api/v1/collections/{c}/schema"): "read",

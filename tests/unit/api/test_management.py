@@ -29,10 +29,33 @@ class TestCollections:
             "contract": "evolve",
             "notes": "from 2013",
             "allow_loops": False,
+            "partitions": 1,
         }
         assert made.json() == {**expected, "token": None}
         assert admin("GET", "/api/v1/collections/flights").json() == expected
         assert admin("GET", "/api/v1/collections").json() == [expected]
+
+    def test_the_log_decides_about_partitions(self, admin: Caller) -> None:
+        """The embedded log has one of each collection; a refusal leaves nothing behind."""
+        wide = admin("POST", "/api/v1/collections", {"name": "flights", "partitions": 4})
+
+        assert wide.status_code == 400
+        assert "embedded" in wide.json()["detail"]
+        assert admin("GET", "/api/v1/collections").json() == []
+        admin("POST", "/api/v1/collections", {"name": "flights", "partitions": 1})
+        grown = admin("POST", "/api/v1/collections/flights/grow", {"partitions": 1})
+        assert grown.json()["partitions"] == 1
+        more = admin("POST", "/api/v1/collections/flights/grow", {"partitions": 2})
+        assert more.status_code == 400
+
+    def test_a_grown_collection_says_so(self, admin: Caller, here: Platform) -> None:
+        """The log is asked first; what it has is what is told."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+
+        grown = admin("POST", "/api/v1/collections/flights/grow", {"partitions": 1})
+
+        assert grown.status_code == 200
+        assert here.store.collection(FLIGHTS).partitions == 1
 
     def test_its_ingest_token_is_shown_once_and_bound_to_it(
         self, admin: Caller, here: Platform

@@ -16,6 +16,7 @@ from lakes import MAIN
 from metadata_builders import known
 
 import orchestration
+from assets.landing import Lane
 from assets.stores import Stores, opened
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
@@ -150,6 +151,29 @@ def test_the_landing_sensor_launches_a_run_only_while_events_wait(stores, instan
     assert [request.tags for request in before.run_requests] == [{LANE_TAG: "0"}]
     assert after.run_requests == []
     assert after.skip_reason.skip_message == "nothing waits to be landed"
+
+
+def test_each_lane_where_events_wait_gets_a_run(tmp_path, instance) -> None:
+    """The lane is in the run's config; one that drains already gets no second run."""
+    with opened(load_settings(tmp_path, {}, lanes=2)) as stores:
+        append(stores, fresh('{"n": 1}'))
+        lane = "0" if Lane(0, 2).drains(FLIGHTS, 0) else "1"
+        context = dg.build_sensor_context(instance=instance, resources={"stores": stores})
+
+        asked = sensors.landing(context)
+        stores.store.take_lease(f"lane {lane}", "somebody", machine_clock(), TTL)
+        again = sensors.landing(context)
+
+        (request,) = asked.run_requests
+        assert request.tags == {LANE_TAG: lane}
+        assert again.run_requests == []
+        for number in ("0", "1"):
+            config = {"ops": {"drain": {"config": {"lane": number, "idle_seconds": 0.0}}}}
+            stores.store.drop_lease(f"lane {number}", 1)
+            jobs.land.execute_in_process(
+                run_config=config, resources={"stores": stores}, instance=instance
+            )
+            assert (stores.lake.view(FLIGHTS) is not None) == (number >= lane)
 
 
 def test_landing_goes_on_while_the_metadata_is_away(tmp_path, instance) -> None:

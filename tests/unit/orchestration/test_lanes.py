@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assets.landing import Lane
 from orchestration.lanes import (
     SECOND,
     STARTING_GRACE,
@@ -10,6 +11,7 @@ from orchestration.lanes import (
     decide_without_lease,
     waiting,
 )
+from penstock.envelope import CollectionId, Extent
 
 NOW = 1_000_000_000_000
 OLD = NOW - STARTING_GRACE
@@ -73,6 +75,17 @@ def test_waiting_counts_what_no_commit_has_absorbed() -> None:
     """A partition that was never released waits from its start."""
     assert waiting({0: 10, 1: 5}, {0: 7}) == 8
     assert waiting({0: 10}, {0: 12}) == 0
+
+
+def test_lanes_share_the_partitions_of_a_collection_evenly() -> None:
+    """Each partition is in one lane, and four of them are in both of two lanes."""
+    extents = {partition: Extent(0, 1) for partition in range(4)}
+    for number in range(20):
+        collection = CollectionId("main", f"c{number}")
+        shares = [Lane(lane, 2).share(collection, extents) for lane in range(2)]
+        assert [len(share) for share in shares] == [2, 2]
+        assert shares[0] | shares[1] == extents
+    assert Lane().share(collection, extents) == extents
 
 
 def test_while_the_lease_cannot_be_read_one_run_is_enough_and_none_is_dead() -> None:

@@ -1,0 +1,191 @@
+"""The log on Kafka while its broker is away: no false answer, an answer in time, and recovery."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, event
+from engines.fresh import fresh_name
+from engines.kafka import Kafka
+from engines.kit import default_root
+from ports import free_port
+
+from penstock.buffer import Buffer, open_appender, open_buffer, start_of
+from penstock.envelope import Position
+from penstock.errors import LogChanged, LogUnavailable, Overloaded
+
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.xdist_group("a broker that is stopped"),
+    # The engine goes by process id, and lets go of what started it.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
+
+Answer = Future[Sequence[Position | Exception]]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
+    """Answer a broker of our own, which may be paused and killed."""
+    kafka = Kafka(default_root(), run=tmp_path_factory.mktemp("kafka"), port=free_port())
+    kafka.ensure_fetched()
+    kafka.start()
+    yield kafka
+    kafka.wipe()
+
+
+@pytest.fixture
+def url(broker: Kafka) -> str:
+    return f"kafka://127.0.0.1:{broker.port}/{fresh_name()}"
+
+
+def payloads(buffer: Buffer) -> dict[int, str]:
+    mark = start_of(buffer.log_id(FLIGHTS), 0)
+    rows = buffer.read(FLIGHTS, mark, end=1 << 60, max_bytes=1 << 30).rows
+    found = (payload.decode() for payload in rows["payload"].to_pylist())
+    return dict(zip(rows["log_offset"].to_pylist(), found, strict=True))
+
+
+def test_a_broker_that_says_nothing_is_told_of_in_time(broker: Kafka, url: str) -> None:
+    """Senders get their 503 within seconds; what they were told is durable is there."""
+    appender, buffer = open_appender(url, max_waiting_bytes=10_000), open_buffer(url)
+    assert appender.append(FLIGHTS, [event("before")]).result(timeout=20) == [Position(0, 0)]
+
+    broker.pause()
+    try:
+        begun = time.monotonic()
+        waiting = [appender.append(FLIGHTS, [event(f"during {n}" * 30)]) for n in range(20)]
+        over = [one for one in waiting if one.done()]
+        assert over
+        assert all(isinstance(one.exception(), Overloaded) for one in over)
+        failures = [one.exception(timeout=20) for one in waiting if one not in over]
+        assert all(isinstance(failure, LogUnavailable) for failure in failures)
+        assert time.monotonic() - begun < 15
+        with pytest.raises(LogUnavailable):
+            buffer.extents(FLIGHTS)
+    finally:
+        broker.resume()
+
+    again = _until_it_works(lambda: appender.append(FLIGHTS, [event("after")]))
+    found = payloads(buffer)
+    assert found[0] == "before"
+    assert [found[place.offset] for place in again if isinstance(place, Position)] == ["after"]
+    appender.close()
+    buffer.close()
+
+
+def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) -> None:
+    """Every position that was given holds its event, and appending goes on without a restart."""
+    appender = open_appender(url)
+    appender.append(FLIGHTS, [event("first")]).result(timeout=20)
+    answers: list[tuple[list[str], Answer]] = []
+    stop = threading.Event()
+
+    def send() -> None:
+        number = 0
+        while not stop.is_set():
+            names = [f"{number}.{n}" for n in range(10)]
+            answers.append((names, appender.append(FLIGHTS, [event(name) for name in names])))
+            number += 1
+            time.sleep(0.01)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    time.sleep(1)
+    broker.stop(signal.SIGKILL)
+    broker.start()
+    _until_it_works(lambda: appender.append(FLIGHTS, [event("again")]))
+    time.sleep(0.5)
+    stop.set()
+    sender.join()
+
+    buffer = open_buffer(url)
+    _settled([answer for _, answer in answers])
+    found = payloads(buffer)
+    acknowledged = 0
+    for names, answer in answers:
+        if answer.exception() is None:
+            for name, place in zip(names, answer.result(), strict=True):
+                if isinstance(place, Position):
+                    assert found[place.offset] == name
+                    acknowledged += 1
+    assert acknowledged > 100
+    # The producer is idempotent: what it sent again is there once.
+    assert len(set(found.values())) == len([v for v in found.values() if v != "again"]) + 1
+    appender.close()
+    buffer.close()
+
+
+def test_a_replica_that_lost_its_end_is_noticed(broker: Kafka, url: str) -> None:
+    """The topic keeps its id and gets new events: a reader at its mark would skip a hundred."""
+    appender, buffer = open_appender(url), open_buffer(url)
+    events = [event(f"{number}") for number in range(100)]
+    appender.append(FLIGHTS, events).result(timeout=20)
+    log_id = buffer.log_id(FLIGHTS)
+    mark = buffer.read(FLIGHTS, start_of(log_id, 0), end=100, max_bytes=1 << 20).mark
+    topic = f"{url.rpartition('/')[2]}.{FLIGHTS}-0"
+
+    broker.stop()
+    _forget(broker.run / "data", topic)
+    broker.start()
+    more = [event(f"new {number}") for number in range(150)]
+    _until_it_works(lambda: appender.append(FLIGHTS, more))
+
+    assert buffer.log_id(FLIGHTS) == log_id
+    assert buffer.extents(FLIGHTS)[0].end >= 150
+    with pytest.raises(LogChanged):
+        buffer.read(FLIGHTS, mark, end=1 << 60, max_bytes=1 << 20)
+    with pytest.raises(LogChanged):
+        buffer.release(FLIGHTS, [mark])
+    appender.close()
+    buffer.close()
+
+
+def test_a_log_whose_broker_is_away_opens(url: str) -> None:
+    """A door starts, and answers 503, before its broker does."""
+    nobody = f"kafka://127.0.0.1:{free_port()}/penstock"
+    appender, buffer = open_appender(nobody), open_buffer(nobody)
+
+    begun = time.monotonic()
+    answer = appender.append(FLIGHTS, [event("x")])
+
+    assert isinstance(answer.exception(timeout=20), LogUnavailable)
+    with pytest.raises(LogUnavailable):
+        buffer.extents(FLIGHTS)
+    assert time.monotonic() - begun < 20
+    appender.close()
+    buffer.close()
+
+
+def _forget(data: Path, topic: str) -> None:
+    """Lose the folder of a partition, as a disk that was replaced does."""
+    shutil.rmtree(data / topic)
+    # Else the broker takes the folder for one that was there when it was shut down.
+    for checkpoint in data.glob("*checkpoint"):
+        lines = checkpoint.read_text().splitlines()
+        name = topic.rpartition("-")[0]
+        kept = [line for line in lines[2:] if not line.startswith(f"{name} ")]
+        checkpoint.write_text("\n".join([lines[0], str(len(kept)), *kept, ""]))
+
+
+def _until_it_works(append) -> Sequence[Position | Exception]:
+    """Append again and again until it is acknowledged; answer the positions."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        answer: Answer = append()
+        if answer.exception(timeout=30) is None:
+            return answer.result()
+        time.sleep(0.1)
+    raise AssertionError("the log did not recover")
+
+
+def _settled(answers: list[Answer]) -> None:
+    for answer in answers:
+        answer.exception(timeout=30)
