@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|replay …]`: measure and print a table.
+"""`python -m benchmarks [door|landing|ask|replay|kafka …]`: measure and print a table.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only.
@@ -26,20 +26,28 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, landing, replay
+    from benchmarks import ask, door, kafka, landing, replay
 
     return {
         "door": door.results,
         "landing": landing.results,
         "ask": ask.results,
         "replay": replay.results,
+        "kafka": kafka.results,
     }
+
+
+def present() -> list[str]:
+    """Name what is measured without being asked for: what needs no broker, or has one."""
+    from benchmarks import kafka
+
+    return [name for name in subjects() if name != "kafka" or kafka.there()]
 
 
 def main() -> None:
     """Measure what the command line names, or everything; everything is kept as results."""
     known = subjects()
-    wanted = sys.argv[1:] or list(known)
+    wanted = sys.argv[1:] or present()
     unknown = set(wanted) - set(known)
     if unknown:
         sys.exit(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -59,7 +59,7 @@ def append(
     received_at: Callable[[int], Micros],
     first: int = 0,
 ) -> None:
-    """Put events into the embedded log; the one at place n has the id `event_id` of it."""
+    """Put events into a log; the one at place n has the id `event_id` of it."""
     appender = open_appender(url)
     try:
         for batch in _batches(payloads, 1_000):

@@ -100,6 +100,8 @@ def door(home: Path, **given: Any) -> Iterator[Door]:
         "PENSTOCK_HTTP_PORT": str(settings.http_port),
         "PENSTOCK_GRPC_PORT": str(settings.grpc_port),
     }
+    if settings.log_url:
+        env["PENSTOCK_LOG_URL"] = settings.log_url
     argv = ("-m", "penstock", "serve", "door", "--home", str(home))
     with server(argv, settings.http_port, home / "door.log", env) as pid:
         yield Door(pid, settings.http_port, settings.grpc_port, token, settings)

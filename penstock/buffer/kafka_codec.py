@@ -152,8 +152,8 @@ def _taken_apart(
         if len(ours) == len(messages):
             size = len(ours).to_bytes(4, "big")
             rest = _decode_all(b"".join([_ARRAY, size, *ours]))
-            if all(r.version == VERSION and r.headers is None for r in rest):
-                return [all_[1:] if all_ else None for all_ in found], rest
+            if {r.version for r in rest} == {VERSION} and not any(r.headers for r in rest):
+                return [all_[1:] if len(all_) > 1 else None for all_ in found], rest
     except (msgspec.DecodeError, TypeError, UnicodeDecodeError):
         pass  # one of them is not ours: look at each alone
     pairs = [_one(message) for message in messages]

@@ -5,14 +5,9 @@ The real process over real HTTP and gRPC, its log, and a landing that is killed 
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from pathlib import Path
@@ -21,12 +16,12 @@ import grpc
 import httpx
 import pytest
 from door_builders import TOKEN, known
+from door_process import door
 from lakes import MAIN, child, finished, land_in_process, new_lake
 from ports import free_ports
 
 from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
 from penstock.cache import open_cache
-from penstock.faults import VARIABLE
 from penstock.settings import load_settings
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
@@ -105,39 +100,6 @@ class Sender:
 
 def payload(number: int) -> bytes:
     return b'{"n": %d}' % number
-
-
-@contextmanager
-def door(home: Path, ports: Sequence[int], fault: str | None) -> Iterator[subprocess.Popen]:
-    """Run the door's process for the block, and wait until it answers."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
-    environ |= {"PENSTOCK_HTTP_PORT": str(ports[0]), "PENSTOCK_GRPC_PORT": str(ports[1])}
-    if fault:
-        environ[VARIABLE] = fault
-    with (home / "door.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "penstock", "serve", "door", "--home", str(home)],
-            env=environ,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        deadline = time.monotonic() + 60
-        while not answers(ports[0]):
-            assert process.poll() is None, (home / "door.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:

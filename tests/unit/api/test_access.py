@@ -147,7 +147,8 @@ def test_what_belongs_to_another_team_is_not_there(
 
 
 BODIES: dict[str, object] = {
-    f"/api/v1/collections/{{c}}/{verb}": {} for verb in ("search", "count", "histogram")
+    **{f"/api/v1/collections/{{c}}/{verb}": {} for verb in ("search", "count", "histogram")},
+    "/api/v1/collections/{c}/grow": {"partitions": 2},
 }
 
 
