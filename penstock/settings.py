@@ -136,6 +136,17 @@ class Settings(BaseModel):
         32 << 20, ge=1, description="Upkeep merges data files smaller than this."
     )
 
+    sql_url: str = Field(
+        "",
+        description="Where callers' SQL runs: `trino://user@host:port/catalog`, or "
+        "`trino+https://`. Empty: DuckDB, in processes of their own.",
+    )
+    sql_password: SecretStr = Field(
+        SecretStr(""), description="The password of the user in `sql_url`; over HTTPS only."
+    )
+    sql_token: SecretStr = Field(
+        SecretStr(""), description="A JWT for `sql_url` in place of a password; over HTTPS only."
+    )
     sql_seconds: float = Field(60.0, gt=0, description="The longest a SQL statement may take.")
     sql_rows: int = Field(10_000, ge=1, description="The most rows a SQL answer holds.")
     sql_memory: str = Field("2GB", description="Memory that one SQL statement may use.")

@@ -15,7 +15,7 @@ from lakehouse.catalog import CATALOG_NAME, RememberingCatalog
 
 @contextmanager
 def trino_lake() -> Iterator[tuple[Lake, str]]:
-    """Make an empty lake for the block; answer it, and its address in Trino."""
+    """Make an empty lake for the block; answer it, and its address in Trino for its own user."""
     with fresh_lake() as fresh:
         catalog = RememberingCatalog(
             CATALOG_NAME,
@@ -30,6 +30,9 @@ def trino_lake() -> Iterator[tuple[Lake, str]]:
             },
         )
         try:
-            yield Lake(catalog, HASTY), f"trino://tests@{HOST}:{TRINO_PORT}/{fresh.trino_catalog}"
+            yield (
+                Lake(catalog, HASTY),
+                (f"trino://{fresh.trino_catalog}@{HOST}:{TRINO_PORT}/{fresh.trino_catalog}"),
+            )
         finally:
             catalog.engine.dispose()

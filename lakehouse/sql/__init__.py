@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from lakehouse.tables import TableView
+from penstock.errors import BadSetting
 from penstock.schema.shape import Struct
 from penstock.settings import S3Options
 
@@ -89,30 +91,37 @@ class Reader(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """Runs SQL on the lake's tables."""
+class Sql(Protocol):
+    """Runs statements of callers on the lake's tables."""
 
     def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
         """Answer one SELECT or EXPLAIN of a caller.
 
         Raises `BadSql`, with a sentence for the person who wrote the statement, when it is
         anything else, names a table that is not theirs, reads or writes anything but tables, or
-        needs more time or memory than it may.
+        needs more time or memory than it may; `EngineUnavailable` when there is nobody to ask.
         """
         ...
 
     def stream(
         self, statement: str, tables: Tables, *, seconds: float
     ) -> AbstractContextManager[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-        """Answer one SELECT without a limit on rows, some at a time. Raises as `query` does."""
-        ...
+        """Answer one SELECT without a limit on rows, some at a time. Raises as `query` does.
 
-    def reader(self, *, seconds: float | None = None) -> AbstractContextManager[Reader]:
-        """Open a connection for our own SQL; over the time it raises `BadRequest`."""
+        What runs for it ends with the block.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of memory and temporary files."""
+        """Let go of memory, connections and temporary files; twice is once."""
+        ...
+
+
+class Engine(Sql, Protocol):
+    """Also reads for ourselves, in this process."""
+
+    def reader(self, *, seconds: float | None = None) -> AbstractContextManager[Reader]:
+        """Open a connection for our own SQL; over the time it raises `BadRequest`."""
         ...
 
 
@@ -126,3 +135,26 @@ def open_engine(
     from lakehouse.sql.embedded import DuckSql
 
     return DuckSql(folder, memory=memory, threads=threads, s3=s3)
+
+
+def open_sql(url: str, *, embedded: Sql, password: str = "", token: str = "") -> Sql:
+    """Open what runs callers' statements: Trino at `url`, or `embedded` if there is none.
+
+    Search, plans and replays read with the embedded engine in any case
+    (docs/decisions/0012-trino-for-callers.md). Raises `BadSetting`.
+    """
+    match urlsplit(url).scheme:
+        case "" if not url:
+            return embedded
+        case "trino" | "trino+https":
+            try:
+                from lakehouse.sql.trino import TrinoSql
+            except ModuleNotFoundError as error:
+                raise BadSetting(
+                    "sql_url asks for Trino, whose client is missing: pip install 'penstock[trino]'"
+                ) from error
+            return TrinoSql(url, password=password, token=token)
+        case other:
+            raise BadSetting(
+                f"sql_url starts with {other!r}; use trino://user@host:port/catalog or trino+https://"
+            )

@@ -101,10 +101,12 @@ def _checked(
             name = node["function"].get("function_name", "").lower()
             if name not in _TABLE_FUNCTIONS:
                 raise BadSql(
-                    f"a statement reads tables only, not {name}(…). {_known(tables, home)}"
+                    f"a statement reads tables only, not {name}(…). {known_tables(tables, home)}"
                 )
         case "SHOW_REF" if node["query"] is None or node["show_type"] not in _DESCRIPTIONS:
-            raise BadSql(f"only DESCRIBE and SUMMARIZE can be asked here. {_known(tables, home)}")
+            raise BadSql(
+                f"only DESCRIBE and SUMMARIZE can be asked here. {known_tables(tables, home)}"
+            )
         case str(kind) if kind in _REFUSED_SOURCES:
             raise BadSql("a statement reads tables only")
     name = node.get("function_name")
@@ -125,7 +127,7 @@ def _table(
     wanted = TableName(schema or home, name)
     if catalog or wanted not in tables:
         written = ".".join(part for part in (catalog, schema, name) if part)
-        raise BadSql(f"there is no table {written!r}. {_known(tables, home)}")
+        raise BadSql(f"there is no table {written!r}. {known_tables(tables, home)}")
     yield wanted
 
 
@@ -135,7 +137,8 @@ def _tells_of_engine(function: str) -> bool:
     return function in _REFUSED_FUNCTIONS
 
 
-def _known(tables: Collection[TableName], home: str) -> str:
+def known_tables(tables: Collection[TableName], home: str) -> str:
+    """Answer a sentence with the names that would have been right."""
     names = sorted(t.name if t.schema == home else str(t) for t in tables)
     if not names:
         return "There are no tables yet: a collection gets its table with its first events"

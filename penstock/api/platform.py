@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from lakehouse import Lake
-from lakehouse.sql import Engine, Limits
+from lakehouse.sql import Limits, Sql
 from penstock.api.publishing import Publisher
 from penstock.api.turnstile import Rooms
 from penstock.buffer import Buffer, Keeper
@@ -37,7 +37,7 @@ class Platform:
     keeper: Keeper
     lake: Lake
     searcher: Searcher
-    sql: Engine
+    sql: Sql
     guard: Guard
     clock: Clock
     chance: Chance

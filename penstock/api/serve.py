@@ -12,7 +12,7 @@ import uvicorn
 
 from assets.stores import Stores
 from assets.stores import opened as stores_of
-from lakehouse.sql import Limits, open_engine
+from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
 from penstock.api.platform import Platform
@@ -91,7 +91,17 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         ensure_system_collections(store, now=machine_clock())
         make_places(stores)
         folder = settings.home / "sql"
-        with closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine:
+        with (
+            closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine,
+            closing(
+                open_sql(
+                    settings.sql_url,
+                    embedded=engine,
+                    password=settings.sql_password.get_secret_value(),
+                    token=settings.sql_token.get_secret_value(),
+                )
+            ) as sql,
+        ):
             yield Platform(
                 store=store,
                 cache=stores.cache,
@@ -102,7 +112,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 searcher=EmbeddedSearcher(
                     lake, buffer, engine, rules=stores.rules, clock=machine_clock
                 ),
-                sql=engine,
+                sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),
                 planner=Planner(lake, buffer, engine, clock=machine_clock),
                 launch=dagster.launch,
