@@ -157,20 +157,23 @@ class RevokedToken(Token):
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """A destination; of its headers only the names."""
+    """A destination; of its headers only the names, and whether it has a secret."""
 
     name: str
     kind: str
     url: str
     headers: list[str]
+    options: dict[str, Any]
+    secret: bool
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What a destination made of one small event."""
+    """What a destination made of one small event, or of a look where none was `sent`."""
 
     delivered: bool
+    sent: bool
     status: int | None
     reason: str | None
     seconds: float
@@ -520,10 +523,24 @@ class Client:
         return self._get("/api/v1/destinations", list[Destination])
 
     def create_destination(
-        self, name: str, url: str, *, headers: Sequence[tuple[str, str]] = ()
+        self,
+        name: str,
+        url: str,
+        *,
+        kind: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        options: Mapping[str, object] | None = None,
+        secret: str | None = None,
     ) -> Destination:
-        """Make a destination that gets events by HTTP POST."""
-        body = {"name": name, "url": url, "headers": [list(pair) for pair in headers]}
+        """Make a destination; without `kind` the URL's scheme says what it is."""
+        body = {
+            "name": name,
+            "url": url,
+            "headers": [list(pair) for pair in headers],
+            "options": dict(options or {}),
+            **({} if kind is None else {"kind": kind}),
+            **({} if secret is None else {"secret": secret}),
+        }
         return self._post("/api/v1/destinations", Destination, body)
 
     def destination(self, name: str) -> Destination:
@@ -535,7 +552,7 @@ class Client:
         self._checked("DELETE", _path("destinations", name))
 
     def try_destination(self, name: str) -> Tried:
-        """Send one small event there and tell what became of it."""
+        """Send one small event to an HTTP destination; look whether another would take events."""
         return self._post(_path("destinations", name, "test"), Tried)
 
     # Replays

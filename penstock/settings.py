@@ -26,7 +26,7 @@ PREFIX = "PENSTOCK_"
 FILE_VARIABLE = "PENSTOCK_SETTINGS"
 
 # Read elsewhere on purpose: fault injection in tests, and what the CLI needs before any settings.
-_NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API", "DOOR")}
+_NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API", "DOOR", "SECRET")}
 _NOT_SETTINGS.add(FILE_VARIABLE)
 
 

@@ -24,13 +24,23 @@ log = structlog.get_logger()
 _STORE_DELAY = 0.2
 
 
+class Sizes(NamedTuple):
+    """What depends on the target."""
+
+    window: int
+    answers: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
     """The sender's own numbers."""
 
     window: int = 1_000
     """Events that a successor repeats at most."""
+    batch_window: int = 10_000
+    """The same for a target that keeps the order and takes batches: Kafka."""
     window_bytes: int = 32 << 20
+    """Of payload, in either window."""
     checkpoint_answers: int = 250
     """Answers after which a checkpoint is made, at the latest."""
     checkpoint_seconds: float = 1.0
@@ -42,6 +52,12 @@ class Bounds:
     """How long a cancelled replay waits for the answers to what is under way."""
     linger_seconds: float = 600.0
     """How long a paused replay keeps its process."""
+
+    def sizes(self, *, ordered: bool) -> Sizes:
+        """Answer the window, and after how many answers a checkpoint is made."""
+        if not ordered:
+            return Sizes(self.window, self.checkpoint_answers)
+        return Sizes(self.batch_window, max(self.checkpoint_answers, self.batch_window // 4))
 
 
 DEFAULT_BOUNDS = Bounds()

@@ -411,10 +411,9 @@ class _Keeper:
 class DryTarget:
     """Makes every message ready and sends none."""
 
-    ordered = False
-
     def __init__(self, target: Target) -> None:
         self.most = target.most
+        self.ordered = target.ordered
         self._target = target
 
     def check(self, message: Message) -> Failed | None:

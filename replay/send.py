@@ -30,7 +30,7 @@ from penstock.metadata.records import State
 from replay.gate import Gate
 from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing
 from replay.ledger import Ledger
-from replay.pacing import Breaker, Chance, delay
+from replay.pacing import BURST_SECONDS, Breaker, Chance, delay
 from replay.progress import Attempt, Progress, Tried
 from replay.request import rfc3339
 from replay.targets import Delivered, Failed, Message, Outcome, Retry, Skipped, Target
@@ -130,8 +130,10 @@ class Sender:
         self._tried = dict(progress.tried)
         self._counts = Counter({name: getattr(progress, name) for name in _COUNTS})
         self._last_failure = progress.last_failure
+        ordered = target.ordered
+        self._sizes = bounds.sizes(ordered=ordered)
         self._window = Window(
-            bounds.window,
+            self._sizes.window,
             bounds.window_bytes,
             through=progress.through,
             passed=progress.passed,
@@ -144,8 +146,10 @@ class Sender:
 
         options = orders.options
         self._options = options
-        self._at_once = options.at_once()
-        self._lanes = Lanes(options.order)
+        self._at_once = 1 if ordered else options.at_once()
+        self._lanes = Lanes(options.order, free=ordered)
+        self._blocked = 0
+        """Events of an ordered target that have to be sent again before any other is."""
         self._gate = Gate(options.rate, self._may_send)
         self._breaker = Breaker(options.patience())
 
@@ -274,7 +278,9 @@ class Sender:
         del self._workers[number]
 
     def _may_send(self) -> bool:
-        return self._state == "running" and self._ending is None and self._lease.holds()
+        if self._state != "running" or self._ending is not None or self._blocked:
+            return False
+        return self._lease.holds()
 
     async def _work(self, number: int) -> None:
         ready = self._ready
@@ -282,14 +288,18 @@ class Sender:
             if not ready or not self._gate.is_open():
                 await self._gate.wait()
                 continue
-            items = [ready.popleft()]
-            while len(items) < self._target.most and ready:
-                items.append(ready.popleft())
+            items = [ready.popleft() for _ in range(min(len(ready), self._most()))]
             if await self._gate.passed(len(items)):
                 await self._send(items)
             else:
                 ready.extendleft(reversed(items))
         self._gate.wake()
+
+    def _most(self) -> int:
+        """Answer how many may go in one send: with a rate, what it lets through at once."""
+        rate = self._options.rate
+        most = self._target.most
+        return most if rate is None else min(most, max(1, int(rate * BURST_SECONDS)))
 
     async def _send(self, items: Sequence[Item]) -> None:
         messages = [Message(item.event, item.position, item.attempt) for item in items]
@@ -304,13 +314,19 @@ class Sender:
             self._flying.difference_update(items)
         fault("replay_sent")
         latency = round((_now() - started) * 1000, 3)
+        at = rfc3339(self._clock())
+        moment = True
         for item, outcome in zip(items, outcomes, strict=True):
-            self._answered(item, outcome, latency)
+            # What a whole send met with is one bad moment, not as many as it had events.
+            self._answered(item, outcome, latency, at, counts=moment)
+            moment = moment and not isinstance(outcome, Retry)
         # The first answer starts the bookkeeper's clock.
         if len(self._answers) <= len(items) or self._ending or self._cycle_is_due():
             self._books.set()
 
-    def _answered(self, item: Item, outcome: Outcome, latency: float) -> None:
+    def _answered(
+        self, item: Item, outcome: Outcome, latency: float, at: str, *, counts: bool
+    ) -> None:
         """Say what follows from an outcome; the books learn of it in the next cycle."""
         final = True
         due = 0.0
@@ -331,10 +347,11 @@ class Sender:
                 due = _now() + delay(item.attempt, outcome.after, self._chance)
                 if outcome.after is not None and outcome.status in _HOLDS:
                     self._gate.hold(outcome.after)
-                else:
+                elif counts:
                     self._failed(reason)
+                self._blocked += self._target.ordered and not final
         row = self._row(
-            item, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
+            item, at=at, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
         )
         self._answers.append(_Answer(item, row, due))
         self._backlog -= 1
@@ -375,7 +392,8 @@ class Sender:
         options = orders.options
         if options.rate != self._options.rate:
             self._gate.change(options.rate)
-        self._at_once = options.concurrency if self._options.order == "key" else 1
+        if not self._target.ordered:
+            self._at_once = options.concurrency if self._options.order == "key" else 1
         self._options = options
         if self._workers:
             self._staff()
@@ -418,9 +436,9 @@ class Sender:
         answers = len(self._answers)
         if self._ending or not self._lease.shows(self._state, self._error):
             return True
-        if answers >= self._bounds.checkpoint_answers:
+        if answers >= self._sizes.answers:
             return True
-        if self._backlog >= max(2 * self._at_once, self._bounds.window // 8):
+        if self._backlog >= max(2 * self._at_once, self._sizes.window // 8):
             return False
         if self._announced or (self._fresh and self._state == "running"):
             return True
@@ -457,14 +475,27 @@ class Sender:
             await self._write(rows)
         for answer in answers:
             self._close(answer)
+        if self._blocked:
+            self._unblock(announced)
         for item in announced:
             if self._lanes.enter(item):
                 self._ready.append(item)
+        if self._target.ordered and any(item.attempt > 1 for item in announced):
+            self._put_in_order()
         self._backlog += len(announced)
         self._gate.wake()
         if self._state == "running":
             self._announce()
         await self._checkpoint()
+
+    def _unblock(self, announced: Sequence[Item]) -> None:
+        """Count those that are announced again: once all are, sending goes on with them."""
+        self._blocked -= sum(1 for item in announced if item.entered)
+
+    def _put_in_order(self) -> None:
+        ready = sorted(self._ready, key=lambda item: item.position)
+        self._ready.clear()
+        self._ready.extend(ready)
 
     def _announce(self) -> None:
         """Take what may be sent next; the checkpoint that follows says so."""

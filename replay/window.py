@@ -114,10 +114,12 @@ class Window:
 class Lanes:
     """Lets the events of one key go one at a time, in the order in which they came.
 
-    With order ``log`` all events are of one key. An event without a key never waits.
+    With order ``log`` all events are of one key. An event without a key never waits, and none does
+    if the target itself keeps the order (`free`).
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, *, free: bool = False) -> None:
+        self._free = free
         self._one_lane = order == "log"
         self._waiting: dict[bytes, deque[Item]] = {}
 
@@ -129,6 +131,8 @@ class Lanes:
         if item.entered:
             return True
         item.entered = True
+        if self._free:
+            return True
         key = b"" if self._one_lane else item.event.key
         if key is None:
             return True
@@ -141,6 +145,8 @@ class Lanes:
 
     def leave(self, item: Item) -> Item | None:
         """Say that an event came to its end; answer the one that may go now because of it."""
+        if self._free:
+            return None
         key = b"" if self._one_lane else item.event.key
         if key is None:
             return None

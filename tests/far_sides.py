@@ -48,8 +48,8 @@ class FarSide:
 
     kind: Kind
     url: str
-    took: Callable[[int], list[Took]]
-    """Wait until so many arrived; answer all of them."""
+    took: Callable[..., list[Took]]
+    """Wait until so many arrived, or for `patience` seconds; answer all that did."""
     guard: Guard = field(default_factory=lambda: Guard((HERE,), PORTS))
     options: dict[str, object] = field(default_factory=dict)
 
@@ -112,8 +112,8 @@ def far_side(kind: Kind, **more: Any) -> Iterator[FarSide]:
 def _http() -> Iterator[FarSide]:
     with receiving() as receiver:
 
-        def took(count: int) -> list[Took]:
-            _until(lambda: len(receiver.requests) >= count)
+        def took(count: int, patience: float = 30) -> list[Took]:
+            _until(lambda: len(receiver.requests) >= count, patience)
             return [_request(each) for each in receiver.requests]
 
         guard = Guard((HERE,), (receiver.port,))
@@ -134,13 +134,13 @@ def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
     admin = KafkaAdminClient(bootstrap_servers=places.KAFKA)
     admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config)])
 
-    def took(count: int) -> list[Took]:
+    def took(count: int, patience: float = 30) -> list[Took]:
         consumer = KafkaConsumer(
             bootstrap_servers=places.KAFKA, auto_offset_reset="earliest", max_poll_records=2000
         )
         consumer.assign([TopicPartition(topic, n) for n in range(partitions)])
         found: list[Took] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience
         while len(found) < count and time.monotonic() < deadline:
             for records in consumer.poll(500).values():
                 found += [
@@ -173,15 +173,18 @@ def _rabbit(**arguments: Any) -> Iterator[FarSide]:
             channel = await connection.channel()
             await channel.declare_queue(queue, durable=True, arguments=arguments or None)
 
-    async def read(count: int) -> list[Took]:
+    async def read(count: int, patience: float = 60) -> list[Took]:
         found: list[Took] = []
         async with await aio_pika.connect(places.RABBITMQ) as connection:
             channel = await connection.channel()
             await channel.set_qos(1000)
             source = await channel.get_queue(queue)
-            async with asyncio.timeout(60), source.iterator(no_ack=True) as messages:
-                while len(found) < count:
-                    message = await anext(messages)
+            end = time.monotonic() + patience
+            while len(found) < count and time.monotonic() < end:
+                message = await source.get(no_ack=True, fail=False)
+                if message is None:
+                    await asyncio.sleep(0.05)
+                else:
                     found.append(
                         Took(
                             message.body,
@@ -208,7 +211,7 @@ def _rabbit(**arguments: Any) -> Iterator[FarSide]:
         yield FarSide(
             "rabbitmq",
             url,
-            lambda count: asyncio.run(read(count)) if count else [],
+            lambda count, patience=60: asyncio.run(read(count, patience)),
             options={"routing_key": queue},
         )
     finally:
@@ -230,9 +233,9 @@ def _sqs(*, fifo: bool = False) -> Iterator[FarSide]:
     attributes = {"FifoQueue": "true"} if fifo else {}
     url = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
-    def took(count: int) -> list[Took]:
+    def took(count: int, patience: float = 40) -> list[Took]:
         found: list[Took] = []
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + patience
         while len(found) < count and time.monotonic() < deadline:
             told = client.receive_message(
                 QueueUrl=url,

@@ -9,11 +9,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from penstock.api.access import Admin, Replayer
 from penstock.api.models import DestinationTold, NewDestination, Tried
-from penstock.api.platform import API, Here
+from penstock.api.platform import API, Here, Platform
 from penstock.envelope import CollectionId, Event, Position, check_name
 from penstock.metadata.records import Destination
-from replay.targets import Delivered, Failed, Message, Retry
-from replay.targets.http import HttpTarget, agreed_url, check_own_headers
+from replay.targets import Delivered, Failed, Message, Outcome, Retry
+from replay.targets.opening import checked, open_target
+from replay.targets.places import kind_of
 
 router = APIRouter(prefix=f"{API}/destinations", tags=["destinations"])
 
@@ -30,16 +31,17 @@ def list_destinations(caller: Replayer, here: Here) -> list[DestinationTold]:
 def create_destination(asked: NewDestination, caller: Admin, here: Here) -> DestinationTold:
     """Make a destination. An address that replays may not reach is refused here already."""
     name = check_name(asked.name, what="destination")
-    agreed_url(here.guard, asked.url)
-    check_own_headers(asked.headers)
     record = Destination(
         team=caller.team,
         name=name,
-        kind=asked.kind,
+        kind=kind_of(asked.url, asked.kind),
         url=asked.url,
         headers=tuple(asked.headers),
+        options=asked.options,
+        secret=asked.secret,
         created_at=here.clock(),
     )
+    record = checked(record, here.guard)
     here.store.add_destination(record)
     return DestinationTold.of(record)
 
@@ -59,32 +61,39 @@ def delete_destination(name: str, caller: Admin, here: Here) -> Response:
 
 @router.post("/{name}/test")
 async def try_destination(name: str, caller: Replayer, here: Here) -> Tried:
-    """Send one small event there and tell what became of it."""
+    """Send one small event to an HTTP destination; look whether any other would take events."""
     record = await run_in_threadpool(here.store.destination, caller.team, name)
-    target = HttpTarget(
-        record.url,
+    target = open_target(
+        record,
         guard=here.guard,
         replay_id="test",
         collection=CollectionId(caller.team, "test"),
         clock=here.clock,
-        own_headers=record.headers,
         timeout=TRIAL_SECONDS,
     )
-    event = Event(
+    started = time.perf_counter()
+    try:
+        if record.kind != "http":
+            wrong = await target.examine()
+            outcome: Outcome = Delivered(None) if wrong is None else Failed(wrong)
+        else:
+            [outcome] = await target.send([Message(_trial(here), Position(0, 0), 1)])
+    finally:
+        await target.close()
+    return Tried(
+        delivered=isinstance(outcome, Delivered),
+        sent=record.kind == "http",
+        status=outcome.status,
+        reason=outcome.reason if isinstance(outcome, Retry | Failed) else None,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _trial(here: Platform) -> Event:
+    return Event(
         id=f"test-{here.chance(8).hex()}",
         received_at=here.clock(),
         payload=b'{"penstock": "test"}',
         source="test",
         content_type="application/json",
-    )
-    started = time.perf_counter()
-    try:
-        [outcome] = await target.send([Message(event, Position(0, 0), 1)])
-    finally:
-        await target.close()
-    return Tried(
-        delivered=isinstance(outcome, Delivered),
-        status=outcome.status,
-        reason=outcome.reason if isinstance(outcome, Retry | Failed) else None,
-        seconds=time.perf_counter() - started,
     )

@@ -25,6 +25,7 @@ from penstock.metadata.records import (
     CollectionRecord,
     Contract,
     Destination,
+    Kind,
     SchemaVersion,
     Scope,
     State,
@@ -351,18 +352,25 @@ class NewDestination(Asked):
     )
 
     name: str
-    kind: Literal["http"] = "http"
+    kind: Kind | None = Field(default=None, description="Left out: as the URL's scheme says.")
     url: str
     headers: list[tuple[ShortText, LongText]] = Field(default=[], max_length=50)
+    options: dict[str, Any] = Field(default={}, description="What the kind has; see the reference.")
+    secret: LongText | None = Field(
+        default=None,
+        description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION].",
+    )
 
 
 class DestinationTold(Told):
-    """A destination; of its headers only the names."""
+    """A destination; of its headers only the names, and whether there is a secret."""
 
     name: str
-    kind: Literal["http"]
+    kind: Kind
     url: str
     headers: list[str]
+    options: dict[str, Any]
+    secret: bool
     created_at: TimeOut
 
     @staticmethod
@@ -373,14 +381,17 @@ class DestinationTold(Told):
             kind=record.kind,
             url=record.url,
             headers=[name for name, _ in record.headers],
+            options=record.options,
+            secret=record.secret is not None,
             created_at=record.created_at,
         )
 
 
 class Tried(Told):
-    """What a destination made of one small event."""
+    """What a destination made of one small event, or of a look where none is sent for a test."""
 
-    delivered: bool
+    delivered: bool = Field(description="It took the event, or is ready to take events.")
+    sent: bool = Field(description="An event was sent. Only to HTTP: the others can be asked.")
     status: int | None = Field(description="The HTTP status it answered with, if it answered.")
     reason: str | None = Field(description="Why it was not delivered.")
     seconds: float

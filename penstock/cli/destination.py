@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from penstock.cli.complete import destinations
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, print_table, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.client import Destination
 from penstock.errors import BadRequest
+
+Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
 
 app = typer.Typer(no_args_is_help=True, help="Name, try and list the places replays go to.")
 
@@ -20,18 +26,53 @@ Name = Annotated[str, typer.Argument(help="The destination's name.", autocomplet
 @app.command()
 def create(
     name: NewName,
-    url: Annotated[str, typer.Argument(help="Where events are sent by HTTP POST.")],
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="http(s)://…, kafka://host:port,…/topic, amqp(s)://host:port/vhost or "
+            "sqs://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE; without credentials."
+        ),
+    ],
     header: Annotated[
         list[str] | None,
-        typer.Option(help="'Name: value', sent with every event; its value is never shown again."),
+        typer.Option(help="HTTP: 'Name: value' for every event; the value is never shown again."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="name=value, as the kind has it: partition, timestamp, tls, sasl; exchange, "
+            "routing_key; region, group."
+        ),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates (PEM) to trust instead of the system's.")
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file with user:password (Kafka, RabbitMQ) or KEY_ID:SECRET_KEY (SQS); - asks "
+            "or reads standard input. The environment's PENSTOCK_SECRET does too."
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option(help="Where the URL does not say it: sqs with https://….")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Name a destination."""
+    options: dict[str, object] = dict(parse_option(one) for one in option or [])
+    if ca_file is not None:
+        options["ca"] = ca_file.read_text()
     with connect(home) as client:
-        headers = [parse_header(one) for one in header or []]
-        made = client.create_destination(name, url, headers=headers)
+        made = client.create_destination(
+            name,
+            url,
+            kind=kind,
+            headers=[parse_header(one) for one in header or []],
+            options=options,
+            secret=read_secret(secret_file),
+        )
     print_json(made) if as_json else out().print(f"created {safe(f'{made.name} → {made.url}')}")
 
 
@@ -43,23 +84,38 @@ def list_(home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(found)
     elif found:
-        rows = [(one.name, one.kind, one.url, ", ".join(one.headers)) for one in found]
-        print_table(["name", "kind", "address", "headers"], rows, out())
+        rows = [(one.name, one.kind, one.url, ", ".join(shown(one))) for one in found]
+        print_table(["name", "kind", "address", "with"], rows, out())
     else:
         out().print("no destinations yet: 'penstock destination create NAME URL'")
 
 
+@app.command()
+def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show a destination, without its credentials."""
+    with connect(home) as client:
+        found = client.destination(name)
+    if as_json:
+        print_json(found)
+    else:
+        rows = [("kind", found.kind), ("address", found.url), ("with", ", ".join(shown(found)))]
+        print_table([name, ""], rows, out())
+
+
 @app.command("test")
 def try_(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
-    """Send one small event there and tell what became of it."""
+    """Send one small event to HTTP; look whether Kafka, RabbitMQ or SQS would take events."""
     with connect(home) as client:
         tried = client.try_destination(name)
     if as_json:
         print_json(tried)
+    elif tried.delivered and not tried.sent:
+        out().print(f"{name} is there and takes events; none was sent")
     elif tried.delivered:
         out().print(f"{name} answered {tried.status} in {tried.seconds * 1000:.0f} ms")
     else:
-        err().print(f"[red]not delivered[/]: {safe(tried.reason)}")
+        what = "not delivered" if tried.sent else "not ready"
+        err().print(f"[red]{what}[/]: {safe(tried.reason)}")
     raise typer.Exit(DONE if tried.delivered else FAILED)
 
 
@@ -77,3 +133,33 @@ def parse_header(text: str) -> tuple[str, str]:
     if not colon or not name.strip():
         raise BadRequest("a header is written 'Name: value'")
     return name.strip(), value.strip()
+
+
+def shown(one: Destination) -> list[str]:
+    """Answer what a destination has beside its address; of secrets, that they are there."""
+    options = [
+        f"{name}={value if name != 'ca' else '…'}"
+        for name, value in one.options.items()
+        if value is not None
+    ]
+    return [*one.headers, *options, *(["a secret"] if one.secret else [])]
+
+
+def parse_option(text: str) -> tuple[str, object]:
+    """Read ``name=value``; true and false are what they say."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise BadRequest("an option is written name=value")
+    return name, {"true": True, "false": False}.get(value, value)
+
+
+def read_secret(file: Path | None) -> str | None:
+    """Answer the secret of a file, of standard input or of the environment, never of a flag."""
+    if file is None:
+        return os.environ.get("PENSTOCK_SECRET")
+    if str(file) != "-":
+        return file.read_text().strip()
+    if sys.stdin.isatty():
+        text: str = typer.prompt("secret", hide_input=True, err=True)
+        return text
+    return sys.stdin.readline().strip()

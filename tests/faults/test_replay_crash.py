@@ -19,6 +19,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import FLIGHTS, NOON, event
+from engines.places import KAFKA_PORT, RABBITMQ_PORT, SQS_PORT
+from far_sides import far_side
 from lakes import finished, landing, new_lake
 from metadata_builders import collection
 from ready_store import ready_store
@@ -26,7 +28,7 @@ from receiving import Receiver, Reply, Request, receiving
 from replay_process import sending_process
 
 from penstock.buffer import open_appender, open_buffer
-from penstock.metadata.records import Destination, ReplayRecord
+from penstock.metadata.records import Destination, Kind, ReplayRecord
 from replay.lease import Bounds
 from replay.progress import Attempt, Progress, read_progress, report, tally
 from replay.request import read_request, record_of
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.crash
 EVENTS = 200
 WINDOW = 40
 KEYS = 7
-BOUNDS = Bounds(window=WINDOW, checkpoint_answers=10)
+BOUNDS = Bounds(window=WINDOW, batch_window=WINDOW, checkpoint_answers=10)
 
 
 class Door:
@@ -73,7 +75,16 @@ class Moody:
 class World:
     """A planned replay of landed events, its destination and its ledger."""
 
-    def __init__(self, folder: Path, receiver: Receiver, door: Receiver, rows: Door) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        receiver: Receiver,
+        door: Receiver,
+        rows: Door,
+        *,
+        destination: Destination | None = None,
+        too_large: int | None = None,
+    ) -> None:
         self.folder = folder
         self.receiver = receiver
         self.door = door
@@ -82,7 +93,7 @@ class World:
         log = open_appender(f"embedded://{folder / 'log'}")
         keyed = [
             event(
-                b'{"n": %d}' % n,
+                b'{"n": %d}' % n + (b" " * (1_200_000 if n == too_large else 0)),
                 id=f"e{n}",
                 received_at=NOON + n,
                 key=b"k%d" % (n % KEYS) if n % 3 else None,
@@ -97,7 +108,7 @@ class World:
         self.store = ready_store(folder)
         self.store.create_collection(collection())
         self.store.add_destination(
-            Destination(team="main", name="d1", url=receiver.url, created_at=NOON)
+            destination or Destination(team="main", name="d1", url=receiver.url, created_at=NOON)
         )
 
     def ask(self, order: str) -> None:
@@ -254,3 +265,47 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
 
     assert deaths >= 2
     assert_promises_kept(world, order, deaths=world.record.epoch - 1)
+
+
+PORTS = {"kafka": KAFKA_PORT, "rabbitmq": RABBITMQ_PORT, "sqs": SQS_PORT}
+TOO_LARGE = 100
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("kind", ["kafka", "rabbitmq", "sqs"])
+@pytest.mark.parametrize("point", ["replay_sent:3:kill", "replay_after_ckpt:4:kill"])
+def test_a_replay_to_a_bus_is_taken_over(tmp_path: Path, kind: Kind, point: str) -> None:
+    """The whole way: plan, send, die, send the rest, and account for every event."""
+    rows = Door()
+    with far_side(kind) as far, receiving(rows) as door:
+        stand_in = Receiver(PORTS[kind])
+        world = World(
+            tmp_path, stand_in, door, rows, destination=far.destination(), too_large=TOO_LARGE
+        )
+        world.ask("key")
+        assert finished(world.start(point)) == -signal.SIGKILL
+        assert finished(world.start()) == 0
+        took = far.took(EVENTS + WINDOW + 1, patience=4)
+        record, progress = world.record, world.progress
+        world.store.close()
+
+    failed = 0 if kind == "rabbitmq" else 1
+    arrived = Counter(text_of(dict(each.headers)["penstock-event-id"]) for each in took)
+    assert set(arrived) == {f"e{n}" for n in range(EVENTS) if not (failed and n == TOO_LARGE)}
+    assert sum(arrived.values()) - len(arrived) <= WINDOW
+    assert record.state == "finished"
+    account = report(progress, matched=EVENTS, ended=True)
+    assert (account.delivered, account.failed, account.skipped) == (EVENTS - failed, failed, 0)
+    assert tally(world.rows).delivered == EVENTS - failed
+    by_key = defaultdict(list)
+    for each in took if kind == "kafka" else ():
+        number = int(each.payload.split(b":")[1].rstrip(b" }"))
+        by_key[each.key].append(number)
+    for key, numbers in by_key.items():
+        place = {number: at for at, number in enumerate(sorted(set(numbers)))}
+        steps = [place[b] - place[a] for a, b in pairwise(numbers)]
+        assert key is None or max(steps, default=0) <= 1, "in order, up to a repeated suffix"
+
+
+def text_of(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -548,6 +549,65 @@ def test_targets_that_take_many_messages_get_many() -> None:
     assert target.busiest > 2
     first = [m.position for _, m in target.sent if m.event.key == b"a"]
     assert first == sorted(first)
+
+
+class Together(ScriptedTarget):
+    """Takes a beginning of each batch, as Kafka does when it goes away in the middle."""
+
+    def __init__(self, most: int, breaks_at: dict[int, int]) -> None:
+        super().__init__(most=most, ordered=True)
+        self._breaks_at = breaks_at
+        self.calls = 0
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        self.calls += 1
+        good = self._breaks_at.get(self.calls, len(messages))
+        await super().send(messages[:good] or messages[:1])
+        if good == 0:
+            self.delivered.pop()
+        return [Delivered(200)] * good + [Retry("gone")] * (len(messages) - good)
+
+
+def test_an_ordered_target_gets_batches_with_the_events_of_a_key_together() -> None:
+    events = originals(500, keys=(b"a", b"b"))
+    target = ScriptedTarget(most=100, ordered=True)
+    ended = replayed(events, target, MemoryKeeper(Options(order="key")))
+
+    assert ended.state == "finished"
+    assert payloads(target) == [each.event.payload for each in events]
+    assert len({at for at, _ in target.sent}) <= 30
+    assert target.busiest > 50
+
+
+def test_an_ordered_target_keeps_the_order_over_retries() -> None:
+    """Nothing is sent before what was not taken is sent again."""
+    events = originals(400, keys=(b"a", b"b", None))
+    target = Together(50, {2: 17, 3: 0, 5: 49})
+    keeper = MemoryKeeper(Options(order="key", pause_after=1_000))
+    ended = replayed(events, target, keeper)
+
+    assert ended.state == "finished"
+    assert ended.progress.delivered == 400
+    assert target.delivered == [each.position for each in events]
+
+
+def test_a_batch_that_fails_is_one_failure_in_a_row() -> None:
+    """Else one bad moment of a destination would pause every replay with large batches."""
+    events = originals(200)
+    target = Together(100, {1: 0, 2: 0, 3: 0})
+    ended = replayed(events, target, MemoryKeeper(Options(pause_after=4)))
+
+    assert ended.state == "finished"
+
+
+def test_a_batch_is_no_larger_than_the_rate_lets_through_at_once() -> None:
+    events = originals(100)
+    target = ScriptedTarget(most=100, ordered=True)
+    replayed(events, target, MemoryKeeper(Options(rate=50.0)))
+    times = sorted(at for at, _ in target.sent)
+
+    for start in range(80):
+        assert times[start + 20] - times[start] >= 20 / 50 - 0.1 - 0.05
 
 
 def test_a_lost_answer_of_the_ledger_does_not_double_rows() -> None:
