@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ import structlog
 
 from assets.hurry import Hurry
 from assets.landing import Landing, Lane, Limits
+from assets.searchable import Indexing
 from lakehouse import Lake, open_lake
+from lakehouse.sql import open_engine
 from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
 from penstock.bus import LAND, Bus, open_bus
 from penstock.cache import Cache, cache_of
@@ -26,6 +28,7 @@ from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, U
 from penstock.metadata.records import Contract
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
+from penstock.search.index import Index, open_index
 from penstock.settings import Settings, load_settings
 
 log = structlog.get_logger()
@@ -34,6 +37,9 @@ _Answer = TypeVar("_Answer")
 
 _REST_SECONDS = 10.0
 """How long the metadata is left alone after it did not answer: it may take 20 s to say so."""
+
+_INDEXING_MEMORY = "500MB"
+"""What reading rows for the index may take beside a landing."""
 
 
 def keeping_of(settings: Settings) -> Keeping:
@@ -159,6 +165,12 @@ class Stores:
             return self._hurry
 
     @cached_property
+    def index(self) -> Index | None:
+        """The search index, None where the settings name none."""
+        with self._opening:
+            return open_index(self.settings)
+
+    @cached_property
     def metadata(self) -> Metadata:
         """The store, for who can do without."""
         return Metadata(lambda: self.store)
@@ -200,6 +212,24 @@ class Stores:
             lane=Lane() if lane is None else Lane(lane, self.settings.lanes),
         )
 
+    @contextmanager
+    def indexing(self) -> Iterator[Indexing | None]:
+        """Answer for the block what fills the search index, None where there is none."""
+        if self.index is None:
+            yield None
+            return
+        folder = self.settings.home / "sql"
+        engine = open_engine(folder, memory=_INDEXING_MEMORY, threads=1, s3=self.settings.s3)
+        with closing(engine):
+            yield Indexing(
+                self.index,
+                self.lake,
+                engine,
+                log_id=self.buffer.log_id,
+                clock=machine_clock,
+                days=self.settings.search_days,
+            )
+
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Stores]:
@@ -208,8 +238,8 @@ def opened(settings: Settings) -> Iterator[Stores]:
     try:
         yield stores
     finally:
-        for name in ("bus", "cache", "buffer", "keeper", "store"):
-            if name in stores.__dict__:
+        for name in ("bus", "cache", "buffer", "keeper", "store", "index"):
+            if stores.__dict__.get(name) is not None:
                 getattr(stores, name).close()
 
 

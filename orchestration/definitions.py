@@ -5,13 +5,14 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.stores import stores_of_environment
-from orchestration import jobs, sensors
-from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE
+from orchestration import indexing, jobs, sensors
+from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE, SEARCHABLE
 from penstock.logs import set_up_logs
 from replay.job import REPLAYS, replay
 
 TEND_EVERY = "*/10 * * * *"
 CHECK_EVERY = "5-59/10 * * * *"
+INDEX_EVERY = "3-59/10 * * * *"
 
 
 @dg.definitions
@@ -26,7 +27,9 @@ def definitions() -> dg.Definitions:
         selection=dg.AssetSelection.checks(jobs.books),
         executor_def=dg.in_process_executor,
     )
-    return dg.Definitions(
+    stores = stores_of_environment()
+    index = searchable() if stores.settings.search_url else dg.Definitions()
+    lake = dg.Definitions(
         assets=[
             dg.AssetSpec(
                 EVENTS,
@@ -56,7 +59,26 @@ def definitions() -> dg.Definitions:
             every(jobs.upkeep, TEND_EVERY, "Keeps the tables fast."),
             every(check_books, CHECK_EVERY, "Proves that nothing was lost or doubled."),
         ],
-        resources={"stores": stores_of_environment()},
+        resources={"stores": stores},
+    )
+    return dg.Definitions.merge(lake, index)
+
+
+def searchable() -> dg.Definitions:
+    """Answer what is there only where a search index is used."""
+    return dg.Definitions(
+        assets=[
+            dg.AssetSpec(
+                SEARCHABLE,
+                deps=[EVENTS],
+                partitions_def=COLLECTIONS,
+                group_name="search",
+                kinds={"elasticsearch"},
+                description="The search index of each collection: it follows the lake.",
+            )
+        ],
+        jobs=[indexing.index, indexing.reindex],
+        schedules=[every(indexing.index, INDEX_EVERY, "Catches up with the lake.")],
     )
 
 

@@ -15,6 +15,7 @@ from assets.landing import Trouble
 from assets.stores import Stores
 from assets.upkeep import Tended, tend
 from orchestration.digest import Digest, Sum
+from orchestration.indexing import following
 from orchestration.keys import COLLECTIONS, EVENTS, LAND, QUARANTINE, UPKEEP
 from orchestration.lease import held
 from orchestration.memory import read_seen, write_seen
@@ -59,17 +60,19 @@ def drain(
         if lease is None:
             context.log.info("another run drains this lane")
             return
-        for outcome in stores.landing(int(config.lane)).drain(
-            stores.buffer.collections,
-            until=lambda: told.is_set() or lease.lost or time.monotonic() > end,
-            idle=round(config.idle_seconds * SECOND),
-            hurry=stores.hurried,
-        ):
-            if isinstance(outcome, Trouble):
-                tell_trouble(context, outcome, stopped)
-                continue
-            stopped.pop(outcome.collection, None)
-            tell(context, digest.add(outcome, machine_clock()))
+        with following(context, stores) as index:
+            for outcome in stores.landing(int(config.lane)).drain(
+                stores.buffer.collections,
+                until=lambda: told.is_set() or lease.lost or time.monotonic() > end,
+                idle=round(config.idle_seconds * SECOND),
+                hurry=stores.hurried,
+            ):
+                if isinstance(outcome, Trouble):
+                    tell_trouble(context, outcome, stopped)
+                    continue
+                stopped.pop(outcome.collection, None)
+                tell(context, digest.add(outcome, machine_clock()))
+                index.landed(outcome)
         tell(context, digest.rest(machine_clock()))
     if stopped:
         first = min(stopped)

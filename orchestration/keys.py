@@ -6,10 +6,13 @@ import dagster as dg
 
 EVENTS = dg.AssetKey("events")
 QUARANTINE = dg.AssetKey("quarantine")
+SEARCHABLE = dg.AssetKey("searchable")
 
 COLLECTIONS = dg.DynamicPartitionsDefinition(name="collection")
 
 LAND = "land"
 UPKEEP = "upkeep"
+INDEX = "index"
+REINDEX = "reindex"
 
 LANE_TAG = "penstock/lane"

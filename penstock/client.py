@@ -222,6 +222,7 @@ class Page:
     unsearched: int
     tail_rows: int
     reads_payloads: bool
+    index_away: bool = False
     seconds: float
 
 

@@ -101,6 +101,22 @@ class Settings(BaseModel):
         "", description="Messages between Penstock's processes. Empty: in the metadata."
     )
 
+    search_url: str = Field(
+        "", description="The search index. Empty: none, searches read the lake."
+    )
+    search_user: str = Field("", description="Who signs in to the search engine, if anybody.")
+    search_password: SecretStr = Field(SecretStr(""), description="That user's password.")
+    search_api_key: SecretStr = Field(
+        SecretStr(""), description="Signs in to the search engine instead of user and password."
+    )
+    search_ca_file: str = Field(
+        "", description="Certificates to trust for the search engine. Empty: those of the machine."
+    )
+    search_replicas: int = Field(0, ge=0, description="Copies of each index beside the first one.")
+    search_days: int = Field(
+        0, ge=0, description="Days that the index holds, older ones are read in the lake; 0: all."
+    )
+
     host: str = Field("127.0.0.1", description="The address every server binds to.")
     http_port: int = Field(8080, ge=1, le=65535, description="The door's HTTP port.")
     grpc_port: int = Field(9000, ge=1, le=65535, description="The door's gRPC port.")

@@ -508,6 +508,9 @@ class PageTold(Told):
     )
     tail_rows: int = Field(description="Events looked at that have not landed yet.")
     reads_payloads: bool = Field(description="The query needs every payload, which is slow.")
+    index_away: bool = Field(
+        description="The search index did not answer; the lake was read instead, which is slow."
+    )
     seconds: float
 
 

@@ -48,6 +48,7 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
             unsearched=page.unsearched,
             tail_rows=page.tail_rows,
             reads_payloads=page.reads_payloads,
+            index_away=page.index_away,
             seconds=time.perf_counter() - begun,
         )
 

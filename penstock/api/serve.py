@@ -91,6 +91,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         ensure_system_collections(store, now=machine_clock())
         make_places(stores)
         folder = settings.home / "sql"
+        index = stores.index
         with (
             closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine,
             closing(
@@ -110,7 +111,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 keeper=stores.keeper,
                 lake=lake,
                 searcher=EmbeddedSearcher(
-                    lake, buffer, engine, rules=stores.rules, clock=machine_clock
+                    lake, buffer, engine, rules=stores.rules, clock=machine_clock, index=index
                 ),
                 sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),

@@ -8,7 +8,7 @@ import typer
 
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
 
@@ -130,6 +130,35 @@ def grow(
     with connect(home) as client:
         record = client.grow_collection(name, partitions)
     print_json(record) if as_json else out().print(f"{record.name} has {record.partitions}")
+
+
+@app.command()
+def reindex(
+    name: Name,
+    home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the search index of a collection again from the lake; searches stay right meanwhile."""
+    from assets.stores import opened
+    from penstock.envelope import parse_collection
+    from penstock.errors import BadRequest
+    from penstock.logs import set_up_logs
+    from penstock.settings import load_settings
+
+    set_up_logs()
+    collection = parse_collection(name)
+    with opened(load_settings(home, file=settings_file)) as stores, stores.indexing() as indexing:
+        if indexing is None:
+            raise BadRequest("no search index is used here: search_url is not set")
+        rows = refused = 0
+        for done in indexing.reindex(collection):
+            rows, refused = rows + done.rows, refused + done.refused
+            err().print(f"[dim]{rows:,} rows, {done.waiting:,} to go[/]")
+    if as_json:
+        print_json({"collection": str(collection), "rows": rows, "refused": refused})
+        return
+    out().print(f"{collection}: {rows:,} rows are searchable in the new index")
 
 
 @app.command()

@@ -26,8 +26,10 @@ def land(
 ) -> None:
     """Turn what waits on the log into rows, without Dagster."""
     from assets.landing import Trouble
+    from assets.searchable import catch_up
     from assets.stores import opened
     from penstock import faults
+    from penstock.clock import machine_clock
 
     set_up_logs()
     faults.arm(os.environ.get(faults.VARIABLE))
@@ -46,6 +48,15 @@ def land(
                     f"{outcome.collection}: {outcome.rows:,} rows, "
                     f"{outcome.quarantined:,} in quarantine, {outcome.seconds:.2f} s"
                 )
+        with stores.indexing() as indexing:
+            for done in (
+                catch_up(indexing, indexing.collections(), clock=machine_clock) if indexing else ()
+            ):
+                if isinstance(done, Trouble):
+                    troubles += 1
+                    err().print(f"[red]{done.collection}[/]: {safe(done.reason)}")
+                elif not as_json:
+                    out().print(f"{done.collection}: {done.rows:,} rows searchable in the index")
     raise typer.Exit(FAILED if troubles else DONE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,11 +65,7 @@ def search(
             for event in page.events:
                 print_json(event) if as_json else show_event(event, out())
             shown, more = shown + len(page.events), page.cursor is not None
-            if page.unsearched:
-                err().print(
-                    f"[yellow]{page.unsearched:,} acknowledged events were not looked at[/]: too "
-                    f"many wait to land; '{command(home, 'status')}' shows how many"
-                )
+            _tell_gaps(page, home)
     if as_json:
         return
     if more:
@@ -140,3 +137,14 @@ def _draw(bars: list[tuple[object, int]]) -> None:
         width = round(count / most * _BAR_WIDTH) if most else 0
         bar = "█" * max(width, 1 if count else 0)
         out().print(f"{start:%Y-%m-%d %H:%M:%S}  {count:>9,}  [cyan]{bar}[/]")
+
+
+def _tell_gaps(page: Page, home: Path) -> None:
+    """Say what is unusual about an answer."""
+    if page.index_away:
+        err().print("[yellow]the search index did not answer[/]: the lake was read instead")
+    if page.unsearched:
+        err().print(
+            f"[yellow]{page.unsearched:,} acknowledged events were not looked at[/]: too "
+            f"many wait to land; '{command(home, 'status')}' shows how many"
+        )

@@ -14,7 +14,7 @@ def lower(text: str) -> str:
 
     `str.lower` makes two code points of ``İ`` and looks at the neighbours of ``Σ``.
     """
-    if text.isascii():
+    if text.isascii() or not ("İ" in text or "Σ" in text):
         return text.lower()
     return "".join("i" if character == "İ" else character.lower() for character in text)
 

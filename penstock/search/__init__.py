@@ -81,6 +81,8 @@ class Page:
     """Events that were searched in the log, because they had not landed."""
     reads_payloads: bool = False
     """Whether payloads had to be read for the answer, which is slow."""
+    index_away: bool = False
+    """Whether the index did not answer, so that the lake was read instead, which is slow."""
 
 
 @dataclass(frozen=True, slots=True)

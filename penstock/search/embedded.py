@@ -2,14 +2,18 @@
 
 Each is asked by itself, with the shape it has, and the answers are put together here. First it is
 found out where the events stand that belong on a page, then those are read and no others.
+
+Where there is an index (`penstock.search.indexed`), it is asked in place of the rows it holds. What
+it cannot answer, and everything while it is away, is answered without it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -41,7 +45,11 @@ from penstock.search import cursor as cursors
 from penstock.search.cursor import Cursor
 from penstock.search.cut import Cut, Cuts
 from penstock.search.facts import told
+from penstock.search.index import Index, State
+from penstock.search.indexed import NoAnswer, Part, Shortcuts
 from penstock.search.tail import Tails
+
+_Answer = TypeVar("_Answer")
 
 MOST_EVENTS = 1_000
 """Events of one page."""
@@ -80,11 +88,13 @@ class EmbeddedSearcher:
         *,
         rules: Callable[[CollectionId], Rules],
         clock: Clock,
+        index: Index | None = None,
         seconds: float = 30.0,
         tail_bytes: int = 256 << 20,
         windows: Sequence[int] = WINDOWS,
     ) -> None:
         """Search for `seconds` at most, and keep `tail_bytes` of what has not landed."""
+        self._shortcuts = Shortcuts(index)
         self._windows = windows
         self._cuts = Cuts(lake, buffer, Tails(buffer, rules, most_bytes=tail_bytes))
         self._buffer = buffer
@@ -107,14 +117,16 @@ class EmbeddedSearcher:
                 "look for fewer"
             )
 
-        cut = self._cuts.take(asked.collection, asked.view, cursor.ends if cursor else None)
-        with self._engine.reader(seconds=self._seconds) as reader:
-            looking = _Looking(search, cut, reader, self._engine, self._windows)
+        def look(looking: _Looking) -> tuple[list[Place], list[Found]]:
             if search.by_place:
                 places = looking.first(limit + 1)
             else:
                 places = looking.ordered(given + limit + 1)[given:]
-            events = looking.read(places[:limit])
+            return places, looking.read(places[:limit])
+
+        begun = self._begin(search)
+        cut = self._cuts.take(asked.collection, asked.view, cursor.ends if cursor else None)
+        (places, events), away = self._answer(search, begun, cut, look)
 
         more = len(places) > limit and limit != left
         return Page(
@@ -124,46 +136,26 @@ class EmbeddedSearcher:
             unsearched=cut.unsearched,
             tail_rows=sum(rows.num_rows for rows, _ in search.tail(cut)),
             reads_payloads=search.reads_payloads,
+            index_away=away,
         )
 
     def count(self, asked: SearchRequest) -> int:
         """Answer how many events are found."""
         search = self._definite(asked, None)
-        cut = self._whole(asked)
-        with self._engine.reader(seconds=self._seconds) as reader:
-            tables = _Looking(search, cut, reader, self._engine).ask(Sql("count(*) AS n"))
-            return sum(int(table["n"][0].as_py()) for table in tables)
+        begun = self._begin(search)
+        count, _ = self._answer(search, begun, self._whole(asked), lambda looking: looking.count())
+        return count
 
     def histogram(self, asked: SearchRequest, *, bars: int) -> Histogram:
         """Answer the events found over time."""
         if bars < 1:
             raise BadRequest("a histogram has 1 bar or more")
         search = self._definite(asked, None)
-        cut = self._whole(asked)
-        with self._engine.reader(seconds=self._seconds) as reader:
-            looking = _Looking(search, cut, reader, self._engine)
-            span = looking.span()
-            if span is None:
-                return Histogram((), _NICE_STEPS[0])
-            if asked.since is not None and asked.until is not None:
-                step = nice_step(span[1] - span[0], bars)
-                return _drawn(looking.counts(step), step, asked)
-            # The events found may lie close together within the time of all events.
-            fine = nice_step(span[1] - span[0], bars * _FINER)
-            counts = looking.counts(fine)
-            if not counts:
-                return Histogram((), fine)
-            first, last = min(counts) * fine, (max(counts) + 1) * fine - 1
-            first = first if asked.since is None else asked.since
-            last = last if asked.until is None else asked.until - 1
-            step = nice_step(last - first, bars)
-            if step % fine:
-                within = all_of(*_received(since=first, until=last + 1))
-                return _drawn(looking.counts(step, within), step, asked)
-        coarse: dict[int, int] = {}
-        for bar, n in counts.items():
-            coarse[bar * fine // step] = coarse.get(bar * fine // step, 0) + n
-        return _drawn(coarse, step, asked)
+        begun = self._begin(search)
+        drawn, _ = self._answer(
+            search, begun, self._whole(asked), lambda looking: _histogram(looking, asked, bars)
+        )
+        return drawn
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
         """Answer the newest event with this id, in quarantine or not."""
@@ -177,6 +169,37 @@ class EmbeddedSearcher:
         if newest is None:
             raise NotFound("event", event_id)
         return newest
+
+    def _begin(self, search: _Search) -> State | NoAnswer | None:
+        """Answer how far the index is; before the cut is taken, so that the lake is ahead of it."""
+        if not search.by_place or search.quarantine:
+            return None
+        try:
+            return self._shortcuts.begin(search.asked.collection)
+        except NoAnswer as error:
+            return error
+
+    def _answer(
+        self,
+        search: _Search,
+        begun: State | NoAnswer | None,
+        cut: Cut,
+        look: Callable[[_Looking], _Answer],
+    ) -> tuple[_Answer, bool]:
+        """Answer what `look` finds, and whether it had to do without an index that is away."""
+        away = isinstance(begun, NoAnswer) and begun.away
+        state = None if isinstance(begun, NoAnswer) else begun
+        asked = search.asked
+        with self._engine.reader(seconds=self._seconds) as reader:
+            part = self._shortcuts.part(
+                state, cut, search.query, since=asked.since, until=asked.until
+            )
+            if part is not None:
+                try:
+                    return look(_Looking(search, cut, reader, self._engine, part=part)), False
+                except NoAnswer as error:
+                    away = error.away
+            return look(_Looking(search, cut, reader, self._engine, self._windows)), away
 
     def _definite(self, asked: SearchRequest, cursor: Cursor | None) -> _Search:
         if asked.since is not None and asked.until is not None and asked.since >= asked.until:
@@ -273,8 +296,10 @@ class _Looking:
         reader: Reader,
         engine: Engine,
         windows: Sequence[int] = (),
+        part: Part | None = None,
     ) -> None:
         self._search = search
+        self._part = part
         self._widths = windows
         self._cut = cut
         self._reader = reader
@@ -283,20 +308,52 @@ class _Looking:
         if cut.table is not None and cut.table.snapshot_id is not None:
             self._lake = [_Source(cut.table, cut.table.shape, cut.landed())]
         self._tail = [_Source(rows, shape, ALWAYS) for rows, shape in search.tail(cut)]
+        self._unindexed = self._lake
+        if part is not None:
+            rest = part.rest(cut)
+            self._unindexed = [
+                replace(source, counts=all_of(source.counts, rest))
+                for source in self._lake
+                if rest is not None
+            ]
 
     def ask(self, select: Sql, rest: str = "", within: Sql = ALWAYS) -> Iterator[pa.Table]:
-        """Select from lake and tail; there are several answers, to be put together."""
-        for source in (*self._lake, *self._tail):
+        """Select from tail and lake, but for what the index answers.
+
+        There are several answers, to be put together.
+        """
+        for source in (*self._unindexed, *self._tail):
             yield from self._ask(source, select, rest, within)
+
+    def count(self) -> int:
+        """Answer how many events are found."""
+        count = sum(int(table["n"][0].as_py()) for table in self.ask(Sql("count(*) AS n")))
+        if self._part is not None:
+            count += self._part.count() + len(self._looked_up(self._part.doubts()))
+        return count
+
+    def _looked_up(self, doubts: Sequence[Place]) -> list[Place]:
+        """Answer those of the places at which there is an event that is meant."""
+        if not doubts:
+            return []
+        here = at_places(doubts)
+        tables = (t for source in self._lake for t in self._ask(source, _PLACE, "", here))
+        return sorted({place for table in tables for place in _places(table)} & set(doubts))
 
     def first(self, wanted: int) -> list[Place]:
         """Answer the places of the first events found."""
         rest = _first_places(wanted, descending=self._search.descending)
         places: set[Place] = set()
+        if self._part is not None:
+            search = self._search
+            found, doubts = self._part.first(
+                wanted, descending=search.descending, after=search.after
+            )
+            places.update(found, self._looked_up(doubts))
         for source in self._tail:
             for table in self._ask(source, _PLACE, rest):
                 places.update(_places(table))
-        for source in self._lake:
+        for source in self._unindexed:
             for start, window in self._windows(source):
                 for table in self._ask(source, _PLACE, rest, window):
                     places.update(_places(table))
@@ -331,18 +388,7 @@ class _Looking:
         """Read the events at these places, in that order."""
         if not places:
             return []
-        times = [place.received_at for place in places]
-        # Not as parameters: DuckDB's package takes 0.3 ms for each.
-        offsets = ", ".join(sorted(f"{place.offset:d}" for place in places))
-        where = all_of(
-            sql("received_at >= make_timestamptz({0})", value(min(times))),
-            sql("received_at <= make_timestamptz({0})", value(max(times))),
-            Sql(f"log_offset IN ({offsets})"),
-            # The engine leaves out row groups by IN. This it asks while it reads one, and reads
-            # the other columns no further than the last event: half the time for 20 rare ones.
-            # Of many, comparing takes longer than that.
-            Sql(f"list_contains([{offsets}], log_offset)") if len(places) <= _FEW else ALWAYS,
-        )
+        where = at_places(places)
         events: dict[Place, Found] = {}
         for source in (*self._tail, *self._lake):
             if len(events) == len(places):
@@ -389,13 +435,23 @@ class _Looking:
         first, last = min(first for first, _ in ends), max(last for _, last in ends)
         return first if since is None else since, last if until is None else until - 1
 
-    def counts(self, step: Micros, within: Sql = ALWAYS) -> dict[int, int]:
+    def counts(
+        self, step: Micros, *, since: Micros | None = None, until: Micros | None = None
+    ) -> dict[int, int]:
         """Answer how many events are found in each step of time that has any."""
         columns = Sql(f"epoch_us(received_at) // {step:d} AS bar, count(*) AS n")
-        counts: dict[int, int] = {}
-        for table in self.ask(columns, "GROUP BY 1", within):
+        counts: Counter[int] = Counter()
+        for table in self.ask(columns, "GROUP BY 1", all_of(*_received(since=since, until=until))):
             for bar, n in zip(table["bar"].to_pylist(), table["n"].to_pylist(), strict=True):
-                counts[bar] = counts.get(bar, 0) + n
+                counts[bar] += n
+        if self._part is not None:
+            counts.update(self._part.bars(step, since, until))
+            counts.update(
+                place.received_at // step
+                for place in self._looked_up(self._part.doubts())
+                if (since is None or place.received_at >= since)
+                and (until is None or place.received_at < until)
+            )
         return counts
 
     def _windows(self, source: _Source) -> Iterator[tuple[Micros | None, Sql]]:
@@ -483,6 +539,46 @@ class _Looking:
             batches = other.batches(text, bounds.parameters)
             relation = told(batches, search.query.facts, quarantine=search.quarantine)
             return _selected(self._reader, select, self._reader.arrow(relation), condition, rest)
+
+
+def _histogram(looking: _Looking, asked: SearchRequest, bars: int) -> Histogram:
+    span = looking.span()
+    if span is None:
+        return Histogram((), _NICE_STEPS[0])
+    if asked.since is not None and asked.until is not None:
+        step = nice_step(span[1] - span[0], bars)
+        return _drawn(looking.counts(step), step, asked)
+    # The events found may lie close together within the time of all events.
+    fine = nice_step(span[1] - span[0], bars * _FINER)
+    counts = looking.counts(fine)
+    if not counts:
+        return Histogram((), fine)
+    first, last = min(counts) * fine, (max(counts) + 1) * fine - 1
+    first = first if asked.since is None else asked.since
+    last = last if asked.until is None else asked.until - 1
+    step = nice_step(last - first, bars)
+    if step % fine:
+        return _drawn(looking.counts(step, since=first, until=last + 1), step, asked)
+    coarse: dict[int, int] = {}
+    for bar, n in counts.items():
+        coarse[bar * fine // step] = coarse.get(bar * fine // step, 0) + n
+    return _drawn(coarse, step, asked)
+
+
+def at_places(places: Sequence[Place]) -> Sql:
+    """Answer a condition that the events at these places fulfil, and hardly any others."""
+    times = [place.received_at for place in places]
+    # Not as parameters: DuckDB's package takes 0.3 ms for each.
+    offsets = ", ".join(sorted(f"{place.offset:d}" for place in places))
+    return all_of(
+        sql("received_at >= make_timestamptz({0})", value(min(times))),
+        sql("received_at <= make_timestamptz({0})", value(max(times))),
+        Sql(f"log_offset IN ({offsets})"),
+        # The engine leaves out row groups by IN. This it asks while it reads one, and reads
+        # the other columns no further than the last event: half the time for 20 rare ones.
+        # Of many, comparing takes longer than that.
+        Sql(f"list_contains([{offsets}], log_offset)") if len(places) <= _FEW else ALWAYS,
+    )
 
 
 def _drawn(counts: Mapping[int, int], step: Micros, asked: SearchRequest) -> Histogram:

@@ -1,0 +1,241 @@
+"""What every searcher promises, with and without an index beside the lake."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, NOON, event
+from indexing import DAY, SECOND, Home, fresh_index
+from query_corpus import EVENTS, FACTS, READS, SEARCHES
+from query_reference import NOW, Asked, Read, Searches, micros
+from ugly_events import NUMBERS, TEXTS, UglyEvents
+
+from lakehouse.sql import Engine, open_engine
+from penstock.search import SearchRequest
+
+ENGINES = [
+    "embedded",
+    pytest.param("elasticsearch", marks=pytest.mark.engines),
+    pytest.param("opensearch", marks=pytest.mark.engines),
+]
+
+
+@pytest.fixture(scope="module")
+def sql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    engine = open_engine(tmp_path_factory.mktemp("spill"), memory="500MB", threads=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=ENGINES)
+def home(request: pytest.FixtureRequest, tmp_path: Path, sql: Engine) -> Iterator[Home]:
+    if request.param == "embedded":
+        yield Home(tmp_path, sql, None)
+        return
+    with fresh_index(request.param) as index:
+        yield Home(tmp_path, sql, index)
+
+
+def settled(home: Home, events: list) -> None:
+    """Index a half, land a quarter more, and leave the rest on the log."""
+    half, most = len(events) // 2, 3 * len(events) // 4
+    home.append(*events[:half])
+    home.land()
+    home.fill()
+    home.append(*events[half:most])
+    home.land()
+    home.append(*events[most:])
+
+
+def agree(home: Home, asked: Asked, reads: tuple[Read, ...] | list[Read]) -> None:
+    wanted = {read.event.id for read in reads if asked.holds(read)}
+    got = home.find(asked.text, limit=1_000)
+    assert len(got) == len(set(got)), f"doubled by {asked.text!r}"
+    assert set(got) == wanted, asked.text
+    if len(asked.text) % 4 == 0:
+        assert home.count(asked.text) == len(wanted), asked.text
+
+
+def test_every_search_of_the_corpus_finds_what_the_reference_finds(home) -> None:
+    """In the index, in the lake and on the log at once: where an event is changes nothing."""
+    settled(home, list(EVENTS))
+    home.searcher = home.searching(home.index, clock=lambda: micros(NOW))
+
+    for asked in (*SEARCHES, *FACTS)[:: 1 if home.index else 8]:
+        agree(home, asked, READS)
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+def test_everything_in_the_index_is_found_as_the_reference_finds_it(home) -> None:
+    """With nothing left to the lake but to read the events found."""
+    home.append(*EVENTS)
+    home.land()
+    rows = home.fill()
+    home.searcher = home.searching(home.index, clock=lambda: micros(NOW))
+
+    assert rows == len(EVENTS)
+    for asked in (*SEARCHES, *FACTS)[::2]:
+        agree(home, asked, READS)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_searches_find_what_the_reference_finds(home, seed: int) -> None:
+    """What nobody thought of when the corpus was written."""
+    source = UglyEvents(seed)
+    corpus = source.events(60)
+    # Few days: each is an index.
+    corpus = [
+        event(
+            one.payload,
+            id=one.id,
+            received_at=micros(NOW) - (micros(NOW) - one.received_at) // 10,
+            content_type=one.content_type,
+            key=one.key,
+            headers=one.headers,
+            metadata=one.metadata,
+            event_time=one.event_time,
+            source=one.source,
+        )
+        for one in corpus
+    ]
+    reads = [Read(one, partition=0, offset=offset) for offset, one in enumerate(corpus)]
+    settled(home, corpus)
+    home.searcher = home.searching(home.index, clock=lambda: micros(NOW))
+    maker = Searches(random.Random(seed), source.paths, [*TEXTS, *NUMBERS], reads)
+
+    for _ in range(40 if home.index else 10):
+        agree(home, maker.search(), reads)
+
+
+LONG = "x" * 2_000
+
+
+def test_texts_words_and_paths_of_any_length_are_found(home) -> None:
+    """Terms of an engine have a bound; what is longer must not be lost for it."""
+    word = "w" * 300
+    key = "k" * 500
+    huge = "z" * 200_000
+    sent = home.send(
+        f'{{"a": "{LONG}", "b": 1}}',
+        f'{{"a": "{LONG}y tail", "b": 2}}',
+        f'{{"a": "some {word} and {word}x"}}',
+        f'{{"{key}": {{"{key}": "deep", "n": 5}}}}',
+        f'{{"a": "{huge}"}}',
+        '{"a": "\U0001f600' + "\U0001d400" * 200 + '"}',
+        '{"c": "2026-11-05T10:30:00.' + "1" * 1_200 + '"}',
+    )
+    home.land()
+    home.fill()
+
+    assert home.find(f'a:"{LONG}"') == [sent[0]]
+    assert home.find("a:xxx*") == [sent[1], sent[0]]
+    assert home.find("a:*tail") == [sent[1]]
+    assert home.find("NOT a:*tail") == [sent[n] for n in (6, 5, 4, 3, 2, 0)]
+    assert home.find("a:x* b:>1") == [sent[1]]
+    assert home.count("a:*x*") == 3
+    assert home.find(word) == [sent[2]]
+    assert home.find(f'a:~"some {word} and"') == [sent[2]]
+    assert home.find(f'"{word} {word}"') == []
+    assert home.find(f"{key}.{key}:deep") == [sent[3]]
+    assert home.find(f"_exists_:{key}") == [sent[3]]
+    assert home.find(f"{key}.n:>4") == [sent[3]]
+    assert home.find(f"{key}.{key}:*") == [sent[3]]
+    assert home.find("a:z*") == [sent[4]]
+    assert home.find("a:*\U0001d400") == [sent[5]]
+    assert home.find("\U0001d400" * 200) == [sent[5]]
+    assert home.find("c:>2026-11-05T10:30") == []
+    assert home.find("c:>=2026-11-05T10:30") == [sent[6]]
+
+
+def test_a_wildcard_that_an_engine_cannot_work_out_is_answered_all_the_same(home) -> None:
+    """The index says no to it, and the lake is read."""
+    sent = home.send('{"a": "xx' + "y" * 19 + '"}', '{"a": "x"}')
+    home.land()
+    home.fill()
+
+    assert home.find("a:*x" + "?" * 19) == [sent[0]]
+
+
+def test_an_event_is_found_once_wherever_it_is(home) -> None:
+    """On the log, in the lake, in the index: the next request finds it, and once."""
+    sent: list[str] = []
+    chance = random.Random(3)
+    for _ in range(12):
+        sent += home.send('{"k": 1}', '{"k": 2}')
+        assert home.find("k:*", limit=100) == sent[::-1]
+        if chance.random() < 0.6:
+            home.land()
+            assert home.count("k:2") == len(sent) // 2
+        if chance.random() < 0.6:
+            home.fill()
+        assert home.find("k:1", limit=100) == sent[::2][::-1]
+        assert home.count() == len(sent)
+
+
+def test_pages_and_orders_are_those_of_one_cut(home) -> None:
+    """While events arrive, land and are indexed between two pages."""
+    sent = home.send(*('{"k": 1}' for _ in range(11)))
+    for newest_first in (True, False):
+        pages, cursor = [], None
+        for step in range(20):
+            page = home.page("k:1", limit=3, cursor=cursor, newest_first=newest_first)
+            pages += [found.event_id for found in page.events]
+            cursor = page.cursor
+            if cursor is None:
+                break
+            home.send('{"k": 1}')
+            (home.land, home.fill)[step % 2]()
+        assert pages == (sent[::-1] if newest_first else sent)
+        sent = [f"e{n}" for n in range(next(home.numbers))]
+        home.send('{"k": 2}')
+
+
+def test_a_chart_adds_up(home) -> None:
+    """Each of its events comes from the place where it is."""
+    home.send(*('{"k": 1}' for _ in range(50)))
+    home.land()
+    home.fill()
+    home.send(*('{"k": 1}' for _ in range(20)))
+    home.land()
+    home.send(*('{"k": 2}' for _ in range(30)))
+
+    drawn = home.searcher.histogram(SearchRequest(collection=FLIGHTS), bars=10)
+    some = home.searcher.histogram(
+        SearchRequest(collection=FLIGHTS, query="k:1", since=NOON, until=NOON + 60 * SECOND),
+        bars=6,
+    )
+
+    assert sum(bar.count for bar in drawn.bars) == 100
+    assert [bar.count for bar in some.bars if bar.count] == [10] * 6
+
+
+def test_times_bound_the_search(home) -> None:
+    """Days are indices, and a bound may lie within one or leave them all out."""
+    home.send("{}", "{}")
+    home.send("{}", at=NOON + DAY)
+    home.send("{}", at=NOON + 2 * DAY)
+    home.land()
+    home.fill()
+
+    assert home.find(since=NOON + SECOND) == ["e3", "e2", "e1"]
+    assert home.find(until=NOON + 2 * SECOND) == ["e1", "e0"]
+    assert home.find(since=NOON + DAY, until=NOON + 2 * DAY) == ["e2"]
+    assert home.find(since=NOON + 9 * DAY) == []
+    assert home.find(until=NOON - 9 * DAY) == []
+
+
+def test_modifiers_and_quarantine_are_answered(home) -> None:
+    """The lake answers them, as far as it is."""
+    home.send('{"n": 3}', '{"n": 1}', '{"broken', '{"n": 3}')
+    home.land()
+    home.fill()
+    home.send('{"n": 2}')
+
+    assert home.find("n:* ${ORDER_BY n AND SORT ASC}") == ["e1", "e4", "e3", "e0"]
+    assert home.find("${UNIQUE n}") == ["e4", "e3", "e1"]
+    assert home.find("${ORDER_BY received_at AND SORT ASC AND LIMIT 2}") == ["e0", "e1"]
+    assert home.find(view="quarantine") == ["e2"]
+    assert home.searcher.event(FLIGHTS, "e1").payload == b'{"n": 1}'
