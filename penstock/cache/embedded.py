@@ -61,7 +61,9 @@ class EmbeddedCache:
 
     def _write(self, known: Known) -> None:
         body = msgspec.json.format(msgspec.json.encode(_File(FORMAT, known)), indent=1)
-        # A name of one's own: two publishers at once must not write into the same file.
+        if self._holds(body):
+            return
+        # A name of one's own: what a publisher that was killed left behind is not in the way.
         fresh = self._folder / f"known.{os.getpid()}.{threading.get_ident()}.new"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
@@ -75,6 +77,13 @@ class EmbeddedCache:
             with suppress(OSError):
                 fresh.unlink()
             raise EngineUnavailable(f"the cache cannot be written: {error.strerror}") from error
+
+    def _holds(self, body: bytes) -> bool:
+        """Say whether that is what is there: readers need not take it for something new."""
+        try:
+            return self._file.read_bytes() == body
+        except OSError:
+            return False
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

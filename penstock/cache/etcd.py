@@ -112,6 +112,9 @@ class EtcdCache:
             has = head.names() if head is not None else set()
             self._put({name: parts[name] for name in parts if name not in has})
             stale = [name for name in listed if name not in parts]
+            if fresh == head and not stale:
+                self._keep(revision, known)
+                return
             if self._swap(revision, fresh, known, stale[:_MOST_OPERATIONS]):
                 if len(stale) <= _MOST_OPERATIONS:
                     self._wait_for_doors()
@@ -142,6 +145,12 @@ class EtcdCache:
                 return False
             self._go_by(_Seen(int(answer["header"]["revision"]), known))
         return True
+
+    def _keep(self, revision: int, known: Known) -> None:
+        """Go by what is published already: two that publish one change write it once."""
+        with self._turn:
+            if self._held is None or self._held.revision < revision:
+                self._go_by(_Seen(revision, known))
 
     def _names(self) -> list[str]:
         """Answer the names of all parts that are kept."""

@@ -107,6 +107,19 @@ def test_reading_again_costs_nothing_while_nothing_changed(cache: Cache) -> None
     assert cache.read() is cache.read()
 
 
+def test_what_is_published_twice_is_nothing_new(cache: Cache, another: Callable[[], Cache]) -> None:
+    """Making tens of thousands of tokens ready again costs doors what requests need."""
+    reader = another()
+    cache.publish(lambda: known(1, tokens=(token(1),)))
+    first = reader.read()
+    another().publish(lambda: known(1, tokens=(token(1),)))
+    here = another()
+    here.publish(lambda: known(1, tokens=(token(1),)))
+
+    assert here.read() == first
+    assert not soon(lambda: reader.read() is not first, seconds=0.5)
+
+
 def test_a_reader_sees_one_whole_publication_whatever_is_being_written(
     cache: Cache, another: Callable[[], Cache]
 ) -> None:
