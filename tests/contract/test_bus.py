@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from engines.fresh import fresh_name
+from engines.fresh import fresh_database, fresh_name
 from engines.places import HOST, PASSWORD, RABBITMQ, USER
 from engines.rabbitmq import RabbitMQ
 from own_engines import own_engine
@@ -25,19 +25,40 @@ Open = Callable[[], Bus]
 
 URLS: dict[str, Callable[[], str]] = {
     "embedded": lambda: "",
+    "postgresql": lambda: "",
     "rabbitmq": lambda: f"{RABBITMQ}?exchange={fresh_name('bus')}",
 }
-KINDS = [pytest.param("embedded"), pytest.param("rabbitmq", marks=pytest.mark.engines)]
+KINDS = [
+    pytest.param("embedded"),
+    pytest.param("postgresql", marks=pytest.mark.engines),
+    pytest.param("rabbitmq", marks=pytest.mark.engines),
+]
 
 
 @pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest) -> str:
-    return URLS[request.param]()
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = ready_store(tmp_path)
+def url(kind: str) -> str:
+    return URLS[kind]()
+
+
+@pytest.fixture
+def metadata(kind: str, tmp_path: Path) -> Iterator[str]:
+    """Answer the address of the metadata in which the embedded bus keeps its messages."""
+    if kind == "postgresql":
+        with fresh_database() as address:
+            yield address
+    else:
+        ready_store(tmp_path).close()
+        yield f"sqlite:///{tmp_path / 'metadata.db'}"
+
+
+@pytest.fixture
+def store(metadata: str) -> Iterator[Store]:
+    store = open_store(metadata)
     yield store
     store.close()
 
@@ -206,10 +227,9 @@ bus.close()
 """
 
 
-def test_two_processes_talk(bus: Bus, url: str, tmp_path: Path) -> None:
+def test_two_processes_talk(bus: Bus, url: str, metadata: str) -> None:
     heard: list[str] = []
     bus.subscribe("answer", heard.append)
-    metadata = f"sqlite:///{tmp_path / 'metadata.db'}"
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-c", ECHO, url, metadata],
         stdout=subprocess.PIPE,
