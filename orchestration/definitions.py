@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from assets.stores import stores_of_environment
+from assets.stores import Stores, stores_of_environment
 from orchestration import indexing, jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE, SEARCHABLE
 from penstock.logs import set_up_logs
@@ -59,7 +59,7 @@ def definitions() -> dg.Definitions:
             every(jobs.upkeep, TEND_EVERY, "Keeps the tables fast."),
             every(check_books, CHECK_EVERY, "Proves that nothing was lost or doubled."),
         ],
-        resources={"stores": stores},
+        resources=resources(stores),
     )
     return dg.Definitions.merge(lake, index)
 
@@ -80,6 +80,16 @@ def searchable() -> dg.Definitions:
         jobs=[indexing.index, indexing.reindex],
         schedules=[every(indexing.index, INDEX_EVERY, "Catches up with the lake.")],
     )
+
+
+def resources(stores: Stores) -> dict[str, object]:
+    """Answer what ops are given; `s3` is there where the lake is in an object store."""
+    options = stores.settings.s3
+    if options is None:
+        return {"stores": stores}
+    from orchestration.compute_logs import LakeStore
+
+    return {"stores": stores, "s3": LakeStore(endpoint_url=options.endpoint or None)}
 
 
 def every(

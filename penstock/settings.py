@@ -46,8 +46,8 @@ class S3Options:
 
 def shown(url: str) -> str:
     """Answer the URL for people: without user, password and parameters, which may be secret."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    bare, who = url.partition("?")[0], urlsplit(url).netloc.rpartition("@")
+    return bare.replace("".join(who[:2]), "", 1)
 
 
 class Settings(BaseModel):

@@ -244,6 +244,14 @@ def land_lane_in_process(folder: Path, log_url: str, lane: Lane, batch_bytes: in
     (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
 
 
+def create_in_process(folder: Path) -> None:
+    """Open the lake and make three collections' tables; leave a file that names the tables."""
+    begin_process(None)
+    lake = new_lake(folder)
+    made = [lake.create(CollectionId("team", f"c{number}")).uuid for number in range(3)]
+    (folder / f"made-{os.getpid()}").write_text(" ".join(made))
+
+
 def tend_in_process(folder: Path) -> None:
     """Compact and expire the table again and again until the file `enough` is there."""
     begin_process(None)

@@ -19,6 +19,7 @@ class Proxy:
         self.cuts = 0
         self._to = to
         self._open = True
+        self._stalled = False
         self._last_words: bytes | None = None
         self._guard = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -35,6 +36,10 @@ class Proxy:
     def accept(self) -> None:
         """Be there again."""
         self._open = True
+
+    def stall(self) -> None:
+        """Pass on nothing more, with every connection left open."""
+        self._stalled = True
 
     def cut_answer_to(self, question: bytes) -> None:
         """Pass on the next question that holds these bytes, and cut instead of its answer."""
@@ -78,6 +83,8 @@ class Proxy:
             while True:
                 for one in select.select([near, far], [], [])[0]:
                     data = one.recv(_CHUNK)
+                    if self._stalled:
+                        continue
                     if one is far and lost:
                         # It has done what it was asked to, since it answers.
                         self.cuts += 1

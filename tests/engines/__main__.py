@@ -14,6 +14,7 @@ from engines.kafka import Kafka
 from engines.kit import Engine, EngineError, default_root
 from engines.postgres import Postgres
 from engines.rabbitmq import RabbitMQ
+from engines.rest import Rest
 from engines.s3 import S3
 from engines.search import Elasticsearch, OpenSearch
 from engines.sqs import Sqs
@@ -21,7 +22,7 @@ from engines.trino import Trino
 
 ENGINES: dict[str, type[Engine]] = {
     kind.name: kind
-    for kind in (Postgres, Etcd, RabbitMQ, S3, Kafka, Sqs, Elasticsearch, OpenSearch, Trino)
+    for kind in (Postgres, Etcd, RabbitMQ, S3, Kafka, Sqs, Rest, Elasticsearch, OpenSearch, Trino)
 }
 
 # Fetching is one at a time: Maven and apt each lock what they write.

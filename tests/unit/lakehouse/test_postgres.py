@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +18,23 @@ from lakes import (
     MAIN,
     STORE,
     batch_of,
+    child,
+    create_in_process,
     everywhere,
+    finished,
     log_of,
     numbered,
     put,
     store_at,
+    tell_elsewhere,
 )
 from ports import free_port
 from proxy import Proxy
 
-from lakehouse import Lake, open_lake
+from lakehouse import Lake, open_lake, postgres
 from lakehouse.catalog import CATALOG_NAME, open_catalog
 from lakehouse.commit import Committed
 from lakehouse.upkeep import expire
-from penstock.envelope import CollectionId
 from penstock.errors import BadSetting, EngineUnavailable
 
 engines = pytest.mark.engines
@@ -73,32 +76,18 @@ def test_tables_belong_to_the_name_that_trino_is_told(catalog_url: str, warehous
     assert rows == [(CATALOG_NAME, "TABLE")]
 
 
-def create(
-    number: int, catalog_url: str, warehouse_url: str, results: multiprocessing.Queue
-) -> None:
-    """Open a lake and make tables, as one process of many would."""
-    lake = open_lake(catalog_url, warehouse_url, STORE)
-    results.put([lake.create(CollectionId("team", f"c{n}")).uuid for n in range(3)])
-
-
 @engines
 def test_many_processes_open_an_empty_database_and_make_the_same_tables(
-    catalog_url: str, warehouse_url: str
+    tmp_path: Path, catalog_url: str, warehouse_url: str
 ) -> None:
     """`up` starts platform and runs together; the database's own errors must not end one."""
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [
-        context.Process(target=create, args=(catalog_url, warehouse_url, results)) for _ in range(4)
-    ]
+    tell_elsewhere(tmp_path, catalog_url, warehouse_url)
+    processes = [child(create_in_process, tmp_path) for _ in range(4)]
     for process in processes:
         process.start()
-    made = [tuple(results.get(timeout=120)) for _ in processes]
-    for process in processes:
-        process.join(60)
 
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert len(set(made)) == 1
+    assert [finished(process, 120) for process in processes] == [0] * 4
+    assert len({file.read_text() for file in tmp_path.glob("made-*")}) == 1
 
 
 @engines
@@ -120,6 +109,23 @@ def test_a_catalog_that_went_away_is_used_again_when_it_is_back(
         proxy.accept()
         assert lake.view(FLIGHTS) == before
         assert lake.collections() == [FLIGHTS]
+
+
+@engines
+def test_a_server_that_stops_in_the_middle_holds_nobody_for_ever(
+    catalog_url: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection stays open and silent, and no limit of TCP would end the wait."""
+    monkeypatch.setattr(postgres, "_ANSWER_SECONDS", 1.0)
+    with Proxy(POSTGRES_PORT) as proxy:
+        lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
+        lake.create(FLIGHTS)
+        proxy.stall()
+        begun = time.monotonic()
+
+        with pytest.raises(EngineUnavailable):
+            lake.view(FLIGHTS)
+        assert time.monotonic() - begun < 20
 
 
 @engines

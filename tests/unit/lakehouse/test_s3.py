@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -15,7 +16,7 @@ from ports import free_port
 
 from lakehouse.s3 import OPTIONS, Key, S3Files, address_of
 from penstock.errors import EngineUnavailable
-from penstock.settings import S3Options
+from penstock.settings import S3Options, load_settings, shown
 
 
 @pytest.fixture
@@ -169,9 +170,27 @@ def test_no_key_is_shown() -> None:
     key = Key("AKIA4711", "hush", "hush")
     files = S3Files({OPTIONS: options})
 
-    for shown in (repr(options), str(options), repr(key), repr(files), str(files.properties)):
-        assert "hush" not in shown
-        assert "AKIA4711" not in shown
+    for said in (repr(options), str(options), repr(key), repr(files), str(files.properties)):
+        assert "hush" not in said
+        assert "AKIA4711" not in said
+
+
+def test_settings_carry_the_store_and_show_no_secret(tmp_path: Path) -> None:
+    """They are printed when something goes wrong."""
+    given = {
+        "PENSTOCK_WAREHOUSE_URL": "s3://lake/x",
+        "PENSTOCK_CATALOG_URL": "postgresql://me:hush@db/lake?password=hush",
+        "PENSTOCK_S3_ACCESS_KEY": "AKIA4711",
+        "PENSTOCK_S3_SECRET_KEY": "hush",
+        "PENSTOCK_S3_PATH_STYLE": "true",
+    }
+    settings = load_settings(tmp_path, given)
+
+    assert settings.s3 == S3Options(path_style=True, access_key="AKIA4711", secret_key="hush")
+    assert "hush" not in repr(settings) + repr(settings.s3) + shown(settings.catalog)
+    assert shown(settings.catalog) == "postgresql://db/lake"
+    assert shown("sqlite:////home/x/catalog.db") == "sqlite:////home/x/catalog.db"
+    assert load_settings(tmp_path, {}).s3 is None
 
 
 def test_a_location_is_taken_literally() -> None:
