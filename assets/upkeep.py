@@ -52,7 +52,7 @@ def tend(
         merged = compact(lake, name, below=below, new_name=lambda: f"merged-{chance(8).hex()}")
         read, written = read + merged.read, written + merged.written
         given_up += merged.given_up
-        expired += expire(lake, name, keep=keep)
+        expired += expire(lake, name, keep=keep, clock=clock)
         swept = sweep_orphans(lake, name, seen, clock())
         deleted += len(swept.deleted)
         still.update(swept.seen)
