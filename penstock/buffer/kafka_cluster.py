@@ -183,7 +183,6 @@ class Topic:
 
     id: str
     partitions: int
-    replicas: int
 
 
 class Cluster:
@@ -213,6 +212,15 @@ class Cluster:
         start = f"{self.place.prefix}."
         return {name: len(one.partitions) for name, one in found.items() if name.startswith(start)}
 
+    def copies(self) -> Mapping[str, int]:
+        """Answer how many copies each topic of this log has, where it has the fewest."""
+        start = f"{self.place.prefix}."
+        return {
+            name: min((len(part.replicas) for part in one.partitions.values()), default=0)
+            for name, one in self._metadata().topics.items()
+            if name.startswith(start)
+        }
+
     def brokers(self) -> int:
         """Answer how many brokers there are."""
         return len(self._metadata().brokers)
@@ -230,10 +238,9 @@ class Cluster:
             found = self._asked(ask)
         except _Missing:
             return None
-        copies = min((len(one.replicas) for one in found.partitions), default=0)
         # As Kafka's own tools write it.
         text = str(found.topic_id).replace("+", "-").replace("/", "_")
-        return Topic(text, len(found.partitions), copies)
+        return Topic(text, len(found.partitions))
 
     def extents(self, topic: str, partitions: Iterable[int]) -> dict[int, Extent]:
         """Answer what partitions of a topic hold for readers; raise `_Missing` without them."""
@@ -400,15 +407,17 @@ class KafkaKeeper:
 
     def warning(self) -> str | None:
         """Say so where a position does not survive the loss of a broker."""
-        if self._cluster.place.replication is None and self._cluster.brokers() < _REPLICAS:
-            return (
-                f"Kafka has {self._cluster.brokers()} brokers: an acknowledged event is lost with "
-                "the disk that it is on; three brokers keep three copies"
-            )
-        copies = self._cluster.place.replication
-        if copies is not None and copies < _REPLICAS:
-            return f"replication_factor={copies}: one lost disk loses acknowledged events"
+        for name, copies in sorted(self._cluster.copies().items()):
+            if copies < _REPLICAS:
+                return f"{name} has {_copies(copies)}: acknowledged events are lost with a disk"
+        copies = self._cluster.place.replication or min(_REPLICAS, self._cluster.brokers())
+        if copies < _REPLICAS:
+            return f"a new collection gets {_copies(copies)} of its events: lost with a disk"
         return None
 
     def close(self) -> None:
         """Hold nothing: connections end with the object."""
+
+
+def _copies(number: int) -> str:
+    return "one copy" if number == 1 else f"{number} copies"

@@ -156,16 +156,17 @@ class KafkaBuffer:
         stop = min(end, high)
         if mark.next >= stop and epoch < 0:
             return mark
-        known = {"leader_epoch": epoch} if epoch >= 0 else {}
-        consumer.assign([TopicPartition(place.topic, place.partition, mark.next, **known)])
+        # The record before the mark comes first, where there is one: it has to be the one absorbed.
+        checked = epoch < 0
+        begin = mark.next if checked else max(low, mark.next - 1)
+        consumer.assign([TopicPartition(place.topic, place.partition, begin)])
         following, likely = mark.next, _LIKELY_BYTES
-        # Once also where nothing is to be read: only then the cluster compares the epochs.
         while True:
             room = max_bytes - records.payload_bytes
             most = max(1, min(stop - following, room // likely, _MOST_AT_ONCE))
             good, ended = _next(consumer, collection, mark, most)
-            if not records:
-                self._refuse_older(collection, mark, place, good, epoch)
+            if not checked:
+                good, checked = self._checked(collection, mark, place, good, epoch), True
             inside = [one for one in good if one.offset() < stop]
             if inside:
                 inside = inside[: records.add(inside, max_bytes=max_bytes)]
@@ -183,23 +184,27 @@ class KafkaBuffer:
             return mark
         return Mark(mark.log_id, mark.partition, following, str(epoch))
 
-    def _refuse_older(
+    def _checked(
         self,
         collection: CollectionId,
         mark: Mark,
         place: TopicPartition,
-        after: Sequence[Message],
+        found: list[Message],
         epoch: int,
-    ) -> None:
-        """Raise `LogChanged` if what follows is of an earlier leader than what was absorbed.
+    ) -> list[Message]:
+        """Answer what follows the mark; raise `LogChanged` unless what is before it is the same.
 
-        The cluster compares epochs that it knows; one that it never had it takes for nothing.
+        An offset is given once in an epoch: the record of that offset and epoch is the one that
+        was absorbed. Where a marker stood, or nothing is left, what follows is at least not older.
         """
-        if epoch < 0:
-            return
-        newest = _epoch_of(after[0]) if after else self._newest_epoch(place)
+        if found and found[0].offset() == mark.next - 1:
+            if _epoch_of(found[0]) != epoch:
+                raise _another_record(collection, mark)
+            return found[1:]
+        newest = _epoch_of(found[0]) if found else self._newest_epoch(place)
         if 0 <= newest < epoch:
             raise _another_record(collection, mark)
+        return found
 
     def _newest_epoch(self, place: TopicPartition) -> int:
         return self._cluster.epoch(place.topic, place.partition)

@@ -122,7 +122,7 @@ def _stores(settings: Settings) -> Mapping[str, tuple[Check, str]]:
     """Name the checks of what lies on disks, and what helps."""
     home = settings.home
     elsewhere = "see whether its address in the settings is right and it can be reached"
-    return {
+    stores: dict[str, tuple[Check, str]] = {
         "home": (lambda: _home(home), f"chmod 700 {home}; chmod 600 {home}/*.token {home}/*.json"),
         "disk": (lambda: _disk(home), "make room: below that the door refuses events"),
         "clock": (lambda: _clock(home), "set the clock (timedatectl); times of events come of it"),
@@ -135,6 +135,12 @@ def _stores(settings: Settings) -> Mapping[str, tuple[Check, str]]:
         "metadata": (lambda: _metadata(settings), elsewhere),
         "cache": (lambda: _cache(settings), "start the platform once: it is written anew"),
     }
+    if not settings.log.startswith("embedded:"):
+        stores["log copies"] = (
+            lambda: _copies(settings),
+            "run three brokers, and give the topics three copies: docs/howto/kafka.md",
+        )
+    return stores
 
 
 def _services(settings: Settings, running: Running) -> Mapping[str, tuple[Check, str]]:
@@ -191,6 +197,18 @@ def _log(settings: Settings) -> str:
         return f"{len(found)} collections, {events:,} events kept ({settings.log})"
     finally:
         buffer.close()
+
+
+def _copies(settings: Settings) -> str:
+    from penstock.buffer import open_keeper
+
+    keeper = open_keeper(settings.log)
+    try:
+        if (warning := keeper.warning()) is not None:
+            raise BadSetting(warning)
+        return "an acknowledged event is on three disks"
+    finally:
+        keeper.close()
 
 
 def _catalog(settings: Settings) -> str:

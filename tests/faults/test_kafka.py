@@ -209,7 +209,7 @@ def _forget(data: Path, topic: str) -> None:
     """Lose the folder of a partition, as a disk that was replaced does."""
     shutil.rmtree(data / topic)
     # Else the broker takes the folder for one that was there when it was shut down.
-    for checkpoint in data.glob("*checkpoint"):
+    for checkpoint in data.glob("*offset-checkpoint"):
         lines = checkpoint.read_text().splitlines()
         if len(lines) < 2:
             continue

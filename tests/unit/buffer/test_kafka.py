@@ -294,6 +294,20 @@ def test_a_new_collection_gets_what_the_log_gives(admin: AdminClient) -> None:
     assert config["unclean.leader.election.enable"].value == "false"
 
 
+def test_one_copy_is_not_called_durable(log: Log) -> None:
+    """An acknowledgement of one replica is gone with its disk; the doctor has to say so."""
+    keeper = open_keeper(log.url)
+    before = keeper.warning()
+    log.append(event("a"))
+    after = keeper.warning()
+
+    assert before is not None
+    assert "new collection" in before
+    assert after is not None
+    assert log.topic in after
+    assert "one copy" in after
+
+
 # Appending
 
 
