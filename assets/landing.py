@@ -391,7 +391,7 @@ class Landing:
             log.warning("table not loaded", collection=str(collection), error=repr(error))
             return
         if view is not None:
-            marks = [mark for mark in view.marks if mark.log_id == log_id]
+            marks = self._mine(collection, view, log_id)
             known.landed = {mark.partition: mark.next for mark in marks}
             self._release(collection, marks)
 
@@ -476,7 +476,7 @@ class Landing:
         collection = committed.view.collection
         now = self._clock()
         log_id = read.starts[0].log_id
-        self._release(collection, [m for m in committed.view.marks if m.log_id == log_id])
+        self._release(collection, self._mine(collection, committed.view, log_id))
         if converted.changes and self._history is not None:
             self._untold.append((collection, now, converted.changes))
         self._tell()
@@ -510,6 +510,14 @@ class Landing:
             seconds=round(landed.seconds, 3),
         )
         return landed
+
+    def _mine(self, collection: CollectionId, view: TableView, log_id: str) -> list[Mark]:
+        """Answer the marks of the lane: of other lanes' partitions the table may know less."""
+        return [
+            mark
+            for mark in view.marks
+            if mark.log_id == log_id and self._lane.drains(collection, mark.partition)
+        ]
 
     def _release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
         """Let the log forget what has landed; that it could not is told, and tried again later."""

@@ -10,14 +10,13 @@ from contextlib import closing, contextmanager
 import structlog
 import uvicorn
 
-from assets.stores import Stores
 from assets.stores import opened as stores_of
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
 from penstock.api.platform import Platform
+from penstock.buffer.keeping import make_places
 from penstock.clock import machine_clock
-from penstock.errors import Unavailable
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
@@ -74,22 +73,13 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def make_places(stores: Stores) -> None:
-    """Let the log have every collection there is; while it is away, doors do that when needed."""
-    try:
-        for record in stores.store.collections():
-            stores.keeper.ensure(record.id)
-    except Unavailable as error:
-        log.warning("the log was not asked to have every collection", reason=str(error))
-
-
 @contextmanager
 def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
     """Open everything for the block, and close it afterwards."""
     with stores_of(settings) as stores, closing(dagster):
         store, buffer, lake = stores.store, stores.buffer, stores.lake
         ensure_system_collections(store, now=machine_clock())
-        make_places(stores)
+        make_places(stores.keeper, (record.id for record in store.collections()))
         folder = settings.home / "sql"
         index = stores.index
         with (

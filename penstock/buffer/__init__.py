@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -160,9 +161,9 @@ def open_buffer(url: str) -> Buffer:
 
             return EmbeddedBuffer(parts.path)
         case "kafka":
-            from penstock.buffer.kafka import KafkaBuffer, read_place
-
-            return KafkaBuffer(read_place(url))
+            kafka = _kafka()
+            buffer: Buffer = kafka.KafkaBuffer(kafka.read_place(url))
+            return buffer
         case other:
             raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")
 
@@ -182,11 +183,13 @@ def open_appender(
 
             return EmbeddedAppender(parts.path, max_waiting_bytes=max_waiting_bytes)
         case "kafka":
-            from penstock.buffer.kafka import KafkaAppender, read_place
-
-            return KafkaAppender(
-                read_place(url), max_waiting_bytes=max_waiting_bytes, keeping=keeping or Keeping()
+            kafka = _kafka()
+            appender: Appender = kafka.KafkaAppender(
+                kafka.read_place(url),
+                max_waiting_bytes=max_waiting_bytes,
+                keeping=keeping or Keeping(),
             )
+            return appender
         case other:
             raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")
 
@@ -199,8 +202,19 @@ def open_keeper(url: str, keeping: Keeping | None = None) -> Keeper:
 
             return EmbeddedKeeper()
         case "kafka":
-            from penstock.buffer.kafka import KafkaKeeper, read_place
-
-            return KafkaKeeper(read_place(url), keeping or Keeping())
+            kafka = _kafka()
+            keeper: Keeper = kafka.KafkaKeeper(kafka.read_place(url), keeping or Keeping())
+            return keeper
         case other:
             raise BadSetting(f"log_url starts with {other!r}; {_KNOWN}")
+
+
+def _kafka() -> ModuleType:
+    """Answer the adapter, or say what to install."""
+    try:
+        from penstock.buffer import kafka
+    except ImportError as missing:
+        raise BadSetting(
+            "a log on Kafka needs its client: pip install 'penstock[kafka]'"
+        ) from missing
+    return kafka

@@ -15,22 +15,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
+
 from penstock.buffer import Keeping
 from penstock.envelope import CollectionId, Extent, parse_collection
 from penstock.errors import BadName, BadRequest, BadSetting, LogUnavailable
-
-try:
-    from confluent_kafka import (
-        ConsumerGroupTopicPartitions,
-        IsolationLevel,
-        KafkaError,
-        KafkaException,
-        TopicCollection,
-        TopicPartition,
-    )
-    from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
-except ImportError as missing:
-    raise BadSetting("a log on Kafka needs its client: pip install 'penstock[kafka]'") from missing
 
 _T = TypeVar("_T")
 

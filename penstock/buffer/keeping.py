@@ -1,9 +1,28 @@
-"""Room for collections on the embedded log: there is always one partition of each."""
+"""Room for collections: that of those already known, and the embedded log's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import structlog
+
+from penstock.buffer import Keeper
 from penstock.envelope import CollectionId
-from penstock.errors import BadRequest
+from penstock.errors import BadRequest, LogUnavailable
+
+log = structlog.get_logger()
+
+
+def make_places(keeper: Keeper, collections: Iterable[CollectionId]) -> None:
+    """Let the log have collections that are known already.
+
+    While the log is away nothing is made: doors then do it with the first event.
+    """
+    try:
+        for collection in collections:
+            keeper.ensure(collection)
+    except LogUnavailable as error:
+        log.warning("the log was not asked to have every collection", reason=str(error))
 
 
 class EmbeddedKeeper:

@@ -235,6 +235,7 @@ def _prepare(settings: Settings) -> str:
     exist, and doors find all of it in their cache if that answers.
     """
     from penstock.buffer import Keeping, open_keeper
+    from penstock.buffer.keeping import make_places
     from penstock.cache import cache_of
     from penstock.metadata.home import ensure_admin_token, ensure_system_collections
     from penstock.metadata.records import CollectionRecord
@@ -254,8 +255,7 @@ def _prepare(settings: Settings) -> str:
                     CollectionRecord(id=hello, created_at=now, notes="for the first event")
                 )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
-        for record in store.collections():
-            keeper.ensure(record.id)
+        make_places(keeper, (record.id for record in store.collections()))
         # Where the cache is away now the platform publishes once it is back.
         with closing(cache_of(settings)) as cache, suppress(EngineUnavailable):
             cache.publish(store.known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,23 +179,30 @@ def test_markers_of_transactions_are_passed(log: Log) -> None:
     producer.begin_transaction()
     producer.produce(log.topic, b"given up")
     producer.flush(10)
+    # Nothing behind an open transaction is shown, and no mark passes it.
     assert log.buffer.extents(FLIGHTS) == {0: Extent(0, 1)}
+    hidden = log.append(event("behind it"))
+    assert hidden == [Position(0, 2)]
+    before = log.read()
+    assert (payloads(before), before.mark.next) == (["a"], 1)
+    assert log.read(before.mark).mark == before.mark
     producer.abort_transaction(20)
     until = time.monotonic() + 10
-    while log.buffer.extents(FLIGHTS) != {0: Extent(0, 3)} and time.monotonic() < until:
+    while log.buffer.extents(FLIGHTS) != {0: Extent(0, 4)} and time.monotonic() < until:
         time.sleep(0.05)
 
     first = log.read()
 
-    assert payloads(first) == ["a"]
-    assert first.mark.next == 3
+    assert payloads(first) == ["a", "behind it"]
+    assert first.mark.next == 4
+    assert payloads(log.read(before.mark)) == ["behind it"]
     assert log.read(first.mark).mark == first.mark
     log.append(event("b"))
     assert payloads(log.read(first.mark)) == ["b"]
     # In the midst of what is no record.
     part = log.read(end=2)
     assert (payloads(part), part.mark.next) == (["a"], 2)
-    assert payloads(log.read(part.mark)) == ["b"]
+    assert payloads(log.read(part.mark)) == ["behind it", "b"]
 
 
 def test_a_topic_that_was_made_anew_is_another_log(log: Log, admin: AdminClient) -> None:
@@ -306,6 +314,21 @@ def test_one_copy_is_not_called_durable(log: Log) -> None:
     assert after is not None
     assert log.topic in after
     assert "one copy" in after
+
+
+def test_many_threads_share_a_reader(log: Log) -> None:
+    """Searches read beside each other; each gets its own records."""
+    log.append(*numbered(0, 500))
+    log_id = log.buffer.log_id(FLIGHTS)
+
+    def read(first: int) -> list[str]:
+        mark = Mark(log_id, 0, first, "0" if first else "")
+        return payloads(log.read(mark, end=first + 20))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(read, range(0, 480, 10)))
+
+    assert answers == [[str(n) for n in range(f, f + 20)] for f in range(0, 480, 10)]
 
 
 # Appending
