@@ -36,6 +36,7 @@ from pyiceberg.table import Table
 from assets.checks import check_conservation
 from assets.landing import (
     Landed,
+    Lane,
     Limits,
     Trouble,
     as_misfits,
@@ -249,11 +250,12 @@ def test_collections_of_penstock_itself_land_like_others(tmp_path: Path) -> None
 class Partitioned:
     """A log of two partitions, from two logs of one; the second one's records are renumbered."""
 
-    log_id = MemoryLog().log_id(FLIGHTS)
-
     def __init__(self, *logs: MemoryLog) -> None:
         self._logs = logs
         self.freed: list[Mark] = []
+
+    def log_id(self, collection: CollectionId) -> str:
+        return MemoryLog().log_id(collection)
 
     def collections(self) -> Sequence[CollectionId]:
         return self._logs[0].collections()
@@ -531,6 +533,47 @@ def test_a_drain_waits_for_company(tmp_path: Path) -> None:
     found = list(work.drain(collections, until=lambda: False, idle=SECOND))
 
     assert [item.rows for item in found if isinstance(item, Landed)] == [5]
+
+
+def test_a_drain_waits_for_a_log_that_does_not_answer(tmp_path: Path) -> None:
+    """A broker is away for a moment: the run that lands need not end for that."""
+
+    class Moody(MemoryLog):
+        asked = itertools.count()
+
+        def collections(self) -> Sequence[CollectionId]:
+            if next(self.asked) < 2:
+                raise LogUnavailable("away")
+            return super().collections()
+
+        def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+            if next(self.asked) < 5:
+                raise LogUnavailable("away")
+            return super().extents(collection)
+
+    log = Moody()
+    log.append(FLIGHTS, [event(text, id=text) for text in numbered(3)])
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+
+    found = list(work.drain(log.collections, until=lambda: False, idle=20 * SECOND))
+
+    assert [item.rows for item in found if isinstance(item, Landed)] == [3]
+
+
+def test_a_lane_leaves_the_partitions_of_others(tmp_path: Path) -> None:
+    """Two lanes that land one partition would only race for it."""
+    log = log_of(*numbered(3))
+    lake = new_lake(tmp_path)
+    mine = next(Lane(n, 2) for n in range(2) if Lane(n, 2).drains(FLIGHTS, 0))
+    other = Lane(1 - mine.number, 2)
+
+    assert landing(log, lake, lane=other).land_once(FLIGHTS) is None
+    assert lake.view(FLIGHTS) is None
+    landed = landing(log, lake, lane=mine).land_once(FLIGHTS)
+    assert landed is not None
+    assert landed.rows == 3
+    assert landing(log, lake, lane=other).land_once(FLIGHTS) is None
 
 
 def test_a_drain_does_not_wait_where_a_plan_does(tmp_path: Path) -> None:
