@@ -110,6 +110,17 @@ class TestCollections:
         with pytest.raises(NotFound):
             store.set_paused(OTHERS, True)
 
+    def test_partitions_are_kept_and_told_to_doors(self, store: Store) -> None:
+        store.create_collection(collection(partitions=2))
+        before = store.version()
+
+        assert store.collection(FLIGHTS).partitions == 2
+        assert store.set_partitions(FLIGHTS, 4).partitions == 4
+        assert store.known().collections[0].partitions == 4
+        assert store.version() > before
+        with pytest.raises(NotFound):
+            store.set_partitions(OTHERS, 2)
+
 
 class TestTokens:
     def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:

@@ -41,6 +41,25 @@ def test_the_newest_migration_is_the_one_that_opening_looks_for() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
 
 
+def test_collections_of_the_first_release_have_one_partition(tmp_path: Path) -> None:
+    """A database that is there keeps what it has, and gets what is new."""
+    engine = open_engine(url(tmp_path))
+    with writing(engine) as connection:
+        connection.execute(text("ALTER TABLE collections DROP COLUMN partitions"))
+        connection.execute(
+            text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
+        )
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine.dispose()
+
+    store = open_store(url(tmp_path))
+
+    assert [(record.id.name, record.partitions) for record in store.collections()] == [
+        ("flights", 1)
+    ]
+    store.close()
+
+
 def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
     engine = open_engine(url(tmp_path))
     with writing(engine) as connection:
