@@ -18,9 +18,11 @@ from penstock.metadata.records import (
 from penstock.metadata.tokens import digest, hint, new_token
 
 
-def collection(which: CollectionId = FLIGHTS, *, paused: bool = False) -> CollectionRecord:
+def collection(
+    which: CollectionId = FLIGHTS, *, paused: bool = False, partitions: int = 1
+) -> CollectionRecord:
     """Answer a collection."""
-    return CollectionRecord(id=which, created_at=NOON, paused=paused)
+    return CollectionRecord(id=which, created_at=NOON, paused=paused, partitions=partitions)
 
 
 def token_text(number: int) -> str:
