@@ -28,7 +28,7 @@ EVENTS = 20_000
 RUNS = 3
 CONCURRENCY = 32
 BATCH = 1_000
-_DESTINATION = "receiver"
+DESTINATION = "receiver"
 
 
 def results(folder: Path) -> Iterator[Result]:
@@ -42,7 +42,7 @@ def results(folder: Path) -> Iterator[Result]:
         ) as door,
         pinned(processes.LOAD_CORES),
     ):
-        _post(door, payloads)
+        post(door, payloads)
         url = f"http://127.0.0.1:{port}/in"
         settings = door.settings
         with (
@@ -57,7 +57,7 @@ def results(folder: Path) -> Iterator[Result]:
             stores.store.add_destination(
                 Destination(
                     team=processes.COLLECTION.team,
-                    name=_DESTINATION,
+                    name=DESTINATION,
                     url=url,
                     created_at=machine_clock(),
                 )
@@ -65,7 +65,7 @@ def results(folder: Path) -> Iterator[Result]:
             tools = tools_of(stores, engine)
             with frozen():
                 # Side by side, so that a machine that changes its mind does so for both.
-                pairs = [(_bare(url, payloads), _replay(tools, number)) for number in range(RUNS)]
+                pairs = [(_bare(url, payloads), replayed(tools, number)) for number in range(RUNS)]
     yield Result(
         "replay to HTTP",
         median([replayed for _, replayed in pairs]),
@@ -75,7 +75,7 @@ def results(folder: Path) -> Iterator[Result]:
     )
 
 
-def _post(door: processes.Door, payloads: Sequence[bytes]) -> None:
+def post(door: processes.Door, payloads: Sequence[bytes]) -> None:
     """Send the events to the door, which holds the log."""
     headers = {"Authorization": f"Bearer {door.token}", "Content-Type": "application/x-ndjson"}
     url = f"http://127.0.0.1:{door.http_port}/v1/events/{processes.COLLECTION.name}"
@@ -85,11 +85,11 @@ def _post(door: processes.Door, payloads: Sequence[bytes]) -> None:
             client.post(url, content=body).raise_for_status()
 
 
-def _replay(tools: Tools, number: int) -> Figure:
+def replayed(tools: Tools, number: int) -> Figure:
     """Run one replay as the job does; what is measured begins when its plan is made."""
     asked = {
         "collection": processes.COLLECTION.name,
-        "destination": _DESTINATION,
+        "destination": DESTINATION,
         "concurrency": CONCURRENCY,
     }
     request = read_request(asked, team=processes.COLLECTION.team)

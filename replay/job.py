@@ -34,6 +34,7 @@ from replay.plan import Planner
 from replay.progress import read_progress, report
 from replay.request import read_request, record_of
 from replay.run import Tools, run_replay
+from replay.targets.opening import log_topics
 
 REPLAY = "replay"
 REPLAY_TAG = "penstock/replay_id"
@@ -266,6 +267,7 @@ def tools_of(stores: Stores, engine: Engine) -> Tools:
         open_ledger=lambda: DoorLedger(door, token),
         wake=waker(stores, machine_clock),
         doors=(door,),
+        own_topics=log_topics(settings.log),
         clock=machine_clock,
         bus=stores.bus,
     )

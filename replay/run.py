@@ -40,7 +40,7 @@ from replay.progress import Progress, read_progress
 from replay.request import Options, ReplayRequest, read_options, request_of
 from replay.send import Ended, Job, Sender, Source
 from replay.targets import Failed, Message, Outcome, Skipped, Target
-from replay.targets.opening import open_target
+from replay.targets.opening import LOG_TOPICS, open_target
 
 log = structlog.get_logger()
 
@@ -67,6 +67,8 @@ class Tools:
     doors: tuple[str, ...]
     """The addresses of this installation's own doors."""
     clock: Clock
+    own_topics: str = LOG_TOPICS
+    """How the topics of this installation's own log begin."""
     steady: Callable[[], float] = steady_seconds
     chance: Chance = random.random
     bounds: Bounds = field(default=DEFAULT_BOUNDS)
@@ -451,6 +453,7 @@ def target_of(
         clock=tools.clock,
         headers=request.options.headers,
         timeout=request.options.timeout,
+        own_topics=tools.own_topics,
     )
     if request.options.headers == "verbatim" and destination.kind == "http":
         refuse_own_door(tools.guard.endpoint(destination.url), tools.doors)

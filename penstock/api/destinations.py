@@ -41,7 +41,7 @@ def create_destination(asked: NewDestination, caller: Admin, here: Here) -> Dest
         secret=asked.secret,
         created_at=here.clock(),
     )
-    record = checked(record, here.guard)
+    record = checked(record, here.guard, own_topics=here.own_topics)
     here.store.add_destination(record)
     return DestinationTold.of(record)
 
@@ -70,6 +70,7 @@ async def try_destination(name: str, caller: Replayer, here: Here) -> Tried:
         collection=CollectionId(caller.team, "test"),
         clock=here.clock,
         timeout=TRIAL_SECONDS,
+        own_topics=here.own_topics,
     )
     started = time.perf_counter()
     try:

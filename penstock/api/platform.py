@@ -22,6 +22,7 @@ from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
 from penstock.search import Searcher
 from replay.plan import Planner
+from replay.targets.opening import LOG_TOPICS
 
 API = "/api/v1"
 
@@ -47,6 +48,8 @@ class Platform:
     """Starts the run of a replay and answers its id; raises `EngineUnavailable`."""
     confirm_above: int
     """Events above which a replay has to be confirmed by its count."""
+    own_topics: str = LOG_TOPICS
+    """How the topics of this installation's own log begin: no destination may be one of them."""
     rooms: Rooms = field(default_factory=Rooms)
 
 

@@ -22,6 +22,7 @@ from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
 from penstock.settings import Settings
 from replay.plan import Planner
+from replay.targets.opening import log_topics
 
 log = structlog.get_logger()
 
@@ -109,6 +110,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 launch=dagster.launch,
                 confirm_above=settings.replay_confirm_above,
                 guard=Guard(settings.allow_networks, settings.allow_ports),
+                own_topics=log_topics(settings.log),
                 clock=machine_clock,
                 chance=secrets.token_bytes,
             )

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from penstock.envelope import Event, Position
-from penstock.errors import BadSetting
+from penstock.errors import BadRequest
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -115,6 +115,6 @@ NOT_LET_IN = Retry("the destination did not let us in")
 GONE = Retry("the destination is not there")
 
 
-def needs(package: str, extra: str) -> BadSetting:
+def needs(package: str, extra: str) -> BadRequest:
     """Answer the error for a client that is not installed."""
-    return BadSetting(f"{package} is not installed: pip install 'penstock[{extra}]'")
+    return BadRequest(f"{package} is not installed: pip install 'penstock[{extra}]'")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from penstock.envelope import Clock, CollectionId
 from penstock.guard import Guard, Lookup, system_lookup
 from penstock.metadata.records import Destination
 from replay.request import HeaderMode
 from replay.targets import Target
-from replay.targets.http import HttpTarget, agreed_url, check_own_headers
+from replay.targets.http import HttpTarget
 from replay.targets.places import (
     check_place,
     kafka_options,
@@ -23,20 +25,27 @@ LOG_TOPICS = "penstock."
 """How the topics of Penstock's own log begin."""
 
 
-def checked(record: Destination, guard: Guard) -> Destination:
-    """Answer a destination that can be kept, its address in normal form; opens nothing.
+def log_topics(log_url: str) -> str:
+    """Answer how the topics of the log at this URL begin, or would if it were Kafka."""
+    parts = urlsplit(log_url)
+    prefix = parts.path.strip("/") if parts.scheme == "kafka" else ""
+    return f"{prefix}." if prefix else LOG_TOPICS
 
-    Raises `AddressRefused` or `BadRequest` for what no replay could use, and `BadSetting` where the
-    client of its kind is not installed.
+
+def checked(record: Destination, guard: Guard, *, own_topics: str = LOG_TOPICS) -> Destination:
+    """Answer a destination that can be kept, its address in normal form; connects to nothing.
+
+    Raises `AddressRefused` or `BadRequest` for what no replay could use.
     """
     record = check_place(record, guard)
-    if record.kind == "http":
-        agreed_url(guard, record.url)
-        check_own_headers(record.headers)
-    elif record.kind == "kafka":
-        from replay.targets.kafka import refuse_own_topic
-
-        refuse_own_topic(kafka_place(record.url, guard).topic, LOG_TOPICS)
+    open_target(
+        record,
+        guard=guard,
+        replay_id="",
+        collection=CollectionId(record.team, ""),
+        clock=lambda: 0,
+        own_topics=own_topics,
+    )
     return record
 
 
@@ -54,8 +63,8 @@ def open_target(
 ) -> Target:
     """Answer the destination, ready to be sent to; nothing is opened before that.
 
-    Raises `AddressRefused` if replays may not go there, `BadRequest` for what cannot be used, and
-    `BadSetting` where the client of its kind is not installed.
+    Raises `AddressRefused` if replays may not go there, `BadRequest` for what cannot be used, or
+    where the client of its kind is not installed.
     """
     match record.kind:
         case "http":

@@ -260,6 +260,8 @@ class TestDestinations:
             "kind": "http",
             "url": "https://billing.example/events",
             "headers": ["Authorization"],
+            "options": {},
+            "secret": False,
             "created_at": NOON_TEXT,
         }
         assert listed.json() == [shown.json()]
@@ -291,6 +293,64 @@ class TestDestinations:
         )
 
         assert refused.status_code == 400
+
+    @pytest.mark.parametrize(
+        ("kind", "url", "shown", "options"),
+        [
+            ("kafka", "kafka://B.example,c.example:9093/t", "b.example:9092,c.example:9093", {}),
+            ("rabbitmq", "amqps://b.example/shop", "b.example:5671/shop", {"exchange": "e"}),
+            ("sqs", "sqs://sqs.eu-west-1.amazonaws.com/12/q", "sqs.eu-west-1.amazonaws.com", {}),
+            ("sqs", "https://sqs.eu-west-1.amazonaws.com/12/q", "sqs://sqs.eu-west-1", {}),
+        ],
+    )
+    def test_a_bus_is_told_with_its_options_and_never_its_secret(
+        self, admin: Caller, kind: str, url: str, shown: str, options: dict[str, str]
+    ) -> None:
+        body = {"name": "bus", "url": url, "options": options, "secret": "user:very-hidden"}
+        made = admin(
+            "POST", "/api/v1/destinations", {**body, **({"kind": kind} if "https" in url else {})}
+        )
+        listed = admin("GET", "/api/v1/destinations")
+
+        assert made.status_code == 201
+        assert made.json()["kind"] == kind
+        assert shown in made.json()["url"]
+        assert made.json()["options"] == options
+        assert made.json()["secret"] is True
+        assert "very-hidden" not in made.text + listed.text
+
+    @pytest.mark.parametrize(
+        ("body", "says"),
+        [
+            ({"url": "kafka://10.0.0.1/t"}, "not public"),
+            ({"url": "kafka://b.example,127.0.0.1/t"}, "not public"),
+            ({"url": "kafka://b.example:22/t"}, "port 22"),
+            ({"url": "kafka://u:p-hidden@b.example/t"}, "user name or password"),
+            ({"url": "amqp://u:p-hidden@b.example/t"}, "user name or password"),
+            ({"url": "amqp://[::1]/"}, "not public"),
+            ({"url": "sqs://169.254.169.254/1/q", "options": {"region": "x"}}, "not public"),
+            ({"url": "sqs://queues.example/1/q"}, "region"),
+            ({"url": "sqs://sqs.eu-west-1.amazonaws.com/1/q", "secret": None}, "needs a secret"),
+            ({"url": "kafka://b.example/a b"}, "kafka://host:port"),
+            ({"url": "kafka://b.example/penstock.main.flights"}, "own log"),
+            ({"url": "kafka://b.example/t", "options": {"compression": "x"}}, "compression"),
+            ({"url": "kafka://b.example/t", "secret": "no-colon-hidden"}, "user:password"),
+            ({"url": "kafka://b.example/t", "headers": [["A", "b"]]}, "only HTTP"),
+            ({"url": "kafka://b.example/t", "options": {"ca": "/etc/passwd"}}, "PEM"),
+            ({"url": "kafka://b.example/t", "kind": "sqs"}, "not of sqs"),
+            ({"url": "ftp://b.example/t"}, "begins with none of"),
+            ({"url": "https://b.example/t", "secret": "a:hidden"}, "as headers"),
+            ({"url": "amqp://b.example/a/b"}, "amqp://host:port/vhost"),
+        ],
+    )
+    def test_a_bus_that_no_replay_could_use_is_refused(
+        self, admin: Caller, body: dict[str, Any], says: str
+    ) -> None:
+        refused = admin("POST", "/api/v1/destinations", {"name": "b", "secret": "u:hidden", **body})
+
+        assert refused.status_code == 400
+        assert says in refused.json()["detail"]
+        assert "hidden" not in refused.text
 
     def test_a_destination_is_deleted(self, admin: Caller) -> None:
         admin("POST", "/api/v1/destinations", self.BODY)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from penstock.cli.console import WRONG_USE, moment, plain, print_table, report, size
-from penstock.cli.destination import parse_header
+from penstock.cli.destination import parse_header, parse_option, read_secret
 from penstock.cli.moments import parse_end, parse_moment
 from penstock.cli.send import Sent, bodies
 from penstock.errors import BadQuery, BadRequest, NotFound
@@ -142,3 +143,25 @@ def test_a_table_wider_than_the_terminal_is_told_row_by_row() -> None:
         "  query        *",
         "  delivered    2",
     ]
+
+
+def test_an_option_is_a_name_and_a_value() -> None:
+    assert parse_option("tls=true") == ("tls", True)
+    assert parse_option("routing_key=a=b") == ("routing_key", "a=b")
+    with pytest.raises(BadRequest, match="name=value"):
+        parse_option("tls")
+
+
+def test_a_secret_comes_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never from a flag, which every process of the machine can read."""
+    file = tmp_path / "secret"
+    file.write_text("user:pass word\n")
+
+    assert read_secret(file) == "user:pass word"
+    assert read_secret(None) is None
+    monkeypatch.setenv("PENSTOCK_SECRET", "u:p")
+    assert read_secret(None) == "u:p"
+    monkeypatch.setattr("sys.stdin", io.StringIO("a:b\n"))
+    assert read_secret(Path("-")) == "a:b"
