@@ -127,12 +127,12 @@ def _request(request: Request) -> Took:
 
 @contextmanager
 def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
+    from confluent_kafka.admin import AdminClient, NewTopic
     from kafka import KafkaConsumer, TopicPartition
-    from kafka.admin import KafkaAdminClient, NewTopic
 
     topic = fresh_name()
-    admin = KafkaAdminClient(bootstrap_servers=places.KAFKA)
-    admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=config)])
+    admin = AdminClient({"bootstrap.servers": places.KAFKA})
+    admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
 
     def took(count: int, patience: float = 30) -> list[Took]:
         consumer = KafkaConsumer(
@@ -158,8 +158,7 @@ def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
     try:
         yield FarSide("kafka", f"kafka://{places.KAFKA}/{topic}", took)
     finally:
-        admin.delete_topics([topic])
-        admin.close()
+        admin.delete_topics([topic])[topic].result(30)
 
 
 @contextmanager

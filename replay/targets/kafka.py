@@ -316,7 +316,7 @@ class KafkaTarget:
                 outcomes[number] = refusal
         while left and self._goes_on(guarded, deadline):
             pass
-        if left or guarded.broken:
+        if left or guarded.broken or guarded.strange:
             self._give_up(guarded)  # reports on all that is left
         return outcomes if not guarded.strange else _refused(outcomes)
 
