@@ -56,6 +56,7 @@ ASKS = [
     ["collection", "create", "ships"],
     ["destination", "create", "shop", "https://example.com/in", "--header", "A: hidden"],
     ["destination", "list"],
+    ["destination", "show", "shop"],
     ["replay", "plan", "flights", "--to", "shop"],
     ["replay", "start", "flights", "--to", "shop"],
     ["replay", "list"],

@@ -29,6 +29,7 @@ from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Endpoint, Guard
 from replay.targets import ADDED, Delivered, Failed, Message, Outcome, Retry, Target
 from replay.targets.http import NOT_FORWARDED, HttpTarget, retry_after
+from replay.targets.kafka import KafkaTarget
 from replay.targets.opening import open_target
 
 HERE = ip_network("127.0.0.1/32")
@@ -932,6 +933,29 @@ def test_a_broker_that_a_cluster_advertises_is_looked_at_before_it_is_spoken_to(
 
 
 @pytest.mark.engines
+def test_a_broker_that_appears_later_ends_the_client() -> None:
+    """It may be anywhere; the next send looks at all of them again."""
+
+    async def main(target: Target) -> tuple[list[Outcome], object]:
+        assert isinstance(target, KafkaTarget)
+        outcomes = [*await target.send([Message(event(b"1"), Position(0, 0), 1)])]
+        assert target._producer is not None
+        target._producer._allowed = frozenset()  # as if this one had not been there
+        await asyncio.sleep(0.8)
+        await target.send([Message(event(b"2"), Position(0, 1), 1)])
+        left = target._producer
+        outcomes += await target.send([Message(event(b"3"), Position(0, 2), 1)])
+        await target.close()
+        return outcomes, left
+
+    with far_side("kafka") as far:
+        outcomes, left = asyncio.run(main(far.open()))
+
+    assert outcomes == [Delivered(None)] * 2
+    assert left is None
+
+
+@pytest.mark.engines
 def test_events_of_a_key_keep_their_order_and_their_partition() -> None:
     events = [event(b"%d" % n, key=b"k%d" % (n % 5)) for n in range(3_000)]
     with far_side("kafka") as far:
@@ -951,7 +975,8 @@ def test_partition_and_time_are_kept_where_that_is_asked() -> None:
         for n in range(30)
     ]
     events.append(event(b"none such", metadata={"partition": "9"}))
-    with far_side("kafka") as far:
+    # Retention goes by the time of the records: this broker would delete them in a second.
+    with far_side("kafka", **{"retention.ms": "-1"}) as far:
         outcomes = sent_to(far.open(partition="kept", timestamp="original"), events)
         took = far.took(30)
 
