@@ -134,8 +134,9 @@ class TrinoSql:
                 self._confirm(told, frozenset(names), tables.home, until)
             told.prefix = "EXPLAIN " if told.asked.kind == "explain" else ""
             query = self._begun(told.prefix + told.asked.text, tables.home, seconds, until)
+            schema = _schema(query)
         try:
-            yield told.schema(query), told.batches(query, until)
+            yield schema, told.batches(query, schema, until)
         finally:
             if not query.finished:
                 # It goes on to its end otherwise. Somebody who is gone already needs no answer.
@@ -222,19 +223,12 @@ class _Told:
         except (HttpError, Error, OSError) as error:
             raise _away(error) from error
 
-    def schema(self, query: TrinoQuery) -> pa.Schema:
-        """Answer the names and types of an answer."""
-        return pa.schema(
-            [
-                pa.field(column["name"], arrow_type(column["typeSignature"]))
-                for column in query.columns
-            ]
-        )
-
-    def batches(self, query: TrinoQuery, until: float) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, query: TrinoQuery, schema: pa.Schema, until: float
+    ) -> Iterator[pa.RecordBatch]:
         """Answer the rows as they come."""
         signatures = [column["typeSignature"] for column in query.columns]
-        schema, pages = self.schema(query), _pages(query)
+        pages = _pages(query)
         while True:
             with self.errors():
                 page = next(pages, None)
@@ -292,6 +286,13 @@ class _Told:
         before = self._statement[:origin]
         line, column = before.count("\n") + 1, origin - before.rfind("\n")
         return f", at line {line}, character {column}"
+
+
+def _schema(query: TrinoQuery) -> pa.Schema:
+    """Answer the names and types of an answer."""
+    return pa.schema(
+        [pa.field(column["name"], arrow_type(column["typeSignature"])) for column in query.columns]
+    )
 
 
 def _away(error: Exception) -> EngineUnavailable:

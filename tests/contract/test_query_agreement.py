@@ -30,7 +30,17 @@ from lakehouse.sql import Engine, Reader, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event
 from penstock.query import Fact, Query, parse
-from penstock.query.sql import DUCKDB, TRINO, Dialect, Rows, Sql, compile_parts, compile_sql
+from penstock.query.order import sort_value
+from penstock.query.sql import (
+    DUCKDB,
+    TRINO,
+    Dialect,
+    Rows,
+    Sql,
+    compile_parts,
+    compile_sql,
+    sql,
+)
 from penstock.schema.convert import Rules, convert
 from penstock.schema.rows import QUARANTINE_SCHEMA
 from penstock.schema.shape import EMPTY, Struct
@@ -257,6 +267,31 @@ def test_trino_finds_what_the_reference_finds(seed: int) -> None:
             wanted = {read.event.id for read in reads if asked.holds(read)}
             here = set(place.found(query))
             assert here == wanted, _difference("trino", asked, reads, wanted, here)
+
+
+@pytest.mark.engines
+def test_trino_orders_events_as_duckdb_does(engine: Engine) -> None:
+    """A page of a search goes on where the last one ended."""
+    fields = ["n", "delay", "name", "city", "lines.qty", "received_at", "event_time", "key"]
+    fields += ["log_offset", "headers.x-request-id", "metadata.topic", "carrier", "tags"]
+    with in_trino(list(EVENTS)) as theirs, engine.reader() as reader:
+        ours = discovered(reader, list(EVENTS), Rules())
+        for field in fields:
+            for direction in ("ASC", "DESC"):
+                order = f"* ${{ORDER_BY {field} AND SORT {direction}}}"
+                assert _ordered(theirs, order) == _ordered(ours, order), order
+
+
+def _ordered(place: Stored, text: str) -> list[str]:
+    query = parse(text, now=micros(NOW))
+    assert query.order_by is not None
+    by = sort_value(query.order_by, place.shape, descending=query.descending, dialect=place.dialect)
+    direction = "DESC" if query.descending else "ASC"
+    parts = [sql("{0}", by.rank), sql(f"{{0}} {direction}", by.number)]
+    parts.append(sql(f"{{0}} {direction}", by.text))
+    order = ", ".join(part.text for part in parts)
+    parameters = [parameter for part in parts for parameter in part.parameters]
+    return place.ids(f"SELECT event_id FROM {place.source} ORDER BY {order}, event_id", parameters)
 
 
 @pytest.mark.parametrize(

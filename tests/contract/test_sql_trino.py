@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from engines.places import HOST, TRINO_PORT
@@ -17,6 +19,7 @@ from lakehouse.sql import Limits, open_sql
 from lakehouse.sql.tables import LakeTables
 from lakehouse.sql.trino import TrinoSql
 from lakehouse.sql.trino_statement import Checked
+from penstock.api.values import csv_rows, rows_of, to_json
 from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable
 
@@ -323,6 +326,34 @@ def test_both_engines_answer_the_same_rows(trino: House, duck: House) -> None:
 
 def _plain(row: dict[str, object]) -> dict[str, object]:
     return {k: v.isoformat() if hasattr(v, "isoformat") else v or None for k, v in row.items()}
+
+
+def test_an_answer_can_be_told_as_json_and_as_csv(trino: House, duck: House) -> None:
+    """The API tells what this engine answers as it tells the other's."""
+    statement = "SELECT * FROM {} ORDER BY log_offset"
+
+    for table in ("flights", "orders", "main__quarantine.flights"):
+        ours = duck.ask(statement.format(table)).rows
+        theirs = trino.ask(statement.format(table)).rows
+        assert to_json(rows_of(theirs)) == to_json(rows_of(ours))
+        (batch,) = theirs.combine_chunks().to_batches()
+        (expected,) = ours.combine_chunks().to_batches()
+        assert csv_rows(batch) == csv_rows(expected)
+
+
+def test_what_the_page_says_is_written_otherwise_means_the_same(trino: House, duck: House) -> None:
+    """People go from one engine to the other with this table in their hands."""
+    shop = CollectionId("main", "shop")
+    payload = '{"id": 7, "lines": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2}], "tags": ["x", "v"]}'
+    for house in (trino, duck):
+        house.land(shop, payload)
+    page = Path(__file__).parents[2] / "docs" / "reference" / "sql.md"
+    table = re.findall(r"^\| [^|]* \| `(.*)` \| `(.*)` \|$", page.read_text(), re.MULTILINE)
+
+    assert len(table) == 9
+    for cells in table:
+        ours, theirs = (c if c.startswith("SELECT") else f"SELECT {c} FROM shop" for c in cells)
+        assert trino.rows(theirs) == duck.rows(ours), theirs
 
 
 def running(house: House) -> int:
