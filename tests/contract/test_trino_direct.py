@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -98,6 +99,27 @@ def test_a_collection_is_read_while_events_land_in_it() -> None:
         assert merged
         whole = ask("SELECT count(*), count(DISTINCT log_offset), max(data.n) FROM shop")
         assert whole == [[batches * size, batches * size, batches * size - 1]]
+
+
+def test_what_the_page_asks_is_answered() -> None:
+    """Its statements are copied, and their names replaced."""
+    shop = CollectionId("main", "shop")
+    payload = '{"id": "7", "customer": {"name": "c"}, "lines": [{"sku": "x", "n": 1}]}'
+    log = MemoryLog()
+    log.append(shop, [event(payload, headers=(("Tenant", b"t"),)), event('{"id": 8}')]).result()
+    asked = re.findall(r"^\| [^|]+ \| `(SELECT [^`]*)`", PAGE.read_text(), re.MULTILINE)
+
+    with trino_lake() as (lake, url), connected(url.rpartition("/")[2]) as ask:
+        work = landing(log, lake)
+        while work.land_once(shop) is not None:
+            pass
+        assert len(asked) == 8
+        time.sleep(1.5)  # the table was not there an hour ago, but a second
+        answers = [ask(statement.replace("'1' HOUR", "'1' SECOND")) for statement in asked]
+    name, line, misfit, header, identity, then, snapshots, marks = answers
+    assert (name, line, misfit) == ([["c"], [None]], [["x", 1]], [["id", "8"]])
+    assert (header, identity) == ([["t"], [None]], [["7"], ["8"]])
+    assert [len(then), len(snapshots), len(marks)] == [2, 1, 1]
 
 
 def _optimized(ask: Ask) -> int:

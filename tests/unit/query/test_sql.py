@@ -16,6 +16,7 @@ from penstock.query.sql import (
     ALWAYS,
     DUCKDB,
     NEVER,
+    TRINO,
     Sql,
     all_of,
     any_of,
@@ -65,6 +66,26 @@ def test_what_people_write_is_a_parameter_and_never_text(text: str, quote: str) 
 
     assert "injected" not in made.text.lower()
     assert any("inj" in str(parameter).lower() for parameter in made.parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("tags:x", 'any_match(data."tags", v0 -> lower(v0) = ?)'),
+        ("items.sku:x", 'any_match(data."items", v0 -> lower(v0."sku") = ?)'),
+        ("NOT n:1", "(NOT coalesce("),
+        ("metadata.topic:x", "lower(element_at(metadata, ?)) = ?"),
+        ("key:x", "CASE WHEN to_utf8(from_utf8(key)) = key THEN from_utf8(key) END"),
+        ("received_at:>=2026-11-22", "AS timestamp(6) with time zone)"),
+        ("headers.tenant:*", "any_match(headers, h -> lower(h.key) = ?)"),
+    ],
+)
+def test_trino_has_words_of_its_own(text: str, told: str) -> None:
+    """What its answers are is asked on the real engine, in the tests of agreement."""
+    compiled = compile_sql(parse(text, now=0), SHAPE, dialect=TRINO)
+
+    assert told in compiled.text
+    assert len(compiled.parameters) == compiled.text.count("?")
 
 
 def test_names_from_payloads_are_quoted(engine) -> None:
