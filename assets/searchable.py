@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -54,8 +53,8 @@ _BYTES_AT_ONCE = 6 << 20
 _REST_SECONDS = 10.0
 """How long indexing rests after the engine did not answer."""
 
-_LAST_SECONDS = 60.0
-"""How long a run that ends waits for the index to catch up."""
+_LAST_SECONDS = 5.0
+"""How long a run that ends waits for the index to catch up: nobody lands meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,12 +396,7 @@ class Beside:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end(_LAST_SECONDS if kind is None else 0.0)
 
     def end(self, seconds: float) -> None:

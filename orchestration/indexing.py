@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Dagster reads the classes in them.
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -99,8 +99,10 @@ class Following:
 
 
 @contextmanager
-def following(context: dg.OpExecutionContext, stores: Stores) -> Iterator[Following | Quiet]:
-    """Index for the block what it lands, in a thread of its own."""
+def following(
+    context: dg.OpExecutionContext, stores: Stores, stopping: Callable[[], bool]
+) -> Iterator[Following | Quiet]:
+    """Index for the block what it lands, in a thread of its own; in a hurry when `stopping`."""
     with stores.indexing() as indexing:
         if indexing is None:
             yield Quiet()
@@ -109,6 +111,8 @@ def following(context: dg.OpExecutionContext, stores: Stores) -> Iterator[Follow
         behind = Following(beside, Filled(context))
         with beside:
             yield behind
+            if stopping():
+                beside.end(0.0)
         behind.ended()
 
 

@@ -60,7 +60,7 @@ def drain(
         if lease is None:
             context.log.info("another run drains this lane")
             return
-        with following(context, stores) as index:
+        with following(context, stores, told.is_set) as index:
             for outcome in stores.landing(int(config.lane)).drain(
                 stores.buffer.collections,
                 until=lambda: told.is_set() or lease.lost or time.monotonic() > end,

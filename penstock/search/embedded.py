@@ -397,6 +397,9 @@ class _Looking:
             columns = Sql(_SHOWN[self._search.asked.view])
             rows = _selected(self._reader, columns, source.relation(self._reader), here, "")
             events.update((found.place, found) for found in found_of(rows))
+        if self._part is not None and any(place not in events for place in places):
+            # Rows went, or came back otherwise, by other means than landing.
+            raise NoAnswer("the index finds events that the lake does not have", away=False)
         return [events[place] for place in places]
 
     def newer(self, event_id: str, newest: Found | None) -> Found | None:

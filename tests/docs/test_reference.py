@@ -339,6 +339,7 @@ def test_bounds_are_told_as_they_are() -> None:
 def test_everything_in_dagster_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dashboards and alerts are made from these names."""
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_SEARCH_URL", "elasticsearch://127.0.0.1:1")
     from orchestration.definitions import definitions
 
     repository = definitions().get_repository_def()
