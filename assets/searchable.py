@@ -46,8 +46,8 @@ log = structlog.get_logger()
 _SECOND: Micros = 1_000_000
 _DAY: Micros = 86_400 * _SECOND
 
-# Documents that are kept until they are sent: some MB of terms.
-_ROWS_AT_ONCE = 500
+# Rows that are read, and bytes of documents that are kept until they are sent.
+_ROWS_AT_ONCE = 200
 _BYTES_AT_ONCE = 6 << 20
 
 _REST_SECONDS = 10.0

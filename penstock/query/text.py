@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 # `\w` is exactly the Unicode categories L and N, and the underscore (a test counts them).
 _WORD = re.compile(r"[^\W_]+")
@@ -21,7 +22,11 @@ def lower(text: str) -> str:
 
 def words(text: str) -> tuple[str, ...]:
     """Answer the maximal runs of letters and digits, in lower case."""
-    return tuple(_WORD.findall(lower(text)))
+    return tuple(words_in(lower(text)))
+
+
+words_in: Callable[[str], list[str]] = _WORD.findall
+"""Answers the same of a text that is in lower case."""
 
 
 def number(text: str) -> float | None:

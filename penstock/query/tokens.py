@@ -22,7 +22,7 @@ import struct
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from penstock.query.text import words
+from penstock.query.text import words_in
 
 LONGEST_NAME = 60
 """Characters of a name. With a word of the same length it stays below 255 of UTF-16."""
@@ -40,10 +40,11 @@ HEADERS, METADATA, COLUMNS = "@headers", "@metadata", "@column"
 """What names outside the payload begin with; no name of a leaf has such a sign."""
 
 _UNSAFE = re.compile(r"[^\w-]")
-_DOUBLE = struct.Struct(">d")
-_BITS = struct.Struct(">Q")
-_SIGN = 1 << 63
-_ALL = (1 << 64) - 1
+_pack = struct.Struct(">d").pack
+
+# The sign is the highest bit. It is set for positive numbers, and all bits are turned of others.
+_POSITIVE = dict(zip("01234567", "89abcdef", strict=True))
+_NEGATIVE = str.maketrans("0123456789abcdef", "fedcba9876543210")
 
 
 def below(name: str | None, key: str) -> str:
@@ -75,8 +76,9 @@ def flag_term(name: str, flag: bool) -> str:
 
 def sortable(number: float) -> str:
     """Answer hex digits that compare as the doubles do; -0 and 0 have the same."""
-    (bits,) = _BITS.unpack(_DOUBLE.pack(number + 0.0))
-    return f"{bits ^ _ALL if bits & _SIGN else bits | _SIGN:016x}"
+    digits = _pack(number + 0.0).hex()
+    first = _POSITIVE.get(digits[0])
+    return digits.translate(_NEGATIVE) if first is None else first + digits[1:]
 
 
 def double(number: float | str) -> float:
@@ -93,8 +95,11 @@ def word_term(word: str) -> str:
 
 
 def word_terms(text: str) -> list[str]:
-    """Answer the terms of a text's words."""
-    return [word_term(word) for word in words(text)]
+    """Answer the terms of the words of a text in lower case."""
+    found = words_in(text)
+    if len(text) <= LONGEST_WORD:
+        return found
+    return [word if len(word) <= LONGEST_WORD else word_term(word) for word in found]
 
 
 def _spelt(character: re.Match[str]) -> str:

@@ -128,8 +128,8 @@ class Documents:
                 # No landing makes such a row of its own accord: whoever searches reads the event.
                 body = _Body(at, partition, offset, unread=True)
             yield Document(at, partition, offset, _encode(body))
-        if self._known > _MOST_PATHS:
-            self._forget()
+            if self._known > _MOST_PATHS:
+                self._forget()
 
     def _forget(self) -> None:
         self._top: dict[str, _Path] = {}
@@ -264,7 +264,8 @@ class _Found:
         else:
             terms = path.numbers.get(scalar)
             if terms is None:
-                digits = sortable(double(scalar))  # type: ignore[arg-type]  # what else there is
+                number = scalar if kind is float else double(scalar)  # type: ignore[arg-type]
+                digits = sortable(number)  # type: ignore[arg-type]
                 terms = (path.is_ + digits, ANY_NUMBER + digits)
                 if len(path.numbers) < _MOST_VALUES:
                     path.numbers[scalar] = terms
