@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from builders import FLIGHTS, NOON
 from indexing import DAY, ENGINES, Home, fresh_index, index_url
+from lakes import MAIN
 
 from assets import searchable
 from assets.landing import Trouble
@@ -506,3 +507,14 @@ def test_a_run_that_ends_indexes_what_it_landed(home) -> None:
         beside.landed(FLIGHTS)
 
     assert [done.rows for done in beside.told()] == [1]
+
+
+def test_a_row_that_left_the_table_is_not_looked_for(home) -> None:
+    """Its document is still there; the lake says what there is."""
+    sent = home.send('{"k": 1}', '{"k": 2}', '{"k": 3}')
+    home.land()
+    home.fill()
+    home.lake.table(MAIN).delete("log_offset == 1")
+
+    assert home.find("k:*") == [sent[2], sent[0]]
+    assert not home.page("k:*").index_away
