@@ -134,6 +134,7 @@ def _stores(settings: Settings) -> Mapping[str, tuple[Check, str]]:
         "lake": (lambda: _lake(settings), f"{elsewhere}; do not remove what is there"),
         "metadata": (lambda: _metadata(settings), elsewhere),
         "cache": (lambda: _cache(settings), "start the platform once: it is written anew"),
+        **({"search": (lambda: _search(settings), elsewhere)} if settings.search_url else {}),
     }
     if not settings.log.startswith("embedded:"):
         stores["log copies"] = (
@@ -247,6 +248,19 @@ def _cache(settings: Settings) -> str:
     if known is None:
         raise EngineUnavailable("nothing was published yet")
     return f"version {known.version}, {len(known.tokens)} tokens ({settings.cache})"
+
+
+def _search(settings: Settings) -> str:
+    from penstock.envelope import CollectionId
+    from penstock.search.index import open_index
+
+    index = open_index(settings)
+    assert index is not None  # noqa: S101 - asked only where the settings name one
+    try:
+        index.state(CollectionId("main", "any"))
+    finally:
+        index.close()
+    return f"answers ({settings.search_url})"
 
 
 def _http(url: str) -> str:

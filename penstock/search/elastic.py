@@ -51,6 +51,8 @@ _REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRIES = 6
 
+_STATE_SECONDS = 3.0
+
 # Names stand in the address of a request, which engines read up to 4 KB.
 _NAMES_AT_ONCE = 20
 
@@ -177,7 +179,9 @@ class ElasticIndex:
 
     def state(self, collection: CollectionId, role: Role = "used") -> Known | None:
         """Answer how far the index is, as it was written last."""
-        status, found = self._ask("GET", self._document(collection, role))
+        # Every search waits for this one; an engine that is well takes some milliseconds.
+        path, seconds = self._document(collection, role), min(self._seconds, _STATE_SECONDS)
+        status, found = self._ask("GET", path, seconds=seconds)
         if status == HTTPStatus.NOT_FOUND:
             return None
         self._expect(status, found)

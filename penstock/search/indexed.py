@@ -74,6 +74,7 @@ class Shortcuts:
         self._index = index
         self._steady = steady
         self._ask_at = steady()
+        self._away = False
         self._guard = threading.Lock()
 
     def begin(self, collection: CollectionId) -> State | None:
@@ -84,10 +85,15 @@ class Shortcuts:
         if self._index is None:
             return None
         with self._guard:
-            if self._steady() < self._ask_at:
+            now = self._steady()
+            if now < self._ask_at:
                 raise NoAnswer("the index did not answer a moment ago", away=True)
+            if self._away:
+                self._ask_at = now + REST_SECONDS  # this one tries it for all
         with self.asked():
             known = self._index.state(collection)
+        with self._guard:
+            self._away, self._ask_at = False, now
         return known.state if known is not None and known.state.format == FORMAT else None
 
     def part(
@@ -118,7 +124,7 @@ class Shortcuts:
             yield
         except Unavailable as error:
             with self._guard:
-                self._ask_at = self._steady() + REST_SECONDS
+                self._away, self._ask_at = True, self._steady() + REST_SECONDS
             log.warning("the index is away, the lake is searched", reason=str(error))
             raise NoAnswer(str(error), away=True) from error
         except Gone as error:

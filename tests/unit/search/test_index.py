@@ -120,7 +120,7 @@ def test_an_index_is_left_alone_for_a_while_after_it_did_not_answer() -> None:
 
     index = Away(NOWHERE)
     shortcuts = Shortcuts(index, steady=lambda: now)
-    for moment, count in ((0.0, 1), (5.0, 1), (11.0, 2), (12.0, 2)):
+    for moment, count in ((0.0, 1), (5.0, 1), (11.0, 2), (12.0, 2), (22.0, 3)):
         now = moment
         with pytest.raises(NoAnswer) as refused:
             shortcuts.begin(FLIGHTS)
