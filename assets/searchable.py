@@ -135,28 +135,41 @@ class Indexing:
         view = self._view(collection)
         if view is None:
             return
-        used, coming = self._state(collection), self._state(collection, "coming")
-        same = used and coming and used.state.generation == coming.state.generation
-        if coming is None or same or not self._fits(coming.state, view):
-            coming = self._anew(collection, view, coming, "coming")
-        while view is not None:
+        coming: Known | None = self._coming(collection, view)
+        while view is not None and coming is not None:
+            done = None
             try:
                 self._check(collection, coming.state)
                 done = self._step(collection, view, coming, "coming")
             except Gone:
-                coming, done = self._anew(collection, view, coming, "coming"), None
-                continue
+                self._begin_again(collection, view, coming)
             except Moved:
-                done = None
-            coming = self._state(collection, "coming")
-            if coming is None:
-                return  # another process was faster
+                log.debug("another process moved the index", collection=str(collection))
             if done is not None:
                 yield done
-            view = self._view(collection)
-            if view is not None and self._where(view, coming.state) is None:
+            view, coming = self._view(collection), self._state(collection, "coming")
+            if view is not None and coming is not None and not self._where(view, coming.state):
                 break
-        self._use(collection, coming)
+        self._use(collection)
+
+    def _coming(self, collection: CollectionId, view: TableView) -> Known:
+        """Answer the state of the index that is being made, which is begun unless there is one."""
+        for _ in self._lake.patience.attempts():
+            used, coming = self._state(collection), self._state(collection, "coming")
+            same = used and coming and used.state.generation == coming.state.generation
+            if coming is not None and not same and self._fits(coming.state, view):
+                return coming
+            try:
+                return self._anew(collection, view, coming, "coming")
+            except Moved:
+                log.debug("another process begins the index", collection=str(collection))
+        raise EngineUnavailable(f"the index of {collection} kept moving")
+
+    def _begin_again(self, collection: CollectionId, view: TableView, coming: Known) -> None:
+        try:
+            self._anew(collection, view, coming, "coming")
+        except Moved:
+            log.debug("another process begins the index", collection=str(collection))
 
     def retain(self, collection: CollectionId) -> int:
         """Drop the days that are older than is kept; answer how many indices that were."""
@@ -245,8 +258,12 @@ class Indexing:
                 return mark.partition, start, mark.next
         return None
 
-    def _use(self, collection: CollectionId, coming: Known) -> None:
+    def _use(self, collection: CollectionId) -> None:
+        """Put the index that is coming in place of the one in use, unless another process has."""
         for _ in self._lake.patience.attempts():
+            coming = self._state(collection, "coming")
+            if coming is None:
+                return
             try:
                 self._index.write(collection, coming.state, self._state(collection))
                 fault("index_swapped")

@@ -518,3 +518,31 @@ def test_a_row_that_left_the_table_is_not_looked_for(home) -> None:
 
     assert home.find("k:*") == [sent[2], sent[0]]
     assert not home.page("k:*").index_away
+
+
+def test_two_that_make_an_index_again_at_once_end_with_one(home) -> None:
+    """Somebody was impatient and asked for it twice."""
+    sent = home.send(*('{"k": 1}' for _ in range(60)))
+    home.land()
+    home.fill()
+    failed: list[Exception] = []
+
+    def again() -> None:
+        try:
+            list(home.indexing_with(home.index, span=10).reindex(FLIGHTS))
+        except Exception as error:  # noqa: BLE001 - it is told below
+            failed.append(error)
+
+    threads = [threading.Thread(target=again) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert not failed
+    assert searched(home) == sent[::-1]
+    assert not home.page("k:*").index_away
+    home.fill()
+    home.indexing.sweep(FLIGHTS)
+    assert len(names(home)) == 1
+    assert searched(home) == sent[::-1]
