@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from assets.minutes import minutes_of
 from lakehouse import Lake, TableView
 from lakehouse.commit import Batch, Committed, land, opaque, refuse_changed
 from penstock.buffer import Buffer
@@ -37,6 +38,7 @@ from penstock.errors import (
 from penstock.faults import fault
 from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
 from penstock.schema.shape import Struct, count_columns
+from penstock.stats import Batch as Counts
 
 log = structlog.get_logger()
 
@@ -84,6 +86,8 @@ class Landed:
     """How old the oldest event of the batch was when it had landed."""
     waiting: int
     """Events that were behind the batch when it was read."""
+    counts: Counts | None = None
+    """What statistics are told; None where only the lake can say it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,14 +486,30 @@ class Landing:
         self._tell()
         rows = read.rows
         oldest = pc.min(rows["received_at"].cast(pa.int64())).as_py()
+        lag = max(0, now - oldest) if oldest is not None else 0
+        spans = tuple(
+            Span(collection, mark.partition, start.next, mark.next)
+            for start in read.starts
+            for mark in read.marks
+            if mark.partition == start.partition
+        )
+        counts = None
+        # After a crash quarantine may hold what this batch would have made rows, and the reverse.
+        if (committed.rows, committed.quarantined) == (
+            converted.rows.num_rows,
+            converted.quarantined.num_rows,
+        ):
+            counts = Counts(
+                collection=collection,
+                log_id=log_id,
+                spans=spans,
+                minutes=minutes_of(read.batches, converted.quarantined),
+                landed_at=now,
+                lag=lag,
+            )
         landed = Landed(
             collection=collection,
-            spans=tuple(
-                Span(collection, mark.partition, start.next, mark.next)
-                for start in read.starts
-                for mark in read.marks
-                if mark.partition == start.partition
-            ),
+            spans=spans,
             rows=committed.rows,
             quarantined=committed.quarantined,
             bytes=pc.sum(pc.binary_length(rows["payload"])).as_py() or 0,
@@ -498,8 +518,9 @@ class Landing:
             changes=converted.changes,
             snapshot_id=committed.view.snapshot_id,
             seconds=(now - started) / _SECOND,
-            lag=max(0, now - oldest) if oldest is not None else 0,
+            lag=lag,
             waiting=read.waiting,
+            counts=counts,
         )
         log.info(
             "batch landed",

@@ -17,6 +17,7 @@ import structlog
 from assets.hurry import Hurry
 from assets.landing import Landing, Lane, Limits
 from assets.searchable import Indexing
+from assets.stats import Books
 from lakehouse import Lake, open_lake
 from lakehouse.sql import open_engine
 from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
@@ -30,6 +31,7 @@ from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
 from penstock.search.index import Index, open_index
 from penstock.settings import Settings, load_settings
+from penstock.stats import Stats, open_stats
 
 log = structlog.get_logger()
 
@@ -121,6 +123,8 @@ class Stores:
     def __post_init__(self) -> None:
         self._opening = threading.RLock()
         self._hurry = Hurry()
+        # Its own: nobody waits for statistics that are away.
+        self._opening_stats = threading.Lock()
 
     @cached_property
     def buffer(self) -> Buffer:
@@ -145,6 +149,12 @@ class Stores:
         """The metadata."""
         with self._opening:
             return open_store(self.settings.metadata)
+
+    @cached_property
+    def stats(self) -> Stats:
+        """The statistics."""
+        with self._opening_stats:
+            return open_stats(self.settings.stats)
 
     @cached_property
     def cache(self) -> Cache:
@@ -195,6 +205,10 @@ class Stores:
         """Answer the collections that somebody asked for since this was asked first."""
         return self._listening.collections()
 
+    def books(self) -> Books:
+        """Answer what tells the statistics what lands, for a block."""
+        return Books(lambda: self.stats, lambda: self.lake, clock=machine_clock)
+
     def landing(self, lane: int | None = None) -> Landing:
         """Answer what lands the collections of this home, or the lane's share of them."""
         limits = Limits(
@@ -238,7 +252,7 @@ def opened(settings: Settings) -> Iterator[Stores]:
     try:
         yield stores
     finally:
-        for name in ("bus", "cache", "buffer", "keeper", "store", "index"):
+        for name in ("bus", "cache", "buffer", "keeper", "store", "stats", "index"):
             if stores.__dict__.get(name) is not None:
                 getattr(stores, name).close()
 

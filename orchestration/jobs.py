@@ -12,6 +12,7 @@ import dagster as dg
 
 from assets.checks import Verdict, check_conservation, check_freshness, check_marks, checked
 from assets.landing import Trouble
+from assets.stats import count_from_lake
 from assets.stores import Stores
 from assets.upkeep import Tended, tend
 from orchestration.digest import Digest, Sum
@@ -23,6 +24,7 @@ from orchestration.stopping import told_to_stop
 from penstock import faults
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId
+from penstock.errors import Unavailable
 
 SECOND = 1_000_000
 
@@ -60,7 +62,7 @@ def drain(
         if lease is None:
             context.log.info("another run drains this lane")
             return
-        with following(context, stores, told.is_set) as index:
+        with stores.books() as books, following(context, stores, told.is_set) as index:
             for outcome in stores.landing(int(config.lane)).drain(
                 stores.buffer.collections,
                 until=lambda: told.is_set() or lease.lost or time.monotonic() > end,
@@ -70,6 +72,7 @@ def drain(
                 if isinstance(outcome, Trouble):
                     tell_trouble(context, outcome, stopped)
                     continue
+                books.tell(outcome)
                 stopped.pop(outcome.collection, None)
                 tell(context, digest.add(outcome, machine_clock()))
                 index.landed(outcome)
@@ -182,8 +185,21 @@ def tidy(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> No
             dg.AssetObservation(EVENTS, partition=str(collection), metadata=done(tended))
         )
     write_seen(file, still)
+    count_rest(context, stores)
     if failed:
         raise dg.Failure(f"{len(failed)} collections could not be tended: {failed[0]} …")
+
+
+def count_rest(context: dg.OpExecutionContext, stores: Stores) -> None:
+    """Count what the statistics were not told, once they answer."""
+    for collection in stores.lake.collections():
+        try:
+            count_from_lake(stores.stats, stores.lake, collection, clock=machine_clock)
+        except Unavailable as error:
+            context.log.warning("statistics are not kept up: %s", error)
+            return
+        except Exception:  # one table must not keep the others from being counted
+            context.log.exception("%s could not be counted", collection)
 
 
 def done(tended: Tended) -> dict[str, dg.MetadataValue]:

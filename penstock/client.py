@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
@@ -252,6 +252,26 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Step:
+    """The events received from `start` on, up to the next step."""
+
+    start: datetime
+    events: int
+    bytes: int
+    quarantined: int
+    lag_seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """A collection over time; `uncounted` events have landed and are not in it yet."""
+
+    steps: list[Step]
+    step_seconds: int
+    uncounted: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SqlAnswer:
     """The rows a statement answered; `truncated` when there were more than are told."""
 
@@ -398,6 +418,19 @@ class Client:
     def collection_status(self, name: str) -> CollectionStatus:
         """Answer how far landing is with a collection, and what it holds."""
         return self._get(_path("collections", name, "status"), CollectionStatus)
+
+    def collection_stats(
+        self,
+        name: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step_seconds: int | None = None,
+    ) -> Stats:
+        """Answer how many events came over time; without `since`, in the last day."""
+        asked = _asked(since=since, until=until, step=step_seconds)
+        path = _path("collections", name, "stats")
+        return self._get(f"{path}?{urlencode(asked)}" if asked else path, Stats)
 
     # Search
 

@@ -85,6 +85,10 @@ class Settings(BaseModel):
     metadata_url: str = Field(
         "", description="Teams, collections, tokens, replays. Empty: SQLite, `<home>/metadata.db`."
     )
+    stats_url: str = Field("", description="Statistics. Empty: where the metadata is.")
+    dagster_url: str = Field(
+        "", description="Dagster's runs and events. Empty: SQLite, below `<home>/dagster`."
+    )
     cache_url: str = Field(
         "", description="What doors know of tokens and collections. Empty: `<home>/cache`."
     )
@@ -209,6 +213,11 @@ class Settings(BaseModel):
     def metadata(self) -> str:
         """The metadata database's URL."""
         return self.metadata_url or f"sqlite:///{self.home / 'metadata.db'}"
+
+    @property
+    def stats(self) -> str:
+        """The URL of the database of the statistics."""
+        return self.stats_url or self.metadata
 
     @property
     def cache(self) -> str:

@@ -33,6 +33,7 @@ from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import Bar, Found, Histogram, Page, SearchRequest
+from penstock.stats import open_stats
 from replay.plan import Happened, Plan, Reach, Wake
 from replay.request import ReplayRequest
 
@@ -290,6 +291,7 @@ def platform(folder: Path, **given: Any) -> Platform:
         "guard": Guard(),
         "clock": lambda: NOON,
         "chance": chances(),
+        "stats": functools.cache(lambda: open_stats(f"sqlite:///{file}")),
     }
     return Platform(**{**parts, **given})
 

@@ -536,6 +536,29 @@ class HistogramTold(Told):
     seconds: float
 
 
+# Statistics
+
+
+class StepTold(Told):
+    """The events received from `start` on, up to the next step."""
+
+    start: TimeOut
+    events: int = Field(description="All that have landed, those in quarantine included.")
+    bytes: int = Field(description="Of their payloads.")
+    quarantined: int
+    lag_seconds: float | None = Field(
+        description="The longest that an event waited, among the batches that landed in the step."
+    )
+
+
+class StatsTold(Told):
+    """A collection over time; steps in which nothing happened are there too."""
+
+    steps: list[StepTold]
+    step_seconds: int
+    uncounted: int = Field(description="Positions of the log that landed and are not counted yet.")
+
+
 # SQL
 
 

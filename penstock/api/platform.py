@@ -21,6 +21,7 @@ from penstock.guard import Guard
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
 from penstock.search import Searcher
+from penstock.stats import Stats
 from replay.plan import Planner
 from replay.targets.opening import LOG_TOPICS
 
@@ -48,6 +49,8 @@ class Platform:
     """Starts the run of a replay and answers its id; raises `EngineUnavailable`."""
     confirm_above: int
     """Events above which a replay has to be confirmed by its count."""
+    stats: Callable[[], Stats]
+    """Answers the statistics, opened when they are first asked for."""
     own_topics: str = LOG_TOPICS
     """How the topics of this installation's own log begin: no destination may be one of them."""
     rooms: Rooms = field(default_factory=Rooms)

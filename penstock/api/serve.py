@@ -36,7 +36,9 @@ def serve(settings: Settings) -> None:
     """
     dagster = Dagster(f"http://{settings.host}:{settings.dagster_port}")
     with opened(settings, dagster) as platform:
-        app = create_app(platform, others={"dagster": dagster.ping})
+        app = create_app(
+            platform, others={"dagster": dagster.ping, "stats": lambda: platform.stats().ping()}
+        )
         config = uvicorn.Config(
             app,
             host=settings.host,
@@ -113,4 +115,5 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 own_topics=log_topics(settings.log),
                 clock=machine_clock,
                 chance=secrets.token_bytes,
+                stats=lambda: stores.stats,
             )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
+from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
+
+if TYPE_CHECKING:
+    from penstock.client import Stats
+
+_BAR_WIDTH = 30
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
 
@@ -159,6 +165,63 @@ def reindex(
         print_json({"collection": str(collection), "rows": rows, "refused": refused})
         return
     out().print(f"{collection}: {rows:,} rows are searchable in the new index")
+
+
+@app.command()
+def stats(
+    name: Name,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Minutes of one bar; else about 60 bars.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show how many events came over time, in the last day if nothing else is said."""
+    now = utc_now()
+    with connect(home) as client:
+        found = client.collection_stats(
+            name,
+            since=parse_moment(since, now),
+            until=parse_moment(until, now),
+            step_seconds=step and step * 60,
+        )
+    if as_json:
+        print_json(found)
+        return
+    _plot(found)
+    if found.uncounted:
+        err().print(
+            f"[yellow]{found.uncounted:,} more have landed and are not counted yet[/]: upkeep "
+            "counts them within ten minutes"
+        )
+
+
+def _plot(found: Stats) -> None:
+    """Draw a bar for each step; what is in quarantine is the yellow end of it."""
+    console = out()
+    most = max((one.events for one in found.steps), default=0)
+    console.print(
+        f"[dim]{'from':<16}  {'events':>11}  {'bytes':>14}  {'quarantined':>11}  {'lag':>8}[/]"
+    )
+    for one in found.steps:
+        width = max(round(one.events / most * _BAR_WIDTH), 1) if one.events else 0
+        apart = (
+            min(width, max(round(one.quarantined / most * _BAR_WIDTH), 1)) if one.quarantined else 0
+        )
+        lag = "" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s"
+        console.print(
+            f"{one.start:%Y-%m-%d %H:%M}  {one.events:>11,}  {one.bytes:>14,}  "
+            f"{one.quarantined:>11,}  {lag:>8}  "
+            f"[cyan]{'█' * (width - apart)}[/][yellow]{'█' * apart}[/]",
+            soft_wrap=True,
+        )
+    events, quarantined = (
+        sum(one.events for one in found.steps),
+        sum(one.quarantined for one in found.steps),
+    )
+    console.print(f"\n{events:,} events, {quarantined:,} of them in quarantine")
 
 
 @app.command()

@@ -35,13 +35,15 @@ def land(
     faults.arm(os.environ.get(faults.VARIABLE))
     del once  # Dagster lands continuously; by hand there is no other way than once
     troubles = 0
-    with opened(load_settings(home, file=settings_file)) as stores:
+    with opened(load_settings(home, file=settings_file)) as stores, stores.books() as books:
         landing = stores.landing()
         for outcome in landing.drain(stores.buffer.collections, until=lambda: False, idle=0):
             if isinstance(outcome, Trouble):
                 troubles += 1
                 err().print(f"[red]{outcome.collection}[/]: {safe(outcome.reason)}")
-            elif as_json:
+                continue
+            books.tell(outcome)
+            if as_json:
                 print_json(figures(outcome))
             else:
                 out().print(

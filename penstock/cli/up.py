@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from penstock.cli.home import (
     remove_running,
     write_running,
 )
+from penstock.cli.instance import variables, write_instance
 from penstock.cli.supervisor import Program, Supervisor, require_free
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
@@ -97,6 +97,7 @@ def running(
                 "--dagster-port": settings.dagster_port,
             },
         )
+        _write_instance(settings, console)
         token = _prepare(settings)
         supervisor = Supervisor(
             programs(settings, code_port=_code_port(settings.host)),
@@ -123,6 +124,18 @@ def running(
             supervisor.stop()
             remove_running(settings.home)
             restore()
+
+
+def _write_instance(settings: Settings, console: Console) -> None:
+    file = settings.home / "dagster" / "dagster.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    missing = write_instance(file, settings)
+    if missing:
+        console.print(
+            f"[yellow]{file} was edited and is left as it is[/]; for what the settings say, "
+            "put this into it, or delete it to have it written anew:\n"
+        )
+        console.print(missing + "\n", markup=False, highlight=False)
 
 
 def programs(settings: Settings, *, code_port: int) -> list[Program]:
@@ -152,7 +165,8 @@ def programs(settings: Settings, *, code_port: int) -> list[Program]:
             ),
             settings.dagster_port,
             # All three open Dagster's database and make it when there is none. Two at a time get
-            # in each other's way: one dies, or the database has two versions and stays broken.
+            # in each other's way where it is SQLite: one dies, or the database has two versions
+            # and stays broken.
             after="code-server",
         ),
         Program(
@@ -178,6 +192,7 @@ def environment(
     return {
         **inherited,
         **given,
+        **variables(settings),
         "PENSTOCK_HOME": str(settings.home),
         "DAGSTER_HOME": str(settings.home / "dagster"),
         "PYTHONUNBUFFERED": "1",
@@ -189,11 +204,8 @@ def _as_variable(value: object) -> str:
 
 
 def write_workspace(folder: Path, host: str, code_port: int) -> None:
-    """Write the Dagster instance's files; `dagster.yaml` only if there is none."""
+    """Write what tells Dagster where its code is."""
     folder.mkdir(parents=True, exist_ok=True)
-    instance = folder / "dagster.yaml"
-    if not instance.exists():
-        instance.write_text((files("orchestration") / "dagster.yaml").read_text())
     (folder / "workspace.yaml").write_text(
         "load_from:\n"
         "  - grpc_server:\n"

@@ -26,7 +26,7 @@ from lakehouse.sql.statement import _TABLE_FUNCTIONS
 from orchestration.digest import Sum
 from orchestration.jobs import LaneConfig, figures
 from penstock import errors
-from penstock.api import collections, destinations, replays, search, sql, status, tokens
+from penstock.api import collections, destinations, replays, search, sql, stats, status, tokens
 from penstock.api.access import Needs
 from penstock.api.app import create_app
 from penstock.api.metrics import Metrics as PlatformMetrics
@@ -228,7 +228,7 @@ def test_every_route_of_the_platform_is_told_with_its_scope(tmp_path: Path) -> N
     described = openapi_routes(create_app(here).openapi()["paths"])
     here.store.close()
     scopes = dict.fromkeys(described, "none")
-    for noun in (collections, destinations, replays, search, sql, status, tokens):
+    for noun in (collections, destinations, replays, search, sql, stats, status, tokens):
         for route in noun.router.routes:
             assert isinstance(route, APIRoute)
             (scope,) = [d.call.scope for d in route.dependant.dependencies if _needs(d.call)]

@@ -26,6 +26,7 @@ from penstock.cache import open_cache
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Event
 from penstock.settings import load_settings
+from penstock.stats import MINUTE
 
 AT_ONCE = {"ops": {"drain": {"config": {"idle_seconds": 0.0}}}}
 
@@ -74,6 +75,25 @@ def test_a_landing_run_tells_dagster_what_it_landed(stores, instance) -> None:
     assert 0 <= by_asset[EVENTS].metadata["lag seconds"].value < 300
     assert by_asset[EVENTS].metadata["spans"].value == {"0": "0-3"}
     assert instance.get_dynamic_partitions(COLLECTIONS.name) == ["main.flights"]
+
+
+def test_a_landing_run_keeps_the_statistics_and_upkeep_makes_them_good(stores, instance) -> None:
+    """What was not told, because a run was killed say, is counted within ten minutes."""
+
+    def counted() -> int:
+        return sum(one.events for one in stores.stats.steps(FLIGHTS, 0, 1 << 60, MINUTE))
+
+    append(stores, fresh('{"n": 1}'), fresh('{"n": 2}'), fresh("{broken"))
+    jobs.land.execute_in_process(
+        run_config=AT_ONCE, resources={"stores": stores}, instance=instance
+    )
+    assert counted() == 3
+
+    append(stores, fresh('{"n": 3}'))
+    assert stores.landing().land_once(FLIGHTS) is not None  # and nobody tells
+    jobs.upkeep.execute_in_process(resources={"stores": stores}, instance=instance)
+
+    assert counted() == 4
 
 
 def test_a_run_that_is_told_to_end_ends_well(stores, instance) -> None:
