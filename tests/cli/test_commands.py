@@ -14,11 +14,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
+from builders import FLIGHTS, NOON
 from cli_home import BYTES, Installation, Penstock, every_command
 from door_builders import ADMIN
 from served import until
 
 from penstock.cli.home import write_running
+from penstock.envelope import Span
+from penstock.stats import MINUTE, Batch, Minute
 
 
 def test_every_command_explains_itself(penstock: Penstock) -> None:
@@ -51,6 +54,7 @@ ASKS = [
     ["collection", "list"],
     ["collection", "show", "flights"],
     ["collection", "schema", "flights"],
+    ["collection", "stats", "flights"],
     ["collection", "pause", "flights"],
     ["collection", "resume", "flights"],
     ["collection", "create", "ships"],
@@ -127,6 +131,40 @@ def test_errors_are_problems_on_stderr_with_the_right_code(
     assert told.out == ""
     assert "Traceback" not in told.err
     assert "rror" in told.err
+
+
+def test_statistics_are_drawn(here: Installation, penstock: Penstock) -> None:
+    """A bar a step, as long as its share of the busiest; quarantine is seen without reading."""
+    hour = 60 * MINUTE
+    minutes = [
+        Minute(
+            partition=0,
+            start=NOON // MINUTE * MINUTE - back * hour,
+            events=events,
+            bytes=10 * events,
+            quarantined=apart,
+        )
+        for back, events, apart in ((3, 1_000, 500), (2, 10, 0))
+    ]
+    here.platform.stats().add(
+        Batch(
+            collection=FLIGHTS,
+            log_id="log-1",
+            spans=(Span(FLIGHTS, 0, 0, 1_010),),
+            minutes=tuple(minutes),
+            landed_at=NOON - hour,
+            lag=2_500_000,
+        )
+    )
+    said = penstock(
+        *("collection", "stats", "flights", "--since", "2025-11-24T12:00:00Z"),
+        *("--until", "2025-11-24T16:00:00Z", "--step", "60"),
+        home=here.home,
+    ).out
+
+    assert [line.count("█") for line in said.splitlines() if "2025-11-24" in line] == [0, 30, 1, 0]
+    assert "2.5 s" in said
+    assert "1,010 events, 500 of them in quarantine" in said
 
 
 def test_a_name_that_is_nearly_right_is_told(here: Installation, penstock: Penstock) -> None:

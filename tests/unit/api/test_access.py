@@ -32,6 +32,7 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/collections/{c}/resume"): "admin",
     ("GET", "/api/v1/collections/{c}/schema"): "read",
     ("GET", "/api/v1/collections/{c}/status"): "read",
+    ("GET", "/api/v1/collections/{c}/stats"): "read",
     ("POST", "/api/v1/collections/{c}/search"): "read",
     ("POST", "/api/v1/collections/{c}/count"): "read",
     ("POST", "/api/v1/collections/{c}/histogram"): "read",
