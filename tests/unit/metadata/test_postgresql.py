@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import subprocess
@@ -25,13 +26,18 @@ from engines.kit import default_root
 from engines.places import HOST, PASSWORD, USER, postgres
 from engines.postgres import Postgres
 from metadata_builders import collection, token
+from platform_stand_ins import Caller, grant, platform
 from ports import free_ports
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError, InternalError
 
+from penstock.api.app import create_app
+from penstock.api.publishing import Publisher
+from penstock.cache import open_cache
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata import postgresql
 from penstock.metadata.database import open_engine, reading, shown, writing
+from penstock.metadata.home import ensure_admin_token, ensure_system_collections
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tables import metadata
 
@@ -331,4 +337,43 @@ class TestAway:
                 process.resume()
 
         assert store.version() == before
+        store.close()
+
+
+def test_two_installations_on_one_database_know_the_same(url: str, tmp_path: Path) -> None:
+    """Each has a home and doors of its own; a token revoked at one is refused at both."""
+    caches, publishers, stores, apps = [], [], [], []
+    for name in ("one", "other"):
+        home = tmp_path / name
+        home.mkdir()
+        store = open_store(url)
+        ensure_system_collections(store, now=NOON)
+        ensure_admin_token(store, home, now=NOON, chance=secrets.token_bytes)
+        cache = open_cache(f"embedded://{home / 'cache'}")
+        publisher = Publisher(store, cache)
+        publisher.publish()
+        caches.append(cache)
+        publishers.append(publisher)
+        stores.append(store)
+        apps.append(create_app(platform(home, store=store, cache=cache)))
+    token_text = grant(stores[0], "admin")
+    here, there = (Caller(app, token_text) for app in apps)
+
+    made = here("POST", "/api/v1/collections", {"name": "flights", "token": True})
+    assert made.status_code == 201
+    assert there("GET", "/api/v1/collections/flights").status_code == 200
+    assert there("POST", "/api/v1/collections", {"name": "flights"}).status_code == 409
+    assert there("POST", "/api/v1/collections/flights/pause", {}).status_code == 200
+    for publisher in publishers:
+        publisher.catch_up()
+
+    first, second = (cache.read() for cache in caches)
+    assert first == second
+    assert first is not None
+    assert [(c.id.name, c.paused) for c in first.collections] == [
+        ("flights", True),
+        ("replay_attempts", False),
+    ]
+    assert len(first.tokens) == 4
+    for store in stores:
         store.close()
