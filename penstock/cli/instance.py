@@ -40,6 +40,9 @@ def storage(settings: Settings) -> str:
         return ""
     if not settings.dagster_url.startswith(_KIND):
         raise BadSetting("dagster_url is empty, or postgresql://user:password@host:port/database")
+    if settings.dagster_url == settings.metadata:
+        # Both note the version of their tables in a table of the same name.
+        raise BadSetting("dagster_url has to be another database than that of the metadata")
     if find_spec("dagster_postgres") is None:
         raise BadSetting(
             "dagster_url needs the client of PostgreSQL: pip install 'penstock[postgres]'"

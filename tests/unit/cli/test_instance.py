@@ -99,6 +99,14 @@ def test_other_places_are_refused(tmp_path: Path, url: str) -> None:
         instance_file(settings_of(tmp_path, url))
 
 
+def test_the_database_of_the_metadata_is_refused(tmp_path: Path) -> None:
+    """Each would take the other's version of the tables for its own."""
+    settings = load_settings(tmp_path, {}, dagster_url=URL, metadata_url=URL)
+
+    with pytest.raises(BadSetting, match="another database"):
+        instance_file(settings)
+
+
 ONE_RUN = """
 import dagster as dg
 
