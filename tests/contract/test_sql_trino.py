@@ -398,15 +398,6 @@ def test_large_rows_come_in_pieces(trino: House) -> None:
     assert max(sizes) <= 20
 
 
-def test_a_statement_has_no_more_memory_than_it_may(trino: House) -> None:
-    """Trino's own limit is told with our sentence."""
-    numbers = trino.numbers(10**7)
-
-    assert "more memory" in trino.refused(
-        f"SELECT cardinality(array_agg(rpad(CAST(n AS varchar), 5000, 'x'))) FROM {numbers} t(n)"
-    )
-
-
 # The way there
 
 
