@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -41,8 +42,15 @@ KINDS = [pytest.param("embedded"), pytest.param("etcd", marks=pytest.mark.engine
 
 
 @pytest.fixture(params=KINDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return URLS[request.param](tmp_path)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    url = URLS[request.param](tmp_path)
+    yield url
+    if request.param == "etcd":  # it is everybody's, and keeps what it is given
+        prefix = urlsplit(url).path.strip("/")
+        keys = {"key": text(f"{prefix}/".encode()), "range_end": text(f"{prefix}0".encode())}
+        gateway = Gateway([ETCD], Access())
+        gateway.call("kv/deleterange", keys)
+        gateway.close()
 
 
 @pytest.fixture
