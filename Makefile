@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: $(READY) ## Start everything, send real events, find, ask and replay them (ONCE=1: then stop)
-	@$(BIN)/penstock demo $(if $(ONCE),--once)
+	@$(BIN)/penstock demo $(if $(ONCE),--once) $(if $(SETTINGS),--settings $(SETTINGS))
 
 up: $(READY) ## Start everything and leave it running
 	@$(BIN)/penstock up

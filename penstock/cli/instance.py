@@ -6,6 +6,7 @@ line says what was written, and a file that is not that is left alone.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from hashlib import sha256
@@ -64,8 +65,24 @@ def variables(settings: Settings) -> dict[str, str]:
     return {URL_VARIABLE: f"postgresql+psycopg2://{rest}"}
 
 
-# What settings add to the file, one function each: compute logs have their place here as well.
-SECTIONS: tuple[Callable[[Settings], str], ...] = (storage,)
+def logs_of_runs(settings: Settings) -> str:
+    """Say where what runs print is kept: with the lake, where that is in an object store."""
+    if settings.s3 is None:
+        return ""
+    if find_spec("dagster_aws") is None:
+        raise BadSetting("a lake in S3 needs its clients: pip install 'penstock[s3]'")
+    from orchestration.compute_logs import compute_logs
+
+    # JSON is YAML, too.
+    part = json.dumps(compute_logs(settings), indent=2)
+    return (
+        "\n# What runs print is kept beside the lake, for the pages of any machine.\n"
+        f"compute_logs: {part}\n"
+    )
+
+
+# What settings add to the file, one function each.
+SECTIONS: tuple[Callable[[Settings], str], ...] = (storage, logs_of_runs)
 
 
 def is_ours(text: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+import yaml
 from engines.fresh import fresh_database
 from rich.console import Console
 
@@ -42,6 +43,18 @@ def test_the_file_never_has_the_address(tmp_path: Path) -> None:
     handed = up.environment(settings_of(tmp_path, URL), {})[URL_VARIABLE]
     assert handed == "postgresql+psycopg2://penstock:hidden@db:5432/dagster"
     assert URL_VARIABLE not in up.environment(settings_of(tmp_path), {})
+
+
+def test_what_runs_print_goes_where_the_lake_is(tmp_path: Path) -> None:
+    """Pages of another machine have to show it; the keys are not for the file."""
+    text = instance_file(
+        load_settings(tmp_path, {}, warehouse_url="s3://bucket/lake", s3_secret_key="hidden")
+    )
+    config = yaml.safe_load(text)["compute_logs"]["config"]
+
+    assert (config["bucket"], config["prefix"]) == ("bucket", "lake/_dagster")
+    assert "hidden" not in text
+    assert "compute_logs" not in instance_file(settings_of(tmp_path))
 
 
 def test_the_file_is_renewed_when_settings_change(tmp_path: Path) -> None:
