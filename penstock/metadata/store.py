@@ -542,6 +542,7 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         contract=row["contract"],
         notes=row["notes"],
         allow_loops=row["allow_loops"],
+        partitions=row["partitions"],
     )
 
 
