@@ -28,7 +28,7 @@ def test_no_two_engines_want_the_same_port(tmp_path: Path) -> None:
     assert not set(wanted) & set(PORTS_OF_TESTS)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", sorted(ENGINES.keys() - {"rest"}))  # of tests alone
 def test_docker_offers_each_engine_at_the_same_port(name: str) -> None:
     """One settings file serves both."""
     [published] = COMPOSE[name]["ports"]

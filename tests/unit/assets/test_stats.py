@@ -146,7 +146,7 @@ def test_what_lands_is_counted_while_it_lands(lake: Lake, stats: Stats) -> None:
 
     assert sums(stats)[0] == 11
     assert sums(stats)[2] == 1
-    assert stats.marks(FLIGHTS) == {(log.log_id, 0): mark_of(lake).next}
+    assert stats.marks(FLIGHTS) == {(log.log_id(FLIGHTS), 0): mark_of(lake).next}
     assert max(one.lag or 0 for one in all_of(stats)) == 3_000_000 - 5
 
 

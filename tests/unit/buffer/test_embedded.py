@@ -517,7 +517,7 @@ buffer = EmbeddedBuffer(sys.argv[1])
 while not buffer.collections():
     pass
 print("ready", flush=True)
-mark = start_of(buffer.log_id(FLIGHTS), 0)
+mark = start_of(buffer.log_id(flights), 0)
 for line in sys.stdin:
     acknowledged = int(line)
     end = buffer.extents(flights)[0].end

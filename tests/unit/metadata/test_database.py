@@ -49,7 +49,7 @@ def test_collections_of_the_first_release_have_one_partition(tmp_path: Path) -> 
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
         )
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     engine.dispose()
 
     store = open_store(url(tmp_path))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from penstock.metadata.texts import Text
+
 revision = "0003"
 down_revision = "0002"
 branch_labels = None
@@ -16,4 +18,4 @@ def upgrade() -> None:
     op.add_column(
         "destinations", sa.Column("options", sa.JSON(), nullable=False, server_default="{}")
     )
-    op.add_column("destinations", sa.Column("secret", sa.Text()))
+    op.add_column("destinations", sa.Column("secret", Text()))
