@@ -13,9 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
+from engines import places
 from ports import free_ports
+from ugly import Message
 
+from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
 from lakehouse import Lake, open_lake
 from penstock.cli.home import read_running
 from penstock.cli.receiver import Receiver, receiving
@@ -104,14 +108,20 @@ class Installation:
                 time.sleep(0.3)
 
 
+def outside() -> dict[str, str]:
+    """Answer the environment without anything that is for Penstock."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+
+
 @contextmanager
 def installation(home: Path, settings_file: Path | None = None) -> Iterator[Installation]:
     """Run `penstock up` for the block; afterwards none of its processes is left."""
     http, grpc, platform, dagster = free_ports(4)
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+    environ = outside()
     with receiving() as receiver:
         environ["PENSTOCK_ALLOW_NETWORKS"] = "127.0.0.1/32"
-        environ["PENSTOCK_ALLOW_PORTS"] = str(receiver.port)
+        ports = (receiver.port, places.KAFKA_PORT, places.RABBITMQ_PORT, places.SQS_PORT)
+        environ["PENSTOCK_ALLOW_PORTS"] = ",".join(map(str, ports))
         if settings_file is not None:
             environ[FILE_VARIABLE] = str(settings_file)
         log = (home.parent / "up.log").open("wb")
@@ -148,3 +158,30 @@ def _wait_ready(home: Path, process: subprocess.Popen[bytes], log: Path) -> None
         if "Ctrl-C stops everything" in log.read_text():
             return
         time.sleep(0.2)
+
+
+def send_kafka_records(
+    here: Installation, token: str, messages: list[Message], *, topic: str
+) -> None:
+    """Send every message as a Kafka record, 100 a call."""
+    with grpc.insecure_channel(
+        here.grpc, options=[("grpc.max_send_message_length", 100 << 20)]
+    ) as channel:
+        door = services_pb2_grpc.GRPCCollectorStub(channel)
+        for start in range(0, len(messages), 100):
+            records = [
+                records_pb2.KafkaSinkRecord(
+                    topic=topic,
+                    key=message.key or b"",
+                    value=message.payload,
+                    offset=start + place,
+                    headers=[
+                        records_pb2.KafkaHeader(key=name, value=value)
+                        for name, value in message.headers
+                    ],
+                )
+                for place, message in enumerate(messages[start : start + 100])
+            ]
+            request = services_pb2.KafkaSinkRecordRequest(records=records)
+            answer = door.AddKafkaRecord(request, metadata=(("batch.token", token),))
+            assert answer.num_records_processed == len(records)

@@ -7,12 +7,11 @@ from collections import Counter
 from itertools import islice
 
 import aiohttp
-import grpc
 import psutil
 import pytest
+from installing import send_kafka_records
 from ugly import Message, messages
 
-from ingest_api.proto import records_pb2, services_pb2, services_pb2_grpc
 from lakehouse.catalog import main_table, quarantine_table
 from penstock.cli.receiver import digest
 from penstock.envelope import CollectionId
@@ -37,7 +36,7 @@ def test_ten_thousand_ugly_messages_survive_the_whole_trip(here) -> None:
     over_http, over_grpc = sent[: COUNT // 2], sent[COUNT // 2 :] + list(islice(sent, 100))
 
     statuses = asyncio.run(post_all(here, over_http))
-    send_kafka_records(here, made["token"], over_grpc)
+    send_kafka_records(here, made["token"], over_grpc, topic="ugly")
 
     assert statuses == Counter({202: len(over_http)})
     status = here.landed("ugly", seconds=180)
@@ -67,31 +66,6 @@ async def post_all(here, messages: list[Message]) -> Counter[int]:
 
         await asyncio.gather(*(sender() for _ in range(16)))
     return statuses
-
-
-def send_kafka_records(here, token: str, messages: list[Message]) -> None:
-    """Send every message as a Kafka record, 100 a call."""
-    with grpc.insecure_channel(
-        here.grpc, options=[("grpc.max_send_message_length", 100 << 20)]
-    ) as channel:
-        door = services_pb2_grpc.GRPCCollectorStub(channel)
-        for start in range(0, len(messages), 100):
-            records = [
-                records_pb2.KafkaSinkRecord(
-                    topic="ugly",
-                    key=message.key or b"",
-                    value=message.payload,
-                    offset=start + place,
-                    headers=[
-                        records_pb2.KafkaHeader(key=name, value=value)
-                        for name, value in message.headers
-                    ],
-                )
-                for place, message in enumerate(messages[start : start + 100])
-            ]
-            request = services_pb2.KafkaSinkRecordRequest(records=records)
-            answer = door.AddKafkaRecord(request, metadata=(("batch.token", token),))
-            assert answer.num_records_processed == len(records)
 
 
 def lake_digests(here) -> Counter[bytes]:
