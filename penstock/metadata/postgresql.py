@@ -58,8 +58,8 @@ class _Patient(psycopg.Connection[Any]):
 def connect(url: URL, *, lock: int, setting: str) -> Engine:
     """Answer an engine for the database; nothing is opened yet.
 
-    Its writers exclude each other by the advisory lock `lock`. Where the address has parts that
-    the driver does not know, connecting raises `BadSetting` that names `setting`.
+    Its writers exclude each other by the advisory lock `lock`. Raises `BadSetting` that names
+    `setting` where the address has parts that the driver does not know.
     """
     address = url.translate_connect_args(username="user", database="dbname")
     values: dict[str, Any] = {
@@ -77,12 +77,14 @@ def connect(url: URL, *, lock: int, setting: str) -> Engine:
         **address,
     }
 
+    try:
+        address_as_text = psycopg.conninfo.make_conninfo(**values)
+    except psycopg.ProgrammingError as error:
+        raise BadSetting(f"{setting} cannot be used: {error}") from None
+
     def open_one() -> _Patient:
-        try:
-            # Statements prepared in a session get lost behind a pooler such as PgBouncer.
-            return _Patient.connect(prepare_threshold=None, **values)
-        except psycopg.ProgrammingError as error:
-            raise BadSetting(f"{setting} cannot be used: {error}") from None
+        # Statements prepared in a session get lost behind a pooler such as PgBouncer.
+        return _Patient.connect(address_as_text, prepare_threshold=None)
 
     engine = create_engine(
         URL.create("postgresql+psycopg"),

@@ -341,11 +341,13 @@ def test_an_answer_can_be_told_as_json_and_as_csv(trino: House, duck: House) -> 
         assert csv_rows(batch) == csv_rows(expected)
 
 
-def test_what_the_page_says_is_written_otherwise_means_the_same(trino: House, duck: House) -> None:
+def test_what_the_page_says_is_written_otherwise_means_the_same(
+    trino: House, duck_here: House
+) -> None:
     """People go from one engine to the other with this table in their hands."""
     shop = CollectionId("main", "shop")
     payload = '{"id": 7, "lines": [{"sku": "a", "n": 1}, {"sku": "b", "n": 2}], "tags": ["x", "v"]}'
-    for house in (trino, duck):
+    for house in (trino, duck_here):
         house.land(shop, payload)
     page = Path(__file__).parents[2] / "docs" / "reference" / "sql.md"
     table = re.findall(r"^\| [^|]* \| `(.*)` \| `(.*)` \|$", page.read_text(), re.MULTILINE)
@@ -353,7 +355,7 @@ def test_what_the_page_says_is_written_otherwise_means_the_same(trino: House, du
     assert len(table) == 9
     for cells in table:
         ours, theirs = (c if c.startswith("SELECT") else f"SELECT {c} FROM shop" for c in cells)
-        assert trino.rows(theirs) == duck.rows(ours), theirs
+        assert trino.rows(theirs) == duck_here.rows(ours), theirs
 
 
 def running(house: House) -> int:

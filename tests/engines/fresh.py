@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import tomllib
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 import psycopg
 
 from engines import trino
-from engines.places import BUCKET, postgres
+from engines.places import BUCKET, DEFAULT_FIRST_PORT, FIRST_PORT, HOST, postgres
 
 _REPOSITORY = Path(__file__).parents[2]
+_PORT = re.compile(rf"({re.escape(HOST)}:)(\d+)")
 
 
 def fresh_name(what: str = "t") -> str:
@@ -58,10 +60,15 @@ def fresh_lake() -> Iterator[FreshLake]:
             trino.drop_catalog(name)
 
 
+def _moved(address: re.Match[str]) -> str:
+    return f"{address[1]}{int(address[2]) - DEFAULT_FIRST_PORT + FIRST_PORT}"
+
+
 @contextmanager
 def fresh_settings(file: Path) -> Iterator[Path]:
     """Write the repository's settings for the engines to `file`, with places of their own."""
-    settings = tomllib.loads((_REPOSITORY / "deploy" / "engines.toml").read_text())
+    text = (_REPOSITORY / "deploy" / "engines.toml").read_text()
+    settings = tomllib.loads(_PORT.sub(_moved, text))
     name = fresh_name("penstock")
     with fresh_lake() as lake, fresh_database() as metadata, fresh_database() as dagster:
         settings |= {

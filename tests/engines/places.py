@@ -1,23 +1,29 @@
 """Where the engines listen, and who may come in: the same for every test and every settings file.
 
 All of them listen on loopback only. The ports lie outside of those that tests and outgoing
-connections are given.
+connections are given. ``ENGINES_FIRST_PORT`` moves all of them, for a second set of engines (with
+an ``ENGINES_HOME`` of its own) beside the first one.
 """
 
 from __future__ import annotations
 
+import os
+
 HOST = "127.0.0.1"
 
-KAFKA_PORT = 6510
-ELASTICSEARCH_PORT = 6520
-OPENSEARCH_PORT = 6525
-TRINO_PORT = 6530
-POSTGRES_PORT = 6540
-S3_PORT = 6550
-RABBITMQ_PORT = 6570
-ETCD_PORT = 6575
-SQS_PORT = 6580
-REST_PORT = 6590
+DEFAULT_FIRST_PORT = 6500
+FIRST_PORT = int(os.environ.get("ENGINES_FIRST_PORT", DEFAULT_FIRST_PORT))
+
+KAFKA_PORT = FIRST_PORT + 10
+ELASTICSEARCH_PORT = FIRST_PORT + 20
+OPENSEARCH_PORT = FIRST_PORT + 25
+TRINO_PORT = FIRST_PORT + 30
+POSTGRES_PORT = FIRST_PORT + 40
+S3_PORT = FIRST_PORT + 50
+RABBITMQ_PORT = FIRST_PORT + 70
+ETCD_PORT = FIRST_PORT + 75
+SQS_PORT = FIRST_PORT + 80
+REST_PORT = FIRST_PORT + 90
 
 USER = "penstock"
 PASSWORD = "penstock"

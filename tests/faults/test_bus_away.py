@@ -14,8 +14,8 @@ import pytest
 from builders import event
 from engines import places
 from engines.kafka import Kafka
-from engines.kit import default_root
 from far_sides import HERE, far_side
+from own_engines import own_engine
 
 from penstock.envelope import Position
 from penstock.guard import Guard
@@ -28,18 +28,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
-PORT = 6617
-
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Start a broker of this file's own: the shared one is other tests' too."""
-    made = Kafka(default_root(), run=tmp_path_factory.mktemp("broker"), port=PORT)
-    made.start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "KAFKA", f"{places.HOST}:{PORT}")
+    with (
+        own_engine(Kafka, tmp_path_factory.mktemp("broker")) as made,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(places, "KAFKA", f"{places.HOST}:{made.port}")
         yield made
-    made.stop()
 
 
 def messages(start: int, count: int) -> list[Message]:
@@ -81,7 +79,7 @@ def test_a_broker_that_goes_away_delivers_a_beginning_of_the_batch_and_the_rest_
         return [*first, *away], max(seconds, seconds_again), back, closing
 
     with far_side("kafka") as far:
-        far.guard = Guard((HERE,), (PORT,))
+        far.guard = Guard((HERE,), (broker.port,))
         outcomes, seconds, back, _ = asyncio.run(main(far.open(timeout=3.0)))
         took = far.took(20_000, patience=5)
 

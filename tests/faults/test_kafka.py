@@ -160,7 +160,7 @@ def test_a_door_answers_503_while_its_broker_is_away(
 ) -> None:
     """Within seconds, with a time to come back; and takes events again by itself."""
     ports = free_ports(2)
-    open_cache(load_settings(tmp_path, {}).cache).publish(known())
+    open_cache(load_settings(tmp_path, {}).cache).publish(known)
     (tmp_path / "penstock.toml").write_text(f'log_url = "{url}"\n')
     with door(tmp_path, ports, None), httpx.Client(trust_env=False, timeout=30) as client:
         address = f"http://127.0.0.1:{ports[0]}/v1/events/flights"

@@ -7,14 +7,14 @@ import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.servlet.ServletContextHandler;
 import org.eclipse.jetty.servlet.ServletHolder;
 
-/** Serves Iceberg's REST protocol by Iceberg's own servlet, over a catalog in an SQLite file. */
+/** Serves Iceberg's REST protocol by Iceberg's own servlet, over a catalog in PostgreSQL. */
 public final class RestCatalog {
   public static void main(String[] arguments) throws Exception {
     JdbcCatalog catalog = new JdbcCatalog();
     catalog.initialize(
         "rest",
         Map.of(
-            "uri", "jdbc:sqlite:" + arguments[2],
+            "uri", arguments[2],
             "jdbc.schema-version", "V1",
             "warehouse", arguments[3],
             "io-impl", "org.apache.iceberg.aws.s3.S3FileIO",

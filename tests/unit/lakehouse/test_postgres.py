@@ -31,11 +31,12 @@ from lakes import (
 from ports import free_port
 from proxy import Proxy
 
-from lakehouse import Lake, open_lake, postgres
+from lakehouse import Lake, open_lake
 from lakehouse.catalog import CATALOG_NAME, open_catalog
 from lakehouse.commit import Committed
 from lakehouse.upkeep import expire
 from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata import postgresql
 
 engines = pytest.mark.engines
 
@@ -116,7 +117,7 @@ def test_a_server_that_stops_in_the_middle_holds_nobody_for_ever(
     catalog_url: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection stays open and silent, and no limit of TCP would end the wait."""
-    monkeypatch.setattr(postgres, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(postgresql._Patient, "seconds", 1.0)
     with Proxy(POSTGRES_PORT) as proxy:
         lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
         lake.create(FLIGHTS)
@@ -137,7 +138,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(catalog_url: str, warehouse_
         lake.patience = HASTY
         view = lake.create(FLIGHTS)
 
-        proxy.cut_answer_to(b"COMMIT")
+        proxy.cut_answer_to(b"COMMIT\x00")  # not that of BEGIN ISOLATION LEVEL READ COMMITTED
         answer = put(lake, batch_of(log, view))
 
         assert proxy.cuts == 1

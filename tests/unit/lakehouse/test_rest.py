@@ -24,6 +24,7 @@ from penstock.envelope import CollectionId
 from penstock.errors import BadSetting, EngineUnavailable, NotFound
 
 engines = pytest.mark.engines
+pytestmark = pytest.mark.xdist_group("rest")
 
 
 @dataclass
@@ -137,8 +138,8 @@ def test_landings_beside_compaction_double_and_lose_nothing(world: World) -> Non
 
     def lands(lake: Lake) -> None:
         view = lake.view(world.collection)
-        while view is not None and view.mark(log.log_id, 0).next < 24:
-            start = view.mark(log.log_id, 0).next
+        while view is not None and view.mark(log.log_id(world.collection), 0).next < 24:
+            start = view.mark(log.log_id(world.collection), 0).next
             put(lake, batch_of(log, view, upto=min(start + 3, 24)))
             view = lake.view(world.collection)
 
