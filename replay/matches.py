@@ -13,23 +13,26 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lakehouse import TableView
 from lakehouse.sql import Engine, Reader
-from penstock.codec import TIME
-from penstock.envelope import Event, Micros, Position
+from penstock.envelope import Micros, Position
 from penstock.errors import TableChanged
 from penstock.query import Query
 from penstock.query.sql import Rows, Sql, all_of, any_of, compile_parts, compile_sql, sql, value
+from penstock.schema.shape import Struct
 from penstock.search.facts import with_facts, with_leaves
+from replay.events import Events, events_of
 from replay.request import View
-from replay.send import Original
 
 WIDTH = 4096
 """Log offsets of one bucket."""
 
 SLICE_ROWS = 20_000
 SLICE_BYTES = 16 << 20
+BATCH_ROWS = 2_000
+"""Rows that are taken out of Arrow at once."""
 
 _COLUMNS = (
     "log_partition, log_offset, event_id, received_at, event_time, source, content_type, key, "
@@ -187,6 +190,7 @@ class Matches:
         self._selection = selection
         self._uuid = uuid
         self._snapshot_id = snapshot_id
+        self._shape: tuple[str, Struct] | None = None
 
     def buckets(self) -> list[Bucket]:
         """Count the matches by ranges of offsets, in log order."""
@@ -204,16 +208,16 @@ class Matches:
 
     def batches(
         self, buckets: Iterable[Bucket], after: Position | None, *, size: int = SLICE_BYTES
-    ) -> Iterator[list[Original]]:
-        """Answer the matches after a position, in log order, a slice at a time.
+    ) -> Iterator[Events]:
+        """Answer the matches after a position, in log order, a few thousand at a time.
 
-        A batch holds about `size` bytes of payload at most. Raises `TableChanged` if a slice does
-        not hold what was counted.
+        They are read by slices of about `size` bytes of payload at most. Raises `TableChanged` if
+        a slice does not hold what was counted.
         """
         for each in slices(buckets, size=size):
             for part in [each] if each.bytes <= size else self._cut_up(each, size):
                 if not behind(part, after):
-                    yield self._read(part, after)
+                    yield from self._read(part, after)
 
     def at(self, positions: Iterable[Position]) -> list[tuple[Position, str, Micros]]:
         """Answer id and time of receipt of the events at these positions, in log order."""
@@ -234,28 +238,36 @@ class Matches:
         ]
         return sorted(found)
 
-    def _read(self, part: Slice, after: Position | None) -> list[Original]:
+    def _read(self, part: Slice, after: Position | None) -> Iterator[Events]:
         rows = self._sorted(_COLUMNS, _range_of(part))
         if rows.num_rows != part.events:
             raise TableChanged(
                 f"the pinned snapshot holds {rows.num_rows} matches, not {part.events} as planned"
             )
-        events = originals_of(rows)
-        if after is None:
-            return events
-        return [each for each in events if each.position > after]
+        if after is not None and after.partition == part.partition:
+            rows = rows.filter(pc.greater(rows["log_offset"], after.offset))
+        for start in range(0, rows.num_rows, BATCH_ROWS):
+            yield events_of(rows.slice(start, BATCH_ROWS), part.partition)
 
     def _sorted(self, columns: str, where: Sql) -> pa.Table:
         tables = list(self._select(columns, where, ""))
         if not tables:
             raise TableChanged("the pinned snapshot holds nothing where matches were planned")
-        return pa.concat_tables(tables).sort_by("log_offset")
+        rows = pa.concat_tables(tables)
+        # Files are in the order of the log, so mostly there is nothing to sort.
+        return rows if _ascends(rows["log_offset"]) else rows.sort_by("log_offset")
 
     def _cut_up(self, slice_: Slice, size: int) -> Iterator[Slice]:
         columns = "log_offset, octet_length(payload) AS length"
         rows = self._sorted(columns, _range_of(slice_))
         lengths = zip(rows["log_offset"].to_pylist(), rows["length"].to_pylist(), strict=True)
         return cut_up(lengths, slice_.partition, size)
+
+    def _shape_of(self, view: TableView, reader: Reader, lake: str) -> Struct:
+        """Answer the shape of `data`, which takes a statement to find out, once for a table."""
+        if self._shape is None or self._shape[0] != view.metadata_location:
+            self._shape = (view.metadata_location, reader.shape(lake))
+        return self._shape[1]
 
     def _select(self, columns: str, where: Sql | None, tail: str) -> Iterator[pa.Table]:
         """Select columns of the matches; the rows come in several tables where payloads decide."""
@@ -267,7 +279,7 @@ class Matches:
         rows: Rows = "quarantine" if selection.view == "quarantine" else "rows"
         with self._engine.reader() as reader:
             lake = reader.lake(view, snapshot_id=self._snapshot_id)
-            shape = reader.shape(lake)
+            shape = self._shape_of(view, reader, lake)
             if not selection.reads_payloads:
                 for part in compile_parts(selection.query, shape, rows=rows):
                     yield _run(reader, columns, lake, all_of(cut, part), tail)
@@ -280,67 +292,10 @@ class Matches:
                     yield _run(reader, columns, told, condition, tail)
 
 
-def originals_of(rows: pa.Table) -> list[Original]:
-    """Turn rows into events, column by column."""
-    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
-    micros = [columns[name].cast(TIME).cast(pa.int64()) for name in ("received_at", "event_time")]
-    lists = [
-        columns["log_partition"].to_pylist(),
-        columns["log_offset"].to_pylist(),
-        columns["event_id"].to_pylist(),
-        micros[0].to_pylist(),
-        micros[1].to_pylist(),
-        columns["source"].to_pylist(),
-        columns["content_type"].to_pylist(),
-        columns["key"].to_pylist(),
-        _headers(columns["headers"]),
-        columns["metadata"].to_pylist(maps_as_pydicts="strict"),
-        columns["payload"].to_pylist(),
-    ]
-    return [
-        Original(
-            Position(partition, offset),
-            Event(
-                id=event_id,
-                received_at=received_at,
-                payload=payload,
-                source=source,
-                content_type=content_type,
-                key=key,
-                headers=headers,
-                metadata=metadata or {},
-                event_time=event_time,
-            ),
-        )
-        for (
-            partition,
-            offset,
-            event_id,
-            received_at,
-            event_time,
-            source,
-            content_type,
-            key,
-            headers,
-            metadata,
-            payload,
-        ) in zip(*lists, strict=True)
-    ]
-
-
-def _headers(column: pa.ListArray) -> list[tuple[tuple[str, bytes], ...]]:
-    """Answer the headers of each row; pairs are taken from flat columns, dicts would cost more."""
-    if column.null_count == len(column):
-        return [()] * len(column)
-    pairs = column.flatten()
-    flat = list(zip(pairs.field("key").to_pylist(), pairs.field("value").to_pylist(), strict=True))
-    found = []
-    start = 0
-    for length in column.value_lengths().to_pylist():
-        end = start + (length or 0)
-        found.append(tuple(flat[start:end]))
-        start = end
-    return found
+def _ascends(offsets: pa.ChunkedArray) -> bool:
+    whole = offsets.combine_chunks()
+    ascends: bool | None = pc.all(pc.greater(whole[1:], whole[:-1])).as_py()
+    return ascends is not False
 
 
 def _range_of(part: Slice) -> Sql:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from penstock.envelope import Micros, Position
 from penstock.errors import WrongState
@@ -131,6 +132,26 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     at: str
     destination: str
     who: str
+
+
+class Attempts(msgspec.Struct, frozen=True, gc=False):
+    """Rows of the ledger that are alike but for the event: its id, its offset.
+
+    `ids` and `offsets` are those of the events that follow the first.
+    """
+
+    first: Attempt
+    ids: Sequence[str] = ()
+    offsets: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return 1 + len(self.ids)
+
+    def rows(self) -> Iterator[Attempt]:
+        """Answer the rows one by one."""
+        yield self.first
+        for event_id, offset in zip(self.ids, self.offsets, strict=True):
+            yield replace(self.first, event_id=event_id, offset=offset)
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,6 +31,7 @@ from penstock.guard import Endpoint, Guard
 from penstock.metadata.records import Destination, ReplayRecord, State
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import Store
+from replay.events import Source
 from replay.lease import DEFAULT_BOUNDS, Bounds, Orders
 from replay.ledger import Ledger, NoLedger
 from replay.matches import Bucket, Matches
@@ -38,7 +39,7 @@ from replay.pacing import Chance
 from replay.plan import Plan, Planner, Waiting, Wake, read_plan
 from replay.progress import Progress, read_progress
 from replay.request import Options, ReplayRequest, read_options, request_of
-from replay.send import Ended, Job, Sender, Source
+from replay.send import Ended, Job, Sender
 from replay.targets import Failed, Message, Outcome, Skipped, Target
 from replay.targets.opening import LOG_TOPICS, open_target
 
@@ -259,8 +260,8 @@ async def _source(
             return
         tries = 0
         if batch:
-            after = batch[-1].position
-            yield batch[:left]
+            after = batch.position(-1)
+            yield batch if len(batch) <= left else batch[:left]
             left -= len(batch)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,17 +23,27 @@ from typing import NamedTuple
 
 import structlog
 
-from penstock.envelope import Clock, CollectionId, Event, Position
+from penstock.envelope import Clock, CollectionId, Position
 from penstock.errors import Unavailable
 from penstock.faults import fault
 from penstock.metadata.records import State
+from replay.events import Feed, Source
 from replay.gate import Gate
 from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing
 from replay.ledger import Ledger
 from replay.pacing import BURST_SECONDS, Breaker, Chance, delay
-from replay.progress import Attempt, Progress, Tried
+from replay.progress import Attempt, Attempts, Progress, Tried
 from replay.request import rfc3339
-from replay.targets import Delivered, Failed, Message, Outcome, Retry, Skipped, Target
+from replay.targets import (
+    Delivered,
+    Failed,
+    Messages,
+    Outcome,
+    Parcel,
+    Retry,
+    Skipped,
+    Target,
+)
 from replay.window import Item, Lanes, Window
 
 log = structlog.get_logger()
@@ -43,17 +53,6 @@ _COUNTS = ("delivered", "failed", "skipped", "unknown", "repeated", "attempts", 
 _HOLDS = frozenset({429, 503})
 _LEDGER_DELAYS = (0.5, 5.0)
 _SOON = 0.05
-
-
-class Original(NamedTuple):
-    """An event and where it was on the log."""
-
-    position: Position
-    event: Event
-
-
-Source = AsyncIterator[Sequence[Original]]
-"""Matching events in log order, in batches, from just after a replay's `through`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class Ended(NamedTuple):
 
 class _Answer(NamedTuple):
     item: Item
-    row: Attempt
+    rows: Attempts
     due: float
     """When to try again, if the outcome is a retry."""
 
@@ -108,7 +107,7 @@ class Sender:
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._job = job
-        self._source = source
+        self._feed = Feed(source)
         self._target = target
         self._ledger = ledger
         self._bounds = bounds
@@ -140,7 +139,6 @@ class Sender:
             done=progress.done,
         )
         self._intended: Position | None = None
-        self._batch: deque[Original] = deque()
         self._exhausted = False
         self._broken: Exception | None = None
 
@@ -160,6 +158,7 @@ class Sender:
         self._ready: deque[Item] = deque()
         self._flying: set[Item] = set()
         self._answers: list[_Answer] = []
+        self._answered_events = 0
         self._due: list[tuple[float, Position, Item]] = []
         self._torn: list[Item] = []
         self._backlog = 0
@@ -210,25 +209,16 @@ class Sender:
 
     # Taking events
 
-    async def _fill_batch(self) -> bool:
-        """Have a batch to take from; answer False at the end of the source."""
-        while not self._batch:
-            try:
-                self._batch.extend(await anext(self._source))
-            except StopAsyncIteration:
-                return False
-        return True
-
     async def _close_open_attempts(self) -> None:
         """Write ``unknown`` for what the sender before left open, and take those events again."""
-        last = self._before.intended
         reopened: list[Item] = []
-        while last is not None and await self._fill_batch() and self._batch[0].position <= last:
-            item = self._take(self._batch.popleft())
+        told = self._before.intended is not None
+        while told and await self._feed.fill() and self._was_intended():
+            item = self._take(1)
             if item is not None and item.open:
                 reopened.append(item)
         rows = [
-            self._row(item, epoch=self._before.epoch, outcome="unknown", reason="the sender died")
+            self._rows(item, epoch=self._before.epoch, outcome="unknown", reason="the sender died")
             for item in reopened
         ]
         if rows:
@@ -239,14 +229,19 @@ class Sender:
         self._counts["repeated"] += len(rows)
         await self._checkpoint()
 
+    def _was_intended(self) -> bool:
+        """Say whether the next event may have been sent by the sender before."""
+        last = self._before.intended
+        return last is not None and self._feed.position <= last
+
     async def _read(self) -> None:
         """Take events as long as there is room in the window."""
         try:
-            while await self._fill_batch():
-                while self._batch and self._window.room():
-                    self._take(self._batch.popleft())
+            while await self._feed.fill():
+                while self._feed.left and (room := self._window.room()):
+                    self._take(min(room, self._together()))
                 self._books.set()
-                if self._batch:
+                if self._feed.left:
                     self._space.clear()
                     await self._space.wait()
         except Exception as error:  # noqa: BLE001 - raised again when the books are closed
@@ -255,10 +250,19 @@ class Sender:
         self._exhausted = True
         self._books.set()
 
-    def _take(self, original: Original) -> Item | None:
-        position, event = original
+    def _together(self) -> int:
+        """Answer how many events may be one item: one, where something is known of each."""
+        if not self._target.ordered or self._tried or self._window.expects or self._was_intended():
+            return 1
+        return self._most()
+
+    def _take(self, most: int) -> Item | None:
+        """Take the next events from the batch, as one item."""
+        feed = self._feed
+        position = feed.position
         tried = self._tried.pop(position, None) or self._before.history(position)
-        item = self._window.take(position, event, tried)
+        item = self._window.take(*feed.next(most), tried)
+        feed.passed(1 if item is None else len(item))
         if item is not None:
             self._fresh.append(item)
         return item
@@ -288,12 +292,25 @@ class Sender:
             if not ready or not self._gate.is_open():
                 await self._gate.wait()
                 continue
-            items = [ready.popleft() for _ in range(min(len(ready), self._most()))]
-            if await self._gate.passed(len(items)):
+            items = self._next_items()
+            if await self._gate.passed(sum(map(len, items))):
                 await self._send(items)
             else:
                 ready.extendleft(reversed(items))
         self._gate.wake()
+
+    def _next_items(self) -> list[Item]:
+        """Take what goes in one send: the last item of it may be too long, and is cut."""
+        ready, room = self._ready, self._most()
+        items: list[Item] = []
+        while ready and room > 0:
+            item = ready.popleft()
+            if len(item) > room:
+                item, *others = self._window.part(item, length=room)
+                ready.extendleft(reversed(others))
+            items.append(item)
+            room -= len(item)
+        return items
 
     def _most(self) -> int:
         """Answer how many may go in one send: with a rate, what it lets through at once."""
@@ -302,7 +319,9 @@ class Sender:
         return most if rate is None else min(most, max(1, int(rate * BURST_SECONDS)))
 
     async def _send(self, items: Sequence[Item]) -> None:
-        messages = [Message(item.event, item.position, item.attempt) for item in items]
+        messages = Messages(
+            [Parcel(item.events, item.start, item.stop, item.attempt) for item in items]
+        )
         self._flying.update(items)
         started = _now()
         try:
@@ -316,13 +335,31 @@ class Sender:
         latency = round((_now() - started) * 1000, 3)
         at = rfc3339(self._clock())
         moment = True
-        for item, outcome in zip(items, outcomes, strict=True):
+        answered = 0
+        for item, outcome in self._told_apart(items, outcomes):
             # What a whole send met with is one bad moment, not as many as it had events.
             self._answered(item, outcome, latency, at, counts=moment)
             moment = moment and not isinstance(outcome, Retry)
+            answered += len(item)
         # The first answer starts the bookkeeper's clock.
-        if len(self._answers) <= len(items) or self._ending or self._cycle_is_due():
+        if self._answered_events <= answered or self._ending or self._cycle_is_due():
             self._books.set()
+
+    def _told_apart(
+        self, items: Sequence[Item], outcomes: Sequence[Outcome]
+    ) -> Iterator[tuple[Item, Outcome]]:
+        """Answer what came of each item; its events part where they were not all delivered."""
+        start = 0
+        for item in items:
+            came = outcomes[start : start + len(item)]
+            start += len(item)
+            first = came[0]
+            if len(came) == 1 or (
+                isinstance(first, Delivered | Skipped) and came.count(first) == len(came)
+            ):
+                yield item, first
+            else:
+                yield from zip(self._window.part(item, length=1), came, strict=True)
 
     def _answered(
         self, item: Item, outcome: Outcome, latency: float, at: str, *, counts: bool
@@ -350,11 +387,12 @@ class Sender:
                 elif counts:
                     self._failed(reason)
                 self._blocked += self._target.ordered and not final
-        row = self._row(
+        rows = self._rows(
             item, at=at, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
         )
-        self._answers.append(_Answer(item, row, due))
-        self._backlog -= 1
+        self._answers.append(_Answer(item, rows, due))
+        self._answered_events += len(item)
+        self._backlog -= len(item)
         if final and (following := self._lanes.leave(item)) is not None:
             self._ready.append(following)
 
@@ -423,7 +461,7 @@ class Sender:
     def _finished(self) -> bool:
         if self._broken is not None:
             return False
-        return self._exhausted and not self._batch and not self._window and not self._answers
+        return self._exhausted and not self._feed.left and not self._window and not self._answers
 
     def _lingered(self) -> bool:
         return self._state == "paused" and _now() >= self._linger_end()
@@ -433,7 +471,7 @@ class Sender:
 
     def _cycle_is_due(self) -> bool:
         """Say whether what has gathered is worth a write and a checkpoint now."""
-        answers = len(self._answers)
+        answers = self._answered_events
         if self._ending or not self._lease.shows(self._state, self._error):
             return True
         if answers >= self._sizes.answers:
@@ -466,11 +504,11 @@ class Sender:
 
     async def _cycle(self) -> None:
         """Record what was answered and announced, let that go, announce more, and save."""
-        answers, self._answers = self._answers, []
+        answers, self._answers, self._answered_events = self._answers, [], 0
         announced, self._announced = self._announced, []
         at = rfc3339(self._clock())
-        rows = [answer.row for answer in answers]
-        rows += [self._row(item, at=at) for item in announced]
+        rows = [answer.rows for answer in answers]
+        rows += [self._rows(item, at=at) for item in announced]
         if rows:
             await self._write(rows)
         for answer in answers:
@@ -482,7 +520,7 @@ class Sender:
                 self._ready.append(item)
         if self._target.ordered and any(item.attempt > 1 for item in announced):
             self._put_in_order()
-        self._backlog += len(announced)
+        self._backlog += sum(map(len, announced))
         self._gate.wake()
         if self._state == "running":
             self._announce()
@@ -490,10 +528,10 @@ class Sender:
 
     def _unblock(self, announced: Sequence[Item]) -> None:
         """Count those that are announced again: once all are, sending goes on with them."""
-        self._blocked -= sum(1 for item in announced if item.entered)
+        self._blocked -= sum(len(item) for item in announced if item.entered)
 
     def _put_in_order(self) -> None:
-        ready = sorted(self._ready, key=lambda item: item.position)
+        ready = sorted(self._ready, key=lambda item: item.first)
         self._ready.clear()
         self._ready.extend(ready)
 
@@ -502,7 +540,7 @@ class Sender:
         while self._due and self._due[0][0] <= _now():
             self._announced.append(heapq.heappop(self._due)[2])
         if self._fresh:
-            self._intended = self._fresh[-1].position
+            self._intended = self._fresh[-1].last
             self._announced += self._fresh
             self._fresh.clear()
         for item in self._announced:
@@ -511,17 +549,18 @@ class Sender:
 
     def _close(self, answer: _Answer) -> None:
         """Take over an outcome that the ledger has."""
-        item, row, due = answer
+        item, rows, due = answer
         item.open = False
-        self._counts["attempts"] += 1
-        if row.reason is not None:
-            self._last_failure = row.reason
-        if row.outcome == "retry":
-            heapq.heappush(self._due, (due, item.position, item))
+        outcome, reason = rows.first.outcome, rows.first.reason
+        self._counts["attempts"] += len(item)
+        if reason is not None:
+            self._last_failure = reason
+        if outcome == "retry":
+            heapq.heappush(self._due, (due, item.first, item))
             return
-        if row.outcome == "delivered":
-            self._counts["bytes"] += len(item.event.payload)
-        self._counts[row.outcome or ""] += 1
+        if outcome == "delivered":
+            self._counts["bytes"] += item.bytes
+        self._counts[outcome or ""] += len(item)
         self._window.finish(item)
 
     async def _put_down(self, ending: State) -> None:
@@ -533,9 +572,9 @@ class Sender:
         known = {answer.item for answer in answers}.union(torn)
         unsent = [i for i in self._window.unfinished() if i.open and i not in known]
         reason = "cut off while it was under way"
-        rows = [answer.row for answer in answers]
-        rows += [self._row(item, outcome="unknown", reason=reason) for item in torn]
-        rows += [self._row(item, outcome="skipped") for item in unsent]
+        rows = [answer.rows for answer in answers]
+        rows += [self._rows(item, outcome="unknown", reason=reason) for item in torn]
+        rows += [self._rows(item, outcome="skipped") for item in unsent]
         if rows:
             await self._write(rows)
         for answer in answers:
@@ -544,8 +583,9 @@ class Sender:
             item.open = False
         for item in unsent:
             _take_back(item)
-        self._counts["attempts"] += len(torn)
-        self._counts["unknown" if ending == "cancelled" else "repeated"] += len(torn)
+        cut_off = sum(map(len, torn))
+        self._counts["attempts"] += cut_off
+        self._counts["unknown" if ending == "cancelled" else "repeated"] += cut_off
         self._intended = None
         if ending != self._state:
             self._state, self._error = ending, None
@@ -570,7 +610,7 @@ class Sender:
         sent = counts["delivered"] + counts["failed"] + counts["unknown"]
         counts["skipped"] = max(0, self._matched - sent)
 
-    async def _write(self, rows: Sequence[Attempt]) -> None:
+    async def _write(self, rows: Sequence[Attempts]) -> None:
         """Have the ledger accept the rows, however long that takes."""
         self._writes += 1
         key = f"{self._job.replay}-{self._job.epoch}-{self._writes}"
@@ -596,9 +636,10 @@ class Sender:
             done=self._window.done(),
             intended=self._intended,
             tried=tuple(
-                (item.position, Tried(item.attempt, item.open))
+                (position, Tried(item.attempt, item.open))
                 for item in self._window.unfinished()
                 if item.attempt > 1 or (item.attempt == 1 and not item.open)
+                for position in item.positions()
             ),
             delivered=counts["delivered"],
             failed=counts["failed"],
@@ -614,7 +655,7 @@ class Sender:
         self._booked_at = _now()
         self._space.set()
 
-    def _row(
+    def _rows(
         self,
         item: Item,
         *,
@@ -624,16 +665,16 @@ class Sender:
         status: int | None = None,
         reason: str | None = None,
         latency_ms: float | None = None,
-    ) -> Attempt:
-        job = self._job
-        return Attempt(
+    ) -> Attempts:
+        job, events, start, stop = self._job, item.events, item.start, item.stop
+        first = Attempt(
             replay=job.replay,
             epoch=job.epoch if epoch is None else epoch,
-            event_id=item.event.id,
+            event_id=events.ids[start],
             team=job.collection.team,
             collection=job.collection.name,
-            partition=item.position.partition,
-            offset=item.position.offset,
+            partition=events.partition,
+            offset=events.offsets[start],
             attempt=item.attempt,
             kind="intent" if outcome is None else "outcome",
             outcome=outcome,
@@ -644,6 +685,9 @@ class Sender:
             destination=job.destination,
             who=job.who,
         )
+        if stop - start == 1:
+            return Attempts(first)
+        return Attempts(first, events.ids[start + 1 : stop], events.offsets[start + 1 : stop])
 
 
 def _take_back(item: Item) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from itertools import groupby
 from typing import Any, TypeVar
 
 from builders import FLIGHTS, NOON, event
@@ -16,13 +17,15 @@ from msgspec.structs import replace
 from penstock.envelope import Event, Position
 from penstock.errors import Unavailable, WrongState
 from penstock.metadata.records import State, Wish
+from replay.events import Events, Original, one_event
 from replay.lease import Bounds, Orders
-from replay.progress import Attempt, Progress, read_progress
+from replay.progress import Attempt, Attempts, Progress, read_progress
 from replay.request import Options
-from replay.send import Ended, Job, Original, Sender
+from replay.send import Ended, Job, Sender
 from replay.targets import Delivered, Failed, Message, Outcome, Target
 
 _T = TypeVar("_T")
+COLUMNS = [name for name in Events.__slots__ if name != "partition"]
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # chosen at run time
@@ -79,11 +82,21 @@ def originals(
 
 async def feed(
     events: Sequence[Original], after: Position | None = None, batch: int = 7
-) -> AsyncIterator[Sequence[Original]]:
+) -> AsyncIterator[Events]:
     """Answer what lies after a position, as a source does."""
     left = [each for each in events if after is None or each.position > after]
     for start in range(0, len(left), batch):
-        yield left[start : start + batch]
+        for _, same in groupby(left[start : start + batch], lambda each: each.position.partition):
+            yield in_columns(list(same))
+
+
+def in_columns(events: Sequence[Original]) -> Events:
+    """Answer events of one partition as they come from the lake."""
+    first, *others = (one_event(*each) for each in events)
+    for each in others:
+        for name in COLUMNS:
+            getattr(first, name).extend(getattr(each, name))
+    return first
 
 
 class MemoryKeeper:
@@ -138,13 +151,13 @@ class MemoryLedger:
         self._calls = 0
         self._keys: set[str] = set()
 
-    async def write(self, rows: Sequence[Attempt], *, key: str) -> None:
+    async def write(self, rows: Sequence[Attempts], *, key: str) -> None:
         await asyncio.sleep(self.seconds / 2)
         if self.silent[0] <= now() < self.silent[1]:
             raise Unavailable("the door does not answer")
         if key not in self._keys:
             self._keys.add(key)
-            self.rows += rows
+            self.rows += [row for each in rows for row in each.rows()]
         await asyncio.sleep(self.seconds / 2)
         self._calls += 1
         if self.deaf_every and self._calls % self.deaf_every == 0:
@@ -183,6 +196,7 @@ class ScriptedTarget:
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         self.under_way += len(messages)
         self.busiest = max(self.busiest, self.under_way)
+        messages = list(messages)
         self.sent += [(now(), message) for message in messages]
         outcomes = [self._script(message) for message in messages]
         # The destination has it from here on, whether the sender learns of it or not.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, overload
 
 import msgspec
 
 from penstock.envelope import Event, Position
 from penstock.errors import BadRequest
+from replay.events import Events, one_event
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -17,6 +18,54 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     event: Event
     position: Position
     attempt: int
+
+
+class Parcel(NamedTuple):
+    """The same attempt for neighbouring events: `start` to `stop` (exclusive) of the columns."""
+
+    events: Events
+    start: int
+    stop: int
+    attempt: int
+
+    def message(self, number: int) -> Message:
+        """Answer one of them, by its number in the columns."""
+        events = self.events
+        return Message(events.event(number), events.position(number), self.attempt)
+
+
+class Messages(Sequence[Message]):
+    """What a sender gives to a target; a `Message` is made where one is asked for.
+
+    A target that has no need of them takes the columns of the `parcels`.
+    """
+
+    __slots__ = ("parcels",)
+
+    def __init__(self, parcels: Sequence[Parcel]) -> None:
+        self.parcels = parcels
+
+    def __len__(self) -> int:
+        return sum(parcel.stop - parcel.start for parcel in self.parcels)
+
+    def __iter__(self) -> Iterator[Message]:
+        for parcel in self.parcels:
+            for number in range(parcel.start, parcel.stop):
+                yield parcel.message(number)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        return list(self)[index]
+
+
+def parcels_of(messages: Sequence[Message]) -> Sequence[Parcel]:
+    """Answer the columns of messages, whoever made them."""
+    if isinstance(messages, Messages):
+        return messages.parcels
+    return [Parcel(one_event(m.position, m.event), 0, 1, m.attempt) for m in messages]
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +132,7 @@ class Target(Protocol):
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Try once to deliver each of the messages; answer an outcome for each, in order.
 
+        A sender gives `Messages`, whose columns are there to be taken (`parcels_of`).
         `Delivered` means that the destination has said so. Everything that can go wrong on the
         way is an outcome, never an exception; an outcome's `reason` is a short fixed sentence
         without payload, credential or address. If the call is cancelled, nothing is known of the

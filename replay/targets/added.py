@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from penstock.envelope import CollectionId
+from penstock.envelope import CollectionId, Micros
 from replay.request import HeaderMode, rfc3339
 from replay.targets import ADDED, Message
 
@@ -31,16 +31,25 @@ class Added:
 
     def pairs(self, message: Message) -> tuple[tuple[str, str], ...]:
         """Answer the five headers; none if the replay is verbatim."""
-        if not self.adds:
-            return ()
         event = message.event
-        return (
-            self._replay,
-            ("penstock-event-id", event.id),
-            self._collection,
-            ("penstock-attempt", str(message.attempt)),
-            ("penstock-received-at", rfc3339(event.received_at)),
-        )
+        [pairs] = self.columns(message.attempt, [event.id], [event.received_at])
+        return pairs
+
+    def columns(
+        self, attempt: int, ids: Iterable[str], received_at: Iterable[Micros]
+    ) -> Iterator[tuple[tuple[str, str], ...]]:
+        """Answer the headers of events at the same attempt, one after the other."""
+        if not self.adds:
+            yield from (() for _ in ids)
+            return
+        replay, collection = self._replay, self._collection
+        tried = ("penstock-attempt", str(attempt))
+        last: Micros | None = None
+        received = ("", "")
+        for event_id, at in zip(ids, received_at, strict=True):
+            if at != last:  # events of one request were received together
+                last, received = at, ("penstock-received-at", rfc3339(at))
+            yield (replay, ("penstock-event-id", event_id), collection, tried, received)
 
     def kept(self, headers: tuple[tuple[str, bytes], ...]) -> tuple[tuple[str, bytes], ...]:
         """Answer the event's own headers, without those of an earlier replay that we set anew."""

@@ -1,8 +1,9 @@
-"""Replay to Kafka: one record per event, by an idempotent producer, with a report for each.
+"""Replay to Kafka: one record per event, by an idempotent producer.
 
-A `send` is one batch: all its records are given to the producer, which reports on each. When the
-time is over, or the call is cancelled, what was not reported is taken back from the producer's
-queues and the producer is thrown away. So of each partition a beginning of the batch is delivered,
+A `send` is one batch: all its records are given to the producer. It reports on those that it could
+not deliver, and has none of the others any more once they are. When the time is over, or the call
+is cancelled, what it still has is taken back from its queues, and so reported, and the producer is
+thrown away. So of each partition a beginning of the batch is delivered,
 and nothing behind an event whose outcome is `Retry`: the promise of `ordered`.
 
 The client is a C library that resolves names and opens sockets by itself, and goes where the
@@ -28,16 +29,17 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from itertools import repeat
 from typing import Any, Literal
 
 import msgspec
 
-from penstock.envelope import CollectionId, Event
+from penstock.envelope import CollectionId, Micros
 from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Guard, GuardedResolver, Lookup, system_lookup
+from replay.events import Headers
 from replay.targets import (
     GONE,
     NO_CONNECTION,
@@ -51,8 +53,10 @@ from replay.targets import (
     Failed,
     Message,
     Outcome,
+    Parcel,
     Retry,
     needs,
+    parcels_of,
 )
 from replay.targets.added import CONTENT_TYPE, Added, has_type
 from replay.targets.kafka_metadata import UNKNOWN_TOPIC, Login, NotLetIn, Told, ask_cluster
@@ -79,9 +83,14 @@ _NO_PARTITION = Failed("the topic has no such partition")
 _NOT_CARRIED = Failed("Kafka cannot carry this event's headers")
 _NOT_TAKEN = Retry("the destination did not take the event")
 _DELIVERED = Delivered(None)
-_NOTHING: Mapping[str, Any] = {}
+_ANY_PARTITION = -1
+_NOW = 0
 _LAST_PARTITION = 2**31 - 1
 _KNOWN_NAMES = 1_000
+
+_Headers = list[tuple[str, bytes | str]]
+_Record = tuple[bytes, bytes | None, _Headers | None, int, int]
+"""Payload, key, headers, partition, time in milliseconds."""
 
 _OUTCOMES: dict[int, Outcome] = {
     KafkaError.MSG_SIZE_TOO_LARGE: TOO_LARGE,
@@ -130,7 +139,6 @@ class KafkaTarget:
         refuse_own_topic(place.topic, own_topics)
         self._place = place
         self._options = options
-        self._is_placed = options.partition == "kept" or options.timestamp == "original"
         self._login = login
         self._guard = guard
         self._lookup = lookup
@@ -142,22 +150,13 @@ class KafkaTarget:
         self._producer: _Guarded | None = None
         self._stop = threading.Event()
 
-    def headers(self, message: Message) -> list[tuple[str, bytes | str]]:
-        """Answer the headers of one attempt: the event's own, its content type, the replay's."""
-        event = message.event
-        pairs: list[tuple[str, bytes | str]] = [*self._added.kept(event.headers)]
-        if event.content_type is not None and not has_type(pairs):
-            pairs.append((CONTENT_TYPE, event.content_type))
-        pairs += self._added.pairs(message)
-        return pairs
-
     def check(self, message: Message) -> Failed | None:
-        """Make the headers; the client would cut a name at its first NUL."""
-        return None if self._carries(message.event) else _NOT_CARRIED
+        """Look at the headers' names; the client would cut one at its first NUL."""
+        return None if self._carries(message.event.headers) else _NOT_CARRIED
 
-    def _carries(self, event: Event) -> bool:
+    def _carries(self, headers: Headers) -> bool:
         known = self._names
-        for name, _ in event.headers:
+        for name, _ in headers:
             if name not in known:
                 if "\0" in name or (not name.isprintable() and not _is_text(name)):
                     return False
@@ -290,56 +289,67 @@ class KafkaTarget:
     # Sending
 
     def _produce(self, messages: Sequence[Message]) -> list[Outcome]:
-        """Produce in our thread until each is reported, the time is over, or we are to stop."""
+        """Produce in our thread until none is left, the time is over, or we are to stop."""
         guarded = self._producer
         if guarded is None:  # closed meanwhile
             return [NOT_CONFIRMED] * len(messages)
         deadline = time.monotonic() + self._seconds
         outcomes: list[Outcome] = [_DELIVERED] * len(messages)
-        left = len(messages)
-
-        def report(number: int, error: KafkaError | None, _: object) -> None:
-            nonlocal left
-            left -= 1
-            if error is not None:
-                outcomes[number] = _OUTCOMES.get(error.code(), _NOT_TAKEN)
-
-        give, placed = self._give, self._is_placed
-        for number, message in enumerate(messages):
-            more = self._place_of(message.event) if placed else _NOTHING
-            done = partial(report, number)
-            refusal = give(guarded, message, done, more)
-            while refusal is NOT_CONFIRMED and self._goes_on(guarded, deadline):  # no room
-                refusal = give(guarded, message, done, more)
-            if refusal is not None:
-                left -= 1
-                outcomes[number] = refusal
-        while left and self._goes_on(guarded, deadline):
+        number = 0
+        for parcel in parcels_of(messages):
+            for record in self._records(parcel):
+                report = _Report(outcomes, number)
+                refusal = self._give(guarded, record, report)
+                while refusal is NOT_CONFIRMED and self._goes_on(guarded, deadline):  # no room
+                    refusal = self._give(guarded, record, report)
+                if refusal is not None:
+                    outcomes[number] = refusal
+                number += 1
+        while len(guarded.producer) and self._goes_on(guarded, deadline):
             pass
-        if left or guarded.broken or guarded.strange:
-            self._give_up(guarded)  # reports on all that is left
+        if (len(guarded.producer) or guarded.broken or guarded.strange) and self._give_up(guarded):
+            outcomes = [NOT_CONFIRMED if each is _DELIVERED else each for each in outcomes]
         return outcomes if not guarded.strange else _refused(outcomes)
 
-    def _give(
-        self,
-        guarded: _Guarded,
-        message: Message,
-        report: Callable[[KafkaError | None, Any], None],
-        more: Mapping[str, Any],
-    ) -> Outcome | None:
-        """Put a message into the producer's queue; answer why it is not in it."""
-        event = message.event
-        if event.headers and not self._carries(event):
+    def _records(self, parcel: Parcel) -> Iterator[_Record]:
+        """Make the records of a parcel: the events' own headers, their content type, the replay's.
+
+        Its headers are None where the client cannot carry them.
+        """
+        events, part = parcel.events, slice(parcel.start, parcel.stop)
+        added = self._added.columns(parcel.attempt, events.ids[part], events.received_at[part])
+        headers = map(self._headers, events.headers[part], events.content_types[part], added)
+        partitions: Iterable[int] = repeat(_ANY_PARTITION)
+        if self._options.partition == "kept":
+            partitions = map(_partition_of, events.metadata[part])
+        times: Iterable[int] = repeat(_NOW)
+        if self._options.timestamp == "original":
+            times = map(_milliseconds_of, events.event_times[part], events.received_at[part])
+        return zip(
+            events.payloads[part], events.keys[part], headers, partitions, times, strict=False
+        )
+
+    def _headers(
+        self, own: Headers, content_type: str | None, added: Sequence[tuple[str, str]]
+    ) -> _Headers | None:
+        if not own:
+            return [*added] if content_type is None else [(CONTENT_TYPE, content_type), *added]
+        if not self._carries(own):
+            return None
+        pairs: _Headers = [*self._added.kept(own)]
+        if content_type is not None and not has_type(pairs):
+            pairs.append((CONTENT_TYPE, content_type))
+        return [*pairs, *added]
+
+    def _give(self, guarded: _Guarded, record: _Record, report: _Report) -> Outcome | None:
+        """Put a record into the producer's queue; answer why it is not in it."""
+        payload, key, headers, partition, time_ = record
+        if headers is None:
             return _NOT_CARRIED
-        headers: Any = self.headers(message)
         try:
+            # By place, because names cost the client's binding a third of the call.
             guarded.producer.produce(
-                self._place.topic,
-                event.payload,
-                event.key,
-                on_delivery=report,
-                headers=headers,
-                **more,
+                self._place.topic, payload, key, partition, report, None, time_, headers
             )
         except BufferError:
             return NOT_CONFIRMED
@@ -353,21 +363,24 @@ class KafkaTarget:
         given_up = guarded.strange or guarded.broken or self._stop.is_set()
         return not given_up and time.monotonic() < deadline
 
-    def _give_up(self, guarded: _Guarded) -> None:
+    def _give_up(self, guarded: _Guarded) -> bool:
+        """Have it reported what was not delivered; answer whether some of it was not even then."""
         self._producer = None
-        guarded.close()
+        return guarded.close() > 0
 
-    def _place_of(self, event: Event) -> Mapping[str, int]:
-        """Answer partition and time where the options ask for those of the event."""
-        place: dict[str, int] = {}
-        if self._options.partition == "kept":
-            number = event.metadata.get("partition", "")
-            if number.isascii() and number.isdecimal():
-                place["partition"] = min(int(number), _LAST_PARTITION)
-        if self._options.timestamp == "original":
-            at = event.received_at if event.event_time is None else event.event_time
-            place["timestamp"] = max(at, 1000) // 1000
-        return place
+
+class _Report(msgspec.Struct, gc=False):
+    """Is called with the error if one of the events of a send was not delivered.
+
+    One stands in the client's queue for each event: the collector need not look at them.
+    """
+
+    outcomes: list[Outcome]
+    number: int
+
+    def __call__(self, error: KafkaError, _: object) -> None:
+        """Say what became of it."""
+        self.outcomes[self.number] = _OUTCOMES.get(error.code(), _NOT_TAKEN)
 
 
 class _Broker(msgspec.Struct):
@@ -391,6 +404,9 @@ class _Guarded:
             {
                 **settings,
                 "enable.idempotence": True,
+                # To be told of each that arrived takes 1 us; what is not in the queue any more and
+                # was not reported has arrived.
+                "delivery.report.only.error": True,
                 # The time is ours: when it is over, everything is taken back at once, so that
                 # nothing is delivered behind what was not.
                 "message.timeout.ms": 0,
@@ -405,10 +421,14 @@ class _Guarded:
             }
         )
 
-    def close(self) -> None:
-        """Take everything back, have it reported, and let go of every connection."""
+    def close(self) -> int:
+        """Take everything back, have it reported, and let go of every connection.
+
+        Answers how many events are without a report still.
+        """
         self.producer.purge()
-        self.producer.flush(_LAST_SECONDS)
+        left: int = self.producer.flush(_LAST_SECONDS)
+        return left
 
     def _look(self, text: str) -> None:
         known = {
@@ -454,6 +474,17 @@ def _name(host: str, port: int) -> str:
 
 def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [REFUSED if each == NOT_CONFIRMED else each for each in outcomes]
+
+
+def _partition_of(metadata: Mapping[str, str]) -> int:
+    number = metadata.get("partition", "")
+    if number.isascii() and number.isdecimal():
+        return min(int(number), _LAST_PARTITION)
+    return _ANY_PARTITION
+
+
+def _milliseconds_of(event_time: Micros | None, received_at: Micros) -> int:
+    return max(received_at if event_time is None else event_time, 1000) // 1000
 
 
 def _is_text(name: str) -> bool:

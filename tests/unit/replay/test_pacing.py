@@ -6,8 +6,10 @@ import pytest
 from builders import event
 from hypothesis import given
 from hypothesis import strategies as st
+from replaying import in_columns, originals
 
-from penstock.envelope import Position
+from penstock.envelope import Event, Position
+from replay.events import Events, Original, one_event
 from replay.pacing import BURST_SECONDS, FIRST_DELAY, LONGEST_DELAY, Breaker, Bucket, delay
 from replay.progress import Tried
 from replay.window import Item, Lanes, Window
@@ -88,8 +90,12 @@ def window(size: int = 5, **more) -> Window:
     return Window(size, 1 << 20, **more)
 
 
+def one(offset: int, what: Event) -> tuple[Events, int, int]:
+    return one_event(Position(0, offset), what), 0, 1
+
+
 def filled(found: Window, count: int) -> list[Item]:
-    items = [found.take(Position(0, n), event(b"12345"), FRESH) for n in range(count)]
+    items = [found.take(*one(n, event(b"12345")), FRESH) for n in range(count)]
     return [item for item in items if item is not None]
 
 
@@ -106,7 +112,7 @@ def test_the_low_watermark_passes_what_is_done_without_a_gap(order: list[int]) -
         assert found.passed == low
         assert found.through == (Position(0, low - 1) if low else None)
         assert set(found.done()) == {Position(0, n) for n in done if n >= low}
-        assert [i.position.offset for i in found.unfinished()] == [
+        assert [i.first.offset for i in found.unfinished()] == [
             n for n in range(low, 8) if n not in done
         ]
 
@@ -140,7 +146,7 @@ def test_what_an_earlier_holder_finished_is_not_taken_again() -> None:
     found = window(through=Position(0, 0), passed=1, done=(Position(0, 2), Position(0, 4)))
     assert found.done() == (Position(0, 2), Position(0, 4))
 
-    items = [found.take(Position(0, n), event(b"{}"), FRESH) for n in (1, 2, 3)]
+    items = [found.take(*one(n, event(b"{}")), FRESH) for n in (1, 2, 3)]
 
     assert [item is None for item in items] == [False, True, False]
     assert found.done() == (Position(0, 2), Position(0, 4))
@@ -148,8 +154,57 @@ def test_what_an_earlier_holder_finished_is_not_taken_again() -> None:
     assert (found.through, found.passed) == (Position(0, 2), 3)
 
 
+def test_events_taken_together_count_one_by_one() -> None:
+    """The window bounds what is repeated, in events, however few items they make."""
+    found = window(size=12)
+    events = in_columns(originals(10))
+    together = found.take(events, 0, 8, FRESH)
+    assert together is not None
+    assert (len(found), found.room()) == (8, 4)
+
+    first, *others = found.part(together, length=3)
+    assert [len(item) for item in (first, *others)] == [3, 3, 2]
+    assert list(found.unfinished()) == [first, *others]
+    found.finish(others[0])
+    assert found.done() == tuple(Position(0, n) for n in (3, 4, 5))
+    found.finish(first)
+
+    assert (found.through, found.passed, len(found), found.done()) == (Position(0, 5), 6, 2, ())
+
+
+def test_parts_stand_where_the_whole_stood() -> None:
+    """The low watermark has to meet them in the order of the log."""
+    found = window(size=30)
+    events = in_columns(originals(30))
+    items = [found.take(events, start, start + 10, FRESH) for start in (0, 10, 20)]
+    assert items[1] is not None
+    found.part(items[1], length=1)
+
+    assert [p for item in found.unfinished() for p in item.positions()] == [
+        Position(0, n) for n in range(30)
+    ]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 40))
+def test_large_events_are_not_taken_together_beyond_the_bytes(sizes: list[int], most: int) -> None:
+    """As many as one by one: the last may go beyond, and one is always let in."""
+    events = in_columns(
+        [Original(Position(0, n), event(b"x" * size)) for n, size in enumerate(sizes)]
+    )
+    single = Window(100, most, through=None, passed=0, done=())
+    count = 0
+    while count < len(sizes) and single.room():
+        single.take(events, count, count + 1, FRESH)
+        count += 1
+
+    together = Window(100, most, through=None, passed=0, done=()).take(events, 0, len(sizes), FRESH)
+
+    assert together is not None
+    assert len(together) == count
+
+
 def items_of(*keys: bytes | None) -> list[Item]:
-    return [Item(Position(0, n), event(b"{}", key=key), FRESH) for n, key in enumerate(keys)]
+    return [Item(*one(n, event(b"{}", key=key)), FRESH) for n, key in enumerate(keys)]
 
 
 def test_a_lane_lets_one_event_of_a_key_go_at_a_time() -> None:

@@ -29,10 +29,10 @@ from penstock.errors import (
 from penstock.schema.convert import Rules
 from penstock.search import SearchRequest
 from penstock.search.embedded import EmbeddedSearcher
+from replay.events import Original
 from replay.matches import Bucket, Matches, Slice, cut_up, merged, slices
 from replay.plan import Plan, Planner, pin_of, read_plan
 from replay.request import ReplayRequest, read_request
-from replay.send import Original
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,11 @@ from replaying import (
 )
 
 from penstock.envelope import Position
+from replay.events import Original
 from replay.lease import Bounds
 from replay.progress import Attempt, report
 from replay.request import Options
-from replay.send import Ended, Original
+from replay.send import Ended
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
 
 WINDOW = 24

@@ -12,6 +12,7 @@ from replaying import (
     MemoryKeeper,
     MemoryLedger,
     ScriptedTarget,
+    feed,
     next_epoch,
     now,
     originals,
@@ -23,6 +24,7 @@ from replaying import (
 
 from penstock.envelope import Position
 from penstock.errors import EngineUnavailable, WrongState
+from replay.events import Feed
 from replay.lease import Bounds
 from replay.progress import report, tally
 from replay.request import Options
@@ -517,13 +519,14 @@ def test_a_source_that_breaks_stops_the_sender_with_its_error(good: int) -> None
     keeper, ledger, target = MemoryKeeper(), MemoryLedger(), ScriptedTarget()
 
     async def broken():
-        yield originals(good)
+        async for batch in feed(originals(good), batch=1_000):
+            yield batch
         await asyncio.sleep(0.2)
         raise OSError("the lake is gone")
 
     async def main() -> None:
         work = sender(originals(500), target, keeper, ledger)
-        work._source = broken()
+        work._feed = Feed(broken())
         with pytest.raises(OSError, match="the lake is gone"):
             await work.run()
 
@@ -608,6 +611,56 @@ def test_a_batch_is_no_larger_than_the_rate_lets_through_at_once() -> None:
 
     for start in range(80):
         assert times[start + 20] - times[start] >= 20 / 50 - 0.1 - 0.05
+
+
+def test_events_that_wait_together_part_when_the_rate_is_lowered() -> None:
+    """They were taken while more could go at once."""
+    keeper = MemoryKeeper(Options(rate=None))
+    target = ScriptedTarget(most=100, ordered=True, seconds=lambda _: 1.0)
+
+    async def main() -> None:
+        running = asyncio.ensure_future(
+            sender(originals(500), target, keeper, MemoryLedger()).run()
+        )
+        await asyncio.sleep(0.5)
+        keeper.options = Options(rate=50.0)
+        await running
+
+    run_virtual(main())
+    times = [at for at, _ in target.sent]
+    slow = times[times.index(times[-1]) - 300 :]
+    assert times == sorted(times)
+    assert payloads(target) == [each.event.payload for each in originals(500)]
+    assert all(b - a >= 20 / 50 - 0.15 for a, b in zip(slow, slow[20:], strict=False))
+
+
+def test_events_under_way_together_are_cancelled_each() -> None:
+    """The account is in events, however many went at once."""
+    keeper = MemoryKeeper()
+    keeper.wishes = [(1.0, "cancel")]
+    ledger = MemoryLedger()
+    target = ScriptedTarget(most=30, ordered=True, seconds=lambda _: 100.0)
+
+    ended = replayed(originals(80), target, keeper, ledger)
+
+    account = report(ended.progress, matched=80, ended=True)
+    assert (ended.state, account.unknown, account.skipped) == ("cancelled", 30, 50)
+    books = tally(ledger.rows)
+    assert (books.unknown, books.skipped, books.open, books.attempts) == (30, 50, 0, 30)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_run_through_an_ordered_target_keeps_its_books_like_any_other(*, ordered: bool) -> None:
+    """Going together is a matter of speed: each event has its rows."""
+    events = originals(300, keys=(b"a", None), partitions=3)
+    ledger = MemoryLedger()
+    replayed(events, ScriptedTarget(most=40, ordered=ordered), ledger=ledger)
+
+    for kind in ("intent", "outcome"):
+        rows = [row for row in ledger.rows if row.kind == kind]
+        assert sorted((row.partition, row.offset, row.event_id) for row in rows) == [
+            (*each.position, each.event.id) for each in events
+        ]
 
 
 def test_a_lost_answer_of_the_ledger_does_not_double_rows() -> None:
