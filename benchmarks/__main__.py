@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|replay|kafka …]`: measure and print a table.
+"""`python -m benchmarks [door|landing|ask|replay|kafka|replay_kafka …]`: measure and print a table.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only.
@@ -26,7 +26,7 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, kafka, landing, replay
+    from benchmarks import ask, door, kafka, landing, replay, replay_kafka
 
     return {
         "door": door.results,
@@ -34,6 +34,7 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         "ask": ask.results,
         "replay": replay.results,
         "kafka": kafka.results,
+        "replay_kafka": replay_kafka.results,
     }
 
 
@@ -41,7 +42,7 @@ def present() -> list[str]:
     """Name what is measured without being asked for: what needs no broker, or has one."""
     from benchmarks import kafka
 
-    return [name for name in subjects() if name != "kafka" or kafka.there()]
+    return [name for name in subjects() if "kafka" not in name or kafka.there()]
 
 
 def main() -> None:

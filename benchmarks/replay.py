@@ -21,7 +21,7 @@ from lakehouse.sql import open_engine
 from penstock.clock import machine_clock
 from penstock.metadata.records import Destination, ReplayRecord
 from replay.job import frozen, tools_of
-from replay.request import read_request, record_of
+from replay.request import HeaderMode, read_request, record_of
 from replay.run import Tools, run_replay
 
 EVENTS = 20_000
@@ -85,15 +85,18 @@ def post(door: processes.Door, payloads: Sequence[bytes]) -> None:
             client.post(url, content=body).raise_for_status()
 
 
-def replayed(tools: Tools, number: int) -> Figure:
+def replayed(
+    tools: Tools, number: int, *, events: int = EVENTS, headers: HeaderMode = "add"
+) -> Figure:
     """Run one replay as the job does; what is measured begins when its plan is made."""
     asked = {
         "collection": processes.COLLECTION.name,
         "destination": DESTINATION,
         "concurrency": CONCURRENCY,
+        "headers": headers,
     }
     request = read_request(asked, team=processes.COLLECTION.team)
-    replay_id = f"bench-{number}"
+    replay_id = f"bench-{headers}-{number}"
     tools.store.create_replay(record_of(request, id=replay_id, now=machine_clock()))
     begun: list[tuple[float, float]] = []
 
@@ -103,9 +106,9 @@ def replayed(tools: Tools, number: int) -> Figure:
 
     record = run_replay(replay_id, tools, holder="bench", told=told)
     wall, cpu = time.perf_counter(), time.process_time()
-    if record is None or record.state != "finished" or record.progress["delivered"] != EVENTS:
+    if record is None or record.state != "finished" or record.progress["delivered"] != events:
         raise RuntimeError(f"the replay did not deliver everything: {record}")
-    return Figure(EVENTS, wall - begun[0][0], cpu - begun[0][1])
+    return Figure(events, wall - begun[0][0], cpu - begun[0][1])
 
 
 def _bare(url: str, payloads: Sequence[bytes]) -> Figure:

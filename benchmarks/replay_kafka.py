@@ -1,18 +1,18 @@
-"""Replay to Kafka, beside a loop that only produces: ``python -m benchmarks.replay_kafka``.
+"""Replay to Kafka, beside a loop that only produces: its CPU, by the million events.
 
-Apart from the other measurements, because it needs a broker: the one of ``make engines`` unless
-another is named. Both sides send the same records, headers included; what the replay does beside
-is reading the events from the lake, the window, two rows of the ledger for each, and checkpoints.
+The replay is measured from its plan to its end: reading the events from the lake, the window, two
+rows of the ledger for each event, checkpoints, and producing. There are two loops beside it. One
+produces the payloads and nothing else; the other gives each record the six headers that a replay
+gives it, which alone doubles the loop's CPU. The events have no key. The broker is the one of
+`make engines`, or the one that ``BENCH_KAFKA`` names.
 """
 
 from __future__ import annotations
 
 import secrets
-import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -22,17 +22,21 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from assets.stores import opened
 from benchmarks import processes
 from benchmarks.data import nested
+from benchmarks.kafka import BROKER
 from benchmarks.measure import Figure, Result, median, pinned
-from benchmarks.replay import DESTINATION, EVENTS, post, replayed
+from benchmarks.replay import DESTINATION, post, replayed
 from lakehouse.sql import open_engine
 from penstock.clock import machine_clock
 from penstock.metadata.records import Destination
 from replay.job import frozen, tools_of
+from replay.run import Tools
 from replay.targets.kafka import BATCH
 
+EVENTS = 100_000
 RUNS = 3
-BROKER = "127.0.0.1:6510"
-_HEADERS: list[tuple[str, str | bytes | None]] = [
+FLOOR = 0.6
+_Headers = list[tuple[str, str | bytes | None]]
+_HEADERS: _Headers = [
     ("content-type", "application/json"),
     ("penstock-replay-id", "bench-0"),
     ("penstock-event-id", "01990a2e-7b1c-7c3e-8d53-2f0c1a7d9e11"),
@@ -42,66 +46,80 @@ _HEADERS: list[tuple[str, str | bytes | None]] = [
 ]
 
 
-def measured(folder: Path, broker: str) -> Result:
-    """Measure the sending of one replay, from its plan to its end."""
+def results(folder: Path) -> Iterator[Result]:
+    """Measure replays as they are, and with the events' own headers only, beside both loops."""
     payloads = nested(EVENTS)
     topic = f"bench_{secrets.token_hex(4)}"
-    admin = AdminClient({"bootstrap.servers": broker})
+    admin = AdminClient({"bootstrap.servers": BROKER})
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
-    port = int(broker.rpartition(":")[2])
     try:
-        with (
-            processes.door(
-                folder / "home", allow_networks=[ip_network("127.0.0.1/32")], allow_ports=[port]
-            ) as door,
-            pinned(processes.LOAD_CORES),
-        ):
-            post(door, payloads)
-            settings = door.settings
-            with (
-                opened(settings) as stores,
-                closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
-            ):
-                landing = stores.landing()
-                while landing.land_once(processes.COLLECTION) is not None:
-                    pass
-                stores.store.add_destination(
-                    Destination(
-                        team=processes.COLLECTION.team,
-                        name=DESTINATION,
-                        kind="kafka",
-                        url=f"kafka://{broker}/{topic}",
-                        created_at=machine_clock(),
-                    )
+        with _ready(folder, payloads, topic) as tools, frozen():
+            # Side by side, so that a machine that changes its mind does so for all.
+            figures = [
+                (
+                    replayed(tools, number, events=EVENTS),
+                    _bare(topic, payloads, _HEADERS),
+                    replayed(tools, number, events=EVENTS, headers="verbatim"),
+                    _bare(topic, payloads, None),
                 )
-                tools = tools_of(stores, engine)
-                with frozen():
-                    pairs = [
-                        (_bare(broker, topic, payloads), replayed(tools, number))
-                        for number in range(RUNS)
-                    ]
+                for number in range(RUNS)
+            ]
     finally:
         admin.delete_topics([topic])[topic].result()
-    return Result(
-        "replay to Kafka",
-        median([sent for _, sent in pairs]),
-        f"bare confluent-kafka loop, flushed every {BATCH}",
-        median([bare for bare, _ in pairs]),
+    added, with_headers, verbatim, bare = (
+        median(list(column)) for column in zip(*figures, strict=True)
     )
+    loop = f"bare confluent-kafka loop, flushed every {BATCH:,}"
+    yield Result("replay to Kafka", added, loop, bare, floor_ratio=FLOOR)
+    yield Result("replay to Kafka", added, f"{loop}, the same headers", with_headers)
+    yield Result("replay to Kafka, verbatim", verbatim, loop, bare)
 
 
-def _bare(broker: str, topic: str, payloads: Sequence[bytes]) -> Figure:
-    """Produce the same records, have each reported, and do nothing else."""
+@contextmanager
+def _ready(folder: Path, payloads: Sequence[bytes], topic: str) -> Iterator[Tools]:
+    """Have the events landed and the topic known as a destination."""
+    home = folder / "home"
+    port = int(BROKER.rpartition(":")[2])
+    with (
+        processes.door(
+            home, allow_networks=[ip_network("127.0.0.1/32")], allow_ports=[port]
+        ) as door,
+        pinned(processes.LOAD_CORES),
+    ):
+        post(door, payloads)
+        settings = door.settings
+        with (
+            opened(settings) as stores,
+            closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
+        ):
+            landing = stores.landing()
+            while landing.land_once(processes.COLLECTION) is not None:
+                pass
+            stores.store.add_destination(
+                Destination(
+                    team=processes.COLLECTION.team,
+                    name=DESTINATION,
+                    kind="kafka",
+                    url=f"kafka://{BROKER}/{topic}",
+                    created_at=machine_clock(),
+                )
+            )
+            yield tools_of(stores, engine)
+
+
+def _bare(topic: str, payloads: Sequence[bytes], headers: _Headers | None) -> Figure:
+    """Produce the records, have each reported, and do nothing else."""
     reports = 0
 
     def reported(error: object, _: object) -> None:
         nonlocal reports
         reports += error is None
 
+    more = {} if headers is None else {"headers": headers}
     wall, cpu = time.perf_counter(), time.process_time()
-    producer = Producer({"bootstrap.servers": broker, "enable.idempotence": True, "linger.ms": 20})
+    producer = Producer({"bootstrap.servers": BROKER, "enable.idempotence": True, "linger.ms": 20})
     for number, payload in enumerate(payloads, 1):
-        producer.produce(topic, payload, headers=list(_HEADERS), on_delivery=reported)
+        producer.produce(topic, payload, on_delivery=reported, **more)
         if number % BATCH == 0:
             producer.flush()
     producer.flush()
@@ -109,18 +127,3 @@ def _bare(broker: str, topic: str, payloads: Sequence[bytes]) -> Figure:
     if reports != len(payloads):
         raise RuntimeError("the bare loop did not deliver everything")
     return figure
-
-
-def main() -> None:
-    """Print both sides and their ratio."""
-    broker = sys.argv[1] if len(sys.argv) > 1 else BROKER
-    with tempfile.TemporaryDirectory() as folder:
-        result = measured(Path(folder), broker)
-    for name, figure in ((result.name, result.figure), (result.limit_name, result.limit)):
-        each = 1e6 / figure.events
-        print(f"{name}: {figure.cpu * each:.1f} µs CPU, {figure.wall * each:.1f} µs an event")
-    print(f"{result.limit.cpu / result.figure.cpu:.0%} of the bare loop, per core")
-
-
-if __name__ == "__main__":
-    main()

@@ -21,6 +21,8 @@ ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
 
 _ACCEPTED = 202
 _SECONDS = 30.0
+# Lines that are put together at once: memory that is used again at once, and not new pages.
+_LINES = 200
 
 
 class Ledger(Protocol):
@@ -66,7 +68,9 @@ class DoorLedger:
         """Send the rows and wait for the door's acknowledgement."""
         session = self._session or self._open()
         headers = {"Idempotency-Key": key, "Content-Type": "application/x-ndjson"}
-        body = b"".join(map(lines_of, rows))
+        body = bytearray()
+        for each in rows:
+            add_lines(body, each)
         try:
             async with session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
@@ -102,22 +106,25 @@ class _Answer(msgspec.Struct):
     accepted: int
 
 
-def lines_of(rows: Attempts) -> bytes:
-    """Answer the rows as lines of JSON: what is the same in all of them is encoded once."""
-    first = _encoder.encode(rows.first)
+def add_lines(body: bytearray, rows: Attempts) -> None:
+    """Append the rows as lines of JSON: what is the same in all of them is encoded once."""
+    body += _encoder.encode(rows.first)
+    body += b"\n"
     if not rows.ids:
-        return first + b"\n"
+        return
     line = _encoder.encode(replace(rows.first, event_id="", offset=0)).decode()
     # A quote within a string is written with a backslash, so these are the fields themselves.
     head, rest = line.split('"event_id":""', 1)
     middle, tail = rest.split('"offset":0,', 1)
-    ids = _encoder.encode_lines(rows.ids).decode().split("\n")
-    ids.pop()  # behind the last line
-    lines = [
-        f'{head}"event_id":{event_id}{middle}"offset":{offset},{tail}\n'
-        for event_id, offset in zip(ids, rows.offsets, strict=True)
-    ]
-    return first + b"\n" + "".join(lines).encode()
+    for start in range(0, len(rows.ids), _LINES):
+        part = slice(start, start + _LINES)
+        ids = _encoder.encode_lines(rows.ids[part]).decode().split("\n")
+        ids.pop()  # behind the last line
+        lines = [
+            f'{head}"event_id":{event_id}{middle}"offset":{offset},{tail}\n'
+            for event_id, offset in zip(ids, rows.offsets[part], strict=True)
+        ]
+        body += "".join(lines).encode()
 
 
 _encoder = msgspec.json.Encoder()

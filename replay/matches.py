@@ -29,8 +29,8 @@ from replay.request import View
 WIDTH = 4096
 """Log offsets of one bucket."""
 
-SLICE_ROWS = 20_000
-SLICE_BYTES = 16 << 20
+SLICE_ROWS = 50_000
+SLICE_BYTES = 32 << 20
 BATCH_ROWS = 2_000
 """Rows that are taken out of Arrow at once."""
 

@@ -22,7 +22,7 @@ from penstock.errors import EngineUnavailable, LogUnavailable
 from penstock.metadata.home import REPLAY_ATTEMPTS
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.tokens import new_token
-from replay.ledger import ATTEMPTS, DoorLedger, NoLedger, accepted_of, lines_of
+from replay.ledger import ATTEMPTS, DoorLedger, NoLedger, accepted_of, add_lines
 from replay.progress import Attempt, Attempts, Progress, Tally, report, tally
 
 TOKEN = new_token(b"9" * 32)
@@ -118,7 +118,9 @@ def test_rows_that_are_alike_are_the_lines_that_each_of_them_would_be(
     rows = Attempts(first, [name for name, _ in others], [offset for _, offset in others])
 
     assert len(rows) == 1 + len(others)
-    assert lines_of(rows) == b"".join(msgspec.json.encode(each) + b"\n" for each in rows.rows())
+    body = bytearray()
+    add_lines(body, rows)
+    assert body == b"".join(msgspec.json.encode(each) + b"\n" for each in rows.rows())
 
 
 def test_what_the_log_did_not_take_was_not_written() -> None:
