@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL := build/wheel
 
-.PHONY: help demo up test test-trip engines engines-stop test-engines check format docs bench lock proto clean
+.PHONY: help demo up test test-trip engines engines-stop test-engines test-outage check format docs bench lock proto clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ engines-stop: $(READY) ## Stop them
 test-engines: $(READY) ## Test every promise that a real engine keeps, on the engines that run
 	@PYTHONPATH=tests $(BIN)/python -m engines status
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "engines and not outage"
+
+test-outage: $(READY) ## Stop and kill the engines that run, one after the other and under load
+	@PYTHONPATH=tests $(BIN)/python -m engines status
 	@$(BIN)/python -m pytest -q -m outage
 
 check: $(READY) ## Lint, type-check, check the directions of imports

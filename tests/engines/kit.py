@@ -20,6 +20,9 @@ import psutil
 
 from engines.places import HOST
 
+# Servers outlive the objects that started them, and Python warns of processes that it forgets.
+_started: list[subprocess.Popen[bytes]] = []
+
 
 class EngineError(Exception):
     """An engine that cannot be fetched or started; the message says what to do."""
@@ -65,7 +68,6 @@ class Engine(ABC):
         self.kit = root / "kit" / f"{self.name}-{self.version}"
         self.run = run or root / "run" / self.name
         self.port = port or self.default_port
-        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def ports(self) -> range:
@@ -141,7 +143,7 @@ class Engine(ABC):
         with self.log.open("w") as log:
             # A session of its own: Ctrl-C in the shell that started it is not for the server, and
             # whatever it starts is ended with it.
-            self._child = subprocess.Popen(
+            server = subprocess.Popen(
                 how.command,
                 cwd=self.run,
                 env=environment,
@@ -151,8 +153,9 @@ class Engine(ABC):
                 start_new_session=True,
                 user=how.user,
             )
-        born = psutil.Process(self._child.pid).create_time()
-        (self.run / "pid").write_text(f"{self._child.pid} {born}")
+        _started.append(server)
+        born = psutil.Process(server.pid).create_time()
+        (self.run / "pid").write_text(f"{server.pid} {born}")
 
     def _wait(self) -> None:
         until = time.monotonic() + self.patience
@@ -178,7 +181,7 @@ class Engine(ABC):
         """End the server and all it started; say whether it ran."""
         server = self.process()
         if server is None:
-            self._reap()
+            _reap()
             return False
         group = server.pid
         family = [server, *server.children(recursive=True)]
@@ -191,14 +194,9 @@ class Engine(ABC):
         _, left = psutil.wait_procs(family, timeout=self.grace)
         for process in left:
             process.kill()
-        self._reap()
+        _reap()
         (self.run / "pid").unlink(missing_ok=True)
         return True
-
-    def _reap(self) -> None:
-        if self._child is not None:
-            self._child.wait()
-            self._child = None
 
     def pause(self) -> None:
         """Let the server answer nobody until `resume`, with its connections left open."""
@@ -226,6 +224,11 @@ class Engine(ABC):
             return 0
         family = [server, *server.children(recursive=True)]
         return sum(one.memory_info().rss for one in family)
+
+
+def _reap() -> None:
+    """Let the system forget the servers of this process that have ended."""
+    _started[:] = [server for server in _started if server.poll() is None]
 
 
 def listening(port: int) -> bool:

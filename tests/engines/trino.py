@@ -35,7 +35,7 @@ discovery.uri=http://{host}:{port}
 query.max-memory-per-node=1GB
 memory.heap-headroom-per-node=256MB
 catalog.management=dynamic
-catalog.store=memory
+catalog.store=file
 """
 
 _JVM = (

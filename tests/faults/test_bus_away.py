@@ -24,8 +24,6 @@ from replay.targets import Delivered, Message, Outcome, Retry, Target
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.crash,
-    # The engine outlives the object that started it, and is ended by its process id.
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
 

@@ -30,8 +30,6 @@ from penstock.settings import load_settings
 pytestmark = [
     pytest.mark.engines,
     pytest.mark.xdist_group("a broker that is stopped"),
-    # The engine goes by process id, and lets go of what started it.
-    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
 ]
 
 Answered = TypeVar("Answered")
