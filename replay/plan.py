@@ -142,6 +142,7 @@ class Planner:
         self._clock = clock
         self._wait = wait
         self._steady = steady
+        self._counted: tuple[Plan, list[Bucket]] | None = None
 
     def plan(
         self,
@@ -176,7 +177,7 @@ class Planner:
             selection = self._selection(request, query, ends)
             matches = self._matches(request, selection, view.uuid, view.snapshot_id)
             buckets = matches.buckets()
-        return Plan(
+        plan = Plan(
             **_figures(buckets, matches, request.options),
             warnings=warnings(request, query, buckets),
             digest=request.digest(),
@@ -188,6 +189,18 @@ class Planner:
             snapshot_id=str(view.snapshot_id) if view and view.snapshot_id is not None else None,
             pin=pin,
         )
+        if pin is not None:
+            self._counted = plan, buckets
+        return plan
+
+    def count(self, plan: Plan, matches: Matches) -> list[Bucket]:
+        """Answer a plan's matches by ranges of offsets, in log order.
+
+        They are counted again, for which every payload is read, unless the plan was made here just
+        now: its snapshot is pinned.
+        """
+        counted, self._counted = self._counted, None
+        return counted[1] if counted is not None and counted[0] == plan else matches.buckets()
 
     def open(self, request: ReplayRequest, plan: Plan) -> Matches | None:
         """Answer the matches of a plan, to be read; None where there is nothing to read.

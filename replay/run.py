@@ -158,7 +158,7 @@ class _Work:
         plan = read_plan(row.record.plan or {})
         matches = tools.planner.open(request, plan)
         with row.beating():
-            buckets = [] if matches is None else matches.buckets()
+            buckets = [] if matches is None else tools.planner.count(plan, matches)
         check_count(buckets, plan)
         batches = _source(matches, buckets, row.progress, plan)
         self._send(request, plan, batches, target)

@@ -349,6 +349,9 @@ class Sender:
         self, items: Sequence[Item], outcomes: Sequence[Outcome]
     ) -> Iterator[tuple[Item, Outcome]]:
         """Answer what came of each item; its events part where they were not all delivered."""
+        if len(outcomes) == len(items):
+            yield from zip(items, outcomes, strict=True)
+            return
         start = 0
         for item in items:
             came = outcomes[start : start + len(item)]

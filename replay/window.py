@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from penstock.envelope import Position
 from replay.events import Events
@@ -31,7 +31,7 @@ class Item:
         self.entered = False
         """It has its place among the events of its key."""
         self.final = False
-        self.bytes = sum(map(len, islice(events.payloads, start, stop)))
+        self.bytes = sum(map(len, events.payloads[start:stop]))
         """Of payload."""
 
     def __len__(self) -> int:

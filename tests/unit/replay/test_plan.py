@@ -296,6 +296,28 @@ def test_a_slice_that_holds_something_else_than_counted_stops_the_replay(world: 
         list(found.batches([bucket._replace(events=11)], None))
 
 
+def test_what_was_counted_for_a_plan_is_counted_again_for_whoever_comes_later(
+    world: World,
+) -> None:
+    """Another process finds the matches by itself; the one that made the plan knows them."""
+    world.append(*flights(10))
+    planner = world.planner
+    plan = planner.plan(request(), wake=world.wake, replay_id="r1")
+    found = planner.open(request(), plan)
+    counted = found.buckets()
+    asked: list[Plan] = []
+    found.buckets = lambda: asked.append(plan) or counted
+
+    assert planner.count(read_plan(plan.as_dict()), found) == counted
+    assert asked == []
+    assert planner.count(plan, found) == counted
+    assert asked == [plan]
+
+    planner.plan(request(), wake=world.wake, replay_id="r2")
+    assert planner.count(plan, found) == counted
+    assert asked == [plan, plan]
+
+
 def test_the_snapshot_stays_while_the_plan_needs_it(world: World) -> None:
     """Upkeep expires snapshots; the one of a plan must outlive it, and no longer."""
     world.append(*flights(10))
