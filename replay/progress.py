@@ -19,7 +19,7 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
     open: bool
 
 
-_NOT_TRIED = Tried(0, open=False)
+NOT_TRIED = Tried(0, open=False)
 _FIRST_ATTEMPT = Tried(1, open=True)
 
 
@@ -59,7 +59,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     def history(self, position: Position) -> Tried:
         """Say what was done about an event that none of `through`, `done`, `tried` tells of."""
         intended = self.intended is not None and position <= self.intended
-        return _FIRST_ATTEMPT if intended else _NOT_TRIED
+        return _FIRST_ATTEMPT if intended else NOT_TRIED
 
     def as_dict(self) -> dict[str, object]:
         """Answer what goes into the replay's row."""

@@ -32,7 +32,7 @@ from replay.gate import Gate
 from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing
 from replay.ledger import Ledger
 from replay.pacing import BURST_SECONDS, Breaker, Chance, delay
-from replay.progress import Attempt, Attempts, Progress, Tried
+from replay.progress import NOT_TRIED, Attempt, Attempts, Progress, Tried
 from replay.request import rfc3339
 from replay.targets import (
     Delivered,
@@ -258,11 +258,12 @@ class Sender:
 
     def _take(self, most: int) -> Item | None:
         """Take the next events from the batch, as one item."""
-        feed = self._feed
-        position = feed.position
-        tried = self._tried.pop(position, None) or self._before.history(position)
+        feed, tried = self._feed, NOT_TRIED
+        if self._tried or self._before.intended is not None:
+            position = feed.position
+            tried = self._tried.pop(position, None) or self._before.history(position)
         item = self._window.take(*feed.next(most), tried)
-        feed.passed(1 if item is None else len(item))
+        feed.passed(1 if item is None else item.count)
         if item is not None:
             self._fresh.append(item)
         return item
@@ -293,7 +294,7 @@ class Sender:
                 await self._gate.wait()
                 continue
             items = self._next_items()
-            if await self._gate.passed(sum(map(len, items))):
+            if await self._gate.passed(sum(item.count for item in items)):
                 await self._send(items)
             else:
                 ready.extendleft(reversed(items))
@@ -305,11 +306,11 @@ class Sender:
         items: list[Item] = []
         while ready and room > 0:
             item = ready.popleft()
-            if len(item) > room:
+            if item.count > room:
                 item, *others = self._window.part(item, length=room)
                 ready.extendleft(reversed(others))
             items.append(item)
-            room -= len(item)
+            room -= item.count
         return items
 
     def _most(self) -> int:
@@ -340,7 +341,7 @@ class Sender:
             # What a whole send met with is one bad moment, not as many as it had events.
             self._answered(item, outcome, latency, at, counts=moment)
             moment = moment and not isinstance(outcome, Retry)
-            answered += len(item)
+            answered += item.count
         # The first answer starts the bookkeeper's clock.
         if self._answered_events <= answered or self._ending or self._cycle_is_due():
             self._books.set()
@@ -354,8 +355,8 @@ class Sender:
             return
         start = 0
         for item in items:
-            came = outcomes[start : start + len(item)]
-            start += len(item)
+            came = outcomes[start : start + item.count]
+            start += item.count
             first = came[0]
             if len(came) == 1 or (
                 isinstance(first, Delivered | Skipped) and came.count(first) == len(came)
@@ -394,8 +395,8 @@ class Sender:
             item, at=at, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
         )
         self._answers.append(_Answer(item, rows, due))
-        self._answered_events += len(item)
-        self._backlog -= len(item)
+        self._answered_events += item.count
+        self._backlog -= item.count
         if final and (following := self._lanes.leave(item)) is not None:
             self._ready.append(following)
 
@@ -531,7 +532,7 @@ class Sender:
 
     def _unblock(self, announced: Sequence[Item]) -> None:
         """Count those that are announced again: once all are, sending goes on with them."""
-        self._blocked -= sum(len(item) for item in announced if item.entered)
+        self._blocked -= sum(item.count for item in announced if item.entered)
 
     def _put_in_order(self) -> None:
         ready = sorted(self._ready, key=lambda item: item.first)
@@ -555,7 +556,7 @@ class Sender:
         item, rows, due = answer
         item.open = False
         outcome, reason = rows.first.outcome, rows.first.reason
-        self._counts["attempts"] += len(item)
+        self._counts["attempts"] += item.count
         if reason is not None:
             self._last_failure = reason
         if outcome == "retry":
@@ -563,7 +564,7 @@ class Sender:
             return
         if outcome == "delivered":
             self._counts["bytes"] += item.bytes
-        self._counts[outcome or ""] += len(item)
+        self._counts[outcome or ""] += item.count
         self._window.finish(item)
 
     async def _put_down(self, ending: State) -> None:

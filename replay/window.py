@@ -19,7 +19,7 @@ class Item:
     counts from 1, and is 0 before the first is announced.
     """
 
-    __slots__ = ("attempt", "bytes", "entered", "events", "final", "open", "start", "stop")
+    __slots__ = ("attempt", "bytes", "count", "entered", "events", "final", "open", "start", "stop")
 
     def __init__(self, events: Events, start: int, stop: int, tried: Tried) -> None:
         self.events = events
@@ -31,11 +31,12 @@ class Item:
         self.entered = False
         """It has its place among the events of its key."""
         self.final = False
+        self.count = stop - start
         self.bytes = sum(map(len, events.payloads[start:stop]))
         """Of payload."""
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return self.count
 
     @property
     def first(self) -> Position:
@@ -128,7 +129,7 @@ class Window:
             count = next(count for count, end in enumerate(ends, 1) if end >= left)
             item = Item(events, start, start + count, tried)
         self._items.append(item)
-        self._count += len(item)
+        self._count += item.count
         self._bytes += item.bytes
         return item
 
@@ -175,7 +176,7 @@ class Window:
                     return
                 self.through = first.last
                 self._bytes -= first.bytes
-                length = len(first)
+                length = first.count
             else:
                 self.through = first
             self.passed += length
