@@ -260,8 +260,8 @@ class Sender:
         """Take the next events from the batch, as one item."""
         feed, tried = self._feed, NOT_TRIED
         if self._tried or self._before.intended is not None:
-            position = feed.position
-            tried = self._tried.pop(position, None) or self._before.history(position)
+            place = feed.position
+            tried = self._tried.pop(place, self._before.history(place))
         item = self._window.take(*feed.next(most), tried)
         feed.passed(1 if item is None else item.count)
         if item is not None:
