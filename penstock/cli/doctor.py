@@ -195,7 +195,7 @@ def _log(settings: Settings) -> str:
         events = sum(
             extent.end - extent.start for one in found for extent in buffer.extents(one).values()
         )
-        return f"{len(found)} collections, {events:,} events kept ({settings.log})"
+        return f"{len(found)} collections, {events:,} events kept ({shown(settings.log)})"
     finally:
         buffer.close()
 
@@ -230,7 +230,6 @@ def _lake(settings: Settings) -> str:
 
 
 def _metadata(settings: Settings) -> str:
-    from penstock.metadata.database import shown
     from penstock.metadata.store import open_store
 
     store = open_store(settings.metadata)

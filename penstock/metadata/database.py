@@ -131,14 +131,6 @@ def answering(what: str) -> Iterator[None]:
         raise EngineUnavailable(f"{what} has no connection left") from error
 
 
-def shown(url: str) -> str:
-    """Answer the URL for people to read: without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return "no database URL"
-
-
 _USE = "use sqlite:///file or postgresql://user:password@host:port/database"
 
 
