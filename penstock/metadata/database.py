@@ -157,7 +157,8 @@ def _sentence(error: DatabaseError | InterfaceError) -> str:
     # `orig` is the driver's own error: the outer one repeats statement and values, and all but the
     # first sentence of the server's may quote a row.
     first = getattr(getattr(error.orig, "diag", None), "message_primary", None)
-    return first or str(error.orig)
+    # What libpq asks behind it ("Is the server running on that host …?") is on lines of its own.
+    return first or str(error.orig).partition("\n")[0]
 
 
 def _version(connection: Connection) -> str | None:

@@ -263,6 +263,14 @@ def test_an_address_with_unknown_parts_is_a_bad_setting() -> None:
     assert "hidden" not in str(refusal.value)
 
 
+def test_a_server_that_is_not_there_is_told_in_one_line() -> None:
+    """It stands on people's screens, and in logs of a line an entry."""
+    with pytest.raises(EngineUnavailable, match="does not answer") as refusal:
+        open_store(f"postgresql://u:hidden@{HOST}:1/db")
+    assert "\n" not in str(refusal.value)
+    assert "hidden" not in str(refusal.value)
+
+
 def test_an_address_is_shown_without_its_password() -> None:
     assert shown("postgresql://u:hidden@db:5432/penstock") == "postgresql://db:5432/penstock"
 
