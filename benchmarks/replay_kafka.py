@@ -118,10 +118,15 @@ def _bare(topic: str, payloads: Sequence[bytes], headers: _Headers | None) -> Fi
     more = {} if headers is None else {"headers": headers}
     wall, cpu = time.perf_counter(), time.process_time()
     producer = Producer({"bootstrap.servers": BROKER, "enable.idempotence": True, "linger.ms": 20})
-    for number, payload in enumerate(payloads, 1):
-        producer.produce(topic, payload, on_delivery=reported, **more)
-        if number % BATCH == 0:
-            producer.flush()
+    for payload in payloads:
+        while True:
+            try:
+                producer.produce(topic, payload, on_delivery=reported, **more)
+            except BufferError:  # the client holds 100,000 records
+                producer.poll(0.1)
+            else:
+                break
+        producer.poll(0)
     producer.flush()
     figure = Figure(len(payloads), time.perf_counter() - wall, time.process_time() - cpu)
     if reports != len(payloads):

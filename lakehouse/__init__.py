@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lakehouse.catalog import open_catalog
-from lakehouse.tables import Lake, TableView
+from lakehouse.tables import Lake, Run, TableView
 from penstock.settings import S3Options
 
-__all__ = ["Lake", "TableView", "open_lake"]
+__all__ = ["Lake", "Run", "TableView", "open_lake"]
 
 
 def open_lake(catalog_url: str, warehouse_url: str, s3: S3Options | None = None) -> Lake:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -150,13 +151,21 @@ def write(
     return writer.writer.metadata
 
 
-def read(stream: InputStream, schema: pa.Schema) -> pa.Table:
-    """Read a whole file as rows of a table's schema, matching columns by their Iceberg ids.
+def read(
+    stream: InputStream, schema: pa.Schema, *, first: int = 0, last: int | None = None
+) -> pa.Table:
+    """Read the rows `first` to `last` of a file, both included, all of them by default.
 
-    PyIceberg's own reader turns a list that is null into an empty one. Raises `OSError` if a page
-    does not have the checksum that it was written with.
+    The answer has the columns of `schema`, found by their Iceberg ids. PyIceberg's own reader turns
+    a list that is null into an empty one. Raises `OSError` if a page does not have the checksum
+    that it was written with.
     """
-    rows = pq.ParquetFile(stream, page_checksum_verification=True).read()
+    file = pq.ParquetFile(stream, page_checksum_verification=True)
+    wanted = {_id(field) for field in schema}
+    names = [field.name for field in file.schema_arrow if _id(field) in wanted]
+    end = file.metadata.num_rows if last is None else last + 1
+    groups, start = _groups(file.metadata, first, end)
+    rows = file.read_row_groups(groups, columns=names).slice(first - start, end - first)
     there = {_id(field): position for position, field in enumerate(rows.schema)}
     columns = []
     for field in schema:
@@ -169,6 +178,15 @@ def read(stream: InputStream, schema: pa.Schema) -> pa.Table:
             pa.chunked_array([_as(chunk, stored, field) for chunk in column.chunks], field.type)
         )
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _groups(footer: pq.FileMetaData, first: int, end: int) -> tuple[list[int], int]:
+    """Answer the row groups that hold rows from `first` to before `end`, and their first row."""
+    starts = list(
+        accumulate((footer.row_group(i).num_rows for i in range(footer.num_row_groups)), initial=0)
+    )
+    groups = [i for i, (a, b) in enumerate(pairwise(starts)) if a < end and b > first]
+    return groups, starts[groups[0]] if groups else first
 
 
 def uncompressed_bytes(stream: InputStream) -> int:

@@ -10,8 +10,9 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
+import pyarrow as pa
 import structlog
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import (
@@ -30,10 +31,23 @@ from pyiceberg.typedef import Identifier
 
 from lakehouse.attempts import Patience
 from lakehouse.catalog import QUARANTINE_SUFFIX, main_table, quarantine_table
-from lakehouse.columns import main_schema, partition_spec, quarantine_schema, shape_of
+from lakehouse.columns import (
+    arrow_schema,
+    main_schema,
+    partition_spec,
+    quarantine_schema,
+    shape_of,
+)
+from lakehouse.parquet import read
 from lakehouse.updates import AssertPresent, remove_ref, same_ref, same_table, set_tag
 from penstock.envelope import CollectionId, Mark, Micros
-from penstock.errors import AlreadyExists, EngineUnavailable, NotFound, PenstockError
+from penstock.errors import (
+    AlreadyExists,
+    EngineUnavailable,
+    NotFound,
+    PenstockError,
+    TableChanged,
+)
 from penstock.schema.shape import Struct
 
 log = structlog.get_logger()
@@ -134,6 +148,14 @@ def rolled_back(ancestors: Iterable[int], landed: int) -> bool:
         if sequence < landed:
             return True
     return not seen
+
+
+class Run(NamedTuple):
+    """Neighbouring rows of one data file, by their numbers in it, both ends included."""
+
+    file: str
+    first: int
+    last: int
 
 
 class Lake:
@@ -273,6 +295,35 @@ class Lake:
         return Table(
             table.name(), response.metadata, response.metadata_location, table.io, self.catalog
         )
+
+    def read(
+        self,
+        collection: CollectionId,
+        runs: Iterable[Run],
+        columns: Iterable[str],
+        *,
+        uuid: str,
+        quarantine: bool = False,
+    ) -> pa.Table:
+        """Read columns of the envelope straight from data files, run after run.
+
+        Whoever asks has pinned the files, and knows from an engine which of their rows there are:
+        what was deleted beside a file is not looked at. Raises `TableChanged` if the table does
+        not have this `uuid`, `EngineUnavailable` if a file cannot be read.
+        """
+        table = self._existing(collection, quarantine=quarantine)
+        if str(table.metadata.table_uuid) != uuid:
+            raise TableChanged(f"the table of {collection} is another one")
+        arrow = arrow_schema(table.metadata.schema())
+        wanted = pa.schema([arrow.field(name) for name in columns])
+        parts = []
+        for run in runs:
+            try:
+                with table.io.new_input(run.file).open() as stream:
+                    parts.append(read(stream, wanted, first=run.first, last=run.last))
+            except OSError as error:
+                raise EngineUnavailable("the tables cannot be read now") from error
+        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
     def _view(self, collection: CollectionId, name: Identifier) -> TableView | None:
         table = self.table(name)

@@ -16,6 +16,7 @@ class Gate:
     """
 
     def __init__(self, rate: float | None, open_: Callable[[], bool]) -> None:
+        self._now = asyncio.get_running_loop().time
         self._bucket = Bucket(rate)
         self._open = open_
         self._held_until = float("-inf")
@@ -28,18 +29,18 @@ class Gate:
 
     def held(self) -> float:
         """Answer for how many more seconds the destination wants to be left alone."""
-        return self._held_until - _now()
+        return self._held_until - self._now()
 
     def hold(self, seconds: float) -> None:
         """Send nothing for so long."""
-        until = _now() + seconds
+        until = self._now() + seconds
         if until > self._held_until:
             self._held_until = until
             asyncio.get_running_loop().call_at(until, self.wake)
 
     def change(self, rate: float | None) -> None:
         """Let through another rate from now on."""
-        self._bucket.change(rate, _now())
+        self._bucket.change(rate, self._now())
         self.wake()
 
     async def passed(self, count: int) -> bool:
@@ -48,7 +49,7 @@ class Gate:
             return True
         async with self._turn:
             for _ in range(count):
-                while self.is_open() and (wait := self._bucket.take(_now())):
+                while self.is_open() and (wait := self._bucket.take(self._now())):
                     await self.wait(wait)
         return self.is_open()
 
@@ -75,7 +76,3 @@ class Gate:
 def _end(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -4,18 +4,26 @@ A sort of ten million payloads would spill gigabytes before the first event is s
 counted once by ranges of log offsets (`Bucket`), and read range by range (`Slice`), each small
 enough to be sorted in memory. How many rows a slice holds is known before it is read, and a slice
 that holds another number stops the replay: then the snapshot is not the one that was planned.
+
+Most replays send most of what they look at, and an engine takes five times as long to answer a row
+as it takes to unpack it. So where every row of a part of a file matches, the part is read from the
+file as it is, and an engine is asked for the others. It unpacks a row group from its beginning
+however few of its rows are asked for: slices end where row groups do, if their limits allow that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse import TableView
+from lakehouse import Run, TableView
+from lakehouse.parquet import ROWS_PER_GROUP
 from lakehouse.sql import Engine, Reader
 from penstock.envelope import Micros, Position
 from penstock.errors import TableChanged
@@ -29,15 +37,29 @@ from replay.request import View
 WIDTH = 4096
 """Log offsets of one bucket."""
 
-SLICE_ROWS = 50_000
-SLICE_BYTES = 32 << 20
+SLICE_ROWS = ROWS_PER_GROUP
+SLICE_BYTES = 96 << 20
 BATCH_ROWS = 2_000
 """Rows that are taken out of Arrow at once."""
 
+NOWHERE = Run("", 0, -1)
+"""No rows of a file."""
+
 _COLUMNS = (
-    "log_partition, log_offset, event_id, received_at, event_time, source, content_type, key, "
-    "headers, metadata, payload"
+    "log_offset",
+    "event_id",
+    "received_at",
+    "event_time",
+    "source",
+    "content_type",
+    "key",
+    "headers",
+    "metadata",
+    "payload",
 )
+
+# What the engine knows without reading a column.
+_FILE, _ROW = "filename", "file_row_number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +103,25 @@ class Selection:
 
 
 class Bucket(NamedTuple):
-    """What matches among `WIDTH` neighbouring offsets of one partition."""
+    """What matches among `WIDTH` neighbouring offsets of one partition, in one row group."""
 
     partition: int
     number: int
+    group: int
+    """The number of the row group in its file, if it was written as landing does."""
+    run: Run
+    """From the first row to the last one in its file."""
     events: int
     bytes: int
     first: int
     last: int
     earliest: Micros
     latest: Micros
+
+    @property
+    def whole(self) -> bool:
+        """Whether every row of the run matches."""
+        return self.events == self.run.last - self.run.first + 1
 
 
 class Slice(NamedTuple):
@@ -101,27 +132,39 @@ class Slice(NamedTuple):
     last: int
     events: int
     bytes: int
+    runs: tuple[Run, ...] = ()
+    """The rows in their files, in log order; none where only an engine knows which those are."""
 
 
 def merged(buckets: Iterable[Bucket]) -> list[Bucket]:
-    """Answer one bucket for each range, in log order: parts of one may come from several reads."""
-    found: dict[tuple[int, int], Bucket] = {}
-    for each in buckets:
-        name = (each.partition, each.number)
-        old = found.get(name)
-        if old is not None:
-            each = Bucket(  # noqa: PLW2901 - the sum takes its place
-                each.partition,
-                each.number,
-                old.events + each.events,
-                old.bytes + each.bytes,
-                min(old.first, each.first),
-                max(old.last, each.last),
-                min(old.earliest, each.earliest),
-                max(old.latest, each.latest),
-            )
-        found[name] = each
-    return [found[name] for name in sorted(found)]
+    """Answer buckets in log order, none of which begins before another one's end.
+
+    Parts of one may come from several reads. Where files lie across each other their rows are
+    `NOWHERE` in particular.
+    """
+    found: list[Bucket] = []
+    for each in sorted(buckets, key=lambda bucket: (bucket.partition, bucket.first)):
+        if found and found[-1].partition == each.partition and each.first <= found[-1].last:
+            found[-1] = _both(found[-1], each)
+        else:
+            found.append(each)
+    return found
+
+
+def _both(one: Bucket, other: Bucket) -> Bucket:
+    run = NOWHERE
+    if one.run.file == other.run.file:
+        first = min(one.run.first, other.run.first)
+        run = Run(one.run.file, first, max(one.run.last, other.run.last))
+    return one._replace(
+        run=run,
+        events=one.events + other.events,
+        bytes=one.bytes + other.bytes,
+        first=min(one.first, other.first),
+        last=max(one.last, other.last),
+        earliest=min(one.earliest, other.earliest),
+        latest=max(one.latest, other.latest),
+    )
 
 
 def slices(
@@ -129,26 +172,54 @@ def slices(
 ) -> Iterator[Slice]:
     """Join neighbouring buckets of a partition while they hold no more than so many rows and bytes.
 
-    A bucket that alone holds more is a slice of its own.
+    A row group is not parted if it fits. A bucket that alone holds more is a slice of its own.
     """
     open_: Slice | None = None
-    for each in buckets:
-        grown = each.events + (open_.events if open_ else 0) <= rows
-        grown = grown and each.bytes + (open_.bytes if open_ else 0) <= size
-        if open_ is not None and grown and open_.partition == each.partition:
-            open_ = Slice(
-                open_.partition,
-                open_.first,
-                each.last,
-                open_.events + each.events,
-                open_.bytes + each.bytes,
-            )
-            continue
-        if open_ is not None:
-            yield open_
-        open_ = Slice(each.partition, each.first, each.last, each.events, each.bytes)
+    for _, group in groupby(buckets, key=lambda each: (each.partition, each.run.file, each.group)):
+        parts = [_slice_of(each) for each in group]
+        whole = reduce(_joined, parts)
+        for part in [whole] if _fits(whole, rows, size) else parts:
+            joined = _joined(open_, part) if open_ and open_.partition == part.partition else None
+            if joined is not None and _fits(joined, rows, size):
+                open_ = joined
+                continue
+            if open_ is not None:
+                yield open_
+            open_ = part
     if open_ is not None:
         yield open_
+
+
+def _slice_of(bucket: Bucket) -> Slice:
+    return Slice(
+        bucket.partition,
+        bucket.first,
+        bucket.last,
+        bucket.events,
+        bucket.bytes,
+        (bucket.run,) if bucket.whole else (),
+    )
+
+
+def _joined(one: Slice, following: Slice) -> Slice:
+    return one._replace(
+        last=following.last,
+        events=one.events + following.events,
+        bytes=one.bytes + following.bytes,
+        runs=_runs(one.runs, following.runs) if one.runs and following.runs else (),
+    )
+
+
+def _runs(one: tuple[Run, ...], following: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Join the last of the one and the first of the other, if they meet in a file."""
+    last, first = one[-1], following[0]
+    if last.file == first.file and last.last + 1 == first.first:
+        return (*one[:-1], last._replace(last=first.last), *following[1:])
+    return one + following
+
+
+def _fits(slice_: Slice, rows: int, size: int) -> bool:
+    return slice_.events <= rows and slice_.bytes <= size
 
 
 def cut_up(lengths: Iterable[tuple[int, int]], partition: int, size: int) -> Iterator[Slice]:
@@ -163,6 +234,10 @@ def cut_up(lengths: Iterable[tuple[int, int]], partition: int, size: int) -> Ite
         last, count, held = offset, count + 1, held + length
     if count:
         yield Slice(partition, first, last, count, held)
+
+
+ReadFiles = Callable[[Sequence[Run], Sequence[str]], pa.Table]
+"""Answers columns of rows straight from their files."""
 
 
 def behind(slice_: Slice, after: Position | None) -> bool:
@@ -180,6 +255,7 @@ class Matches:
         self,
         engine: Engine,
         look: Callable[[], TableView | None],
+        read_files: ReadFiles,
         selection: Selection,
         *,
         uuid: str,
@@ -187,6 +263,7 @@ class Matches:
     ) -> None:
         self._engine = engine
         self._look = look
+        self._read_files = read_files
         self._selection = selection
         self._uuid = uuid
         self._snapshot_id = snapshot_id
@@ -195,16 +272,19 @@ class Matches:
     def buckets(self) -> list[Bucket]:
         """Count the matches by ranges of offsets, in log order."""
         columns = (
-            f"log_partition, log_offset // {WIDTH}, count(*), sum(octet_length(payload)), "
+            f"log_partition, log_offset // {WIDTH}, {_ROW} // {ROWS_PER_GROUP}, "
+            f"{_FILE}, min({_ROW}), max({_ROW}), "
+            "count(*), CAST(sum(octet_length(payload)) AS BIGINT), "
             "min(log_offset), max(log_offset), "
             "epoch_us(min(received_at)), epoch_us(max(received_at))"
         )
-        rows = (
-            row
-            for table in self._select(columns, None, "GROUP BY 1, 2")
-            for row in zip(*(column.to_pylist() for column in table.columns), strict=True)
+        return merged(
+            Bucket(partition, number, group, Run(file, first, last), *figures)
+            for table in self._select(columns, None, "GROUP BY 1, 2, 3, 4")
+            for partition, number, group, file, first, last, *figures in zip(
+                *(column.to_pylist() for column in table.columns), strict=True
+            )
         )
-        return merged(Bucket(*(int(number) for number in row)) for row in rows)
 
     def batches(
         self, buckets: Iterable[Bucket], after: Position | None, *, size: int = SLICE_BYTES
@@ -239,7 +319,7 @@ class Matches:
         return sorted(found)
 
     def _read(self, part: Slice, after: Position | None) -> Iterator[Events]:
-        rows = self._sorted(_COLUMNS, _range_of(part))
+        rows = self._rows(part)
         if rows.num_rows != part.events:
             raise TableChanged(
                 f"the pinned snapshot holds {rows.num_rows} matches, not {part.events} as planned"
@@ -249,13 +329,16 @@ class Matches:
         for start in range(0, rows.num_rows, BATCH_ROWS):
             yield events_of(rows.slice(start, BATCH_ROWS), part.partition)
 
+    def _rows(self, part: Slice) -> pa.Table:
+        if not part.runs:
+            return self._sorted(", ".join(_COLUMNS), _range_of(part))
+        return _in_order(self._read_files(part.runs, _COLUMNS))
+
     def _sorted(self, columns: str, where: Sql) -> pa.Table:
         tables = list(self._select(columns, where, ""))
         if not tables:
             raise TableChanged("the pinned snapshot holds nothing where matches were planned")
-        rows = pa.concat_tables(tables)
-        # Files are in the order of the log, so mostly there is nothing to sort.
-        return rows if _ascends(rows["log_offset"]) else rows.sort_by("log_offset")
+        return _in_order(pa.concat_tables(tables))
 
     def _cut_up(self, slice_: Slice, size: int) -> Iterator[Slice]:
         columns = "log_offset, octet_length(payload) AS length"
@@ -287,9 +370,14 @@ class Matches:
             condition = compile_sql(selection.query, shape, rows=rows)
             # Another connection: one cannot read a result and run a statement at once.
             with self._engine.reader() as source:
-                for batch in source.batches(*_text("SELECT *", lake, cut, "")):
+                for batch in source.batches(*_text(f"SELECT *, {_FILE}, {_ROW}", lake, cut, "")):
                     told = reader.arrow(pa.Table.from_batches([selection.told(batch)]))
                     yield _run(reader, columns, told, condition, tail)
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    # Files are in the order of the log, so mostly there is nothing to sort.
+    return rows if _ascends(rows["log_offset"]) else rows.sort_by("log_offset")
 
 
 def _ascends(offsets: pa.ChunkedArray) -> bool:

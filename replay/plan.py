@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -314,9 +315,11 @@ class Planner:
     def _matches(
         self, request: ReplayRequest, selection: Selection, uuid: str, snapshot_id: int
     ) -> Matches:
+        quarantine = request.options.view == "quarantine"
         return Matches(
             self._engine,
             lambda: self._view(request),
+            partial(self._lake.read, request.id, uuid=uuid, quarantine=quarantine),
             selection,
             uuid=uuid,
             snapshot_id=snapshot_id,

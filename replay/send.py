@@ -106,6 +106,7 @@ class Sender:
         chance: Chance,
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
+        self._now = asyncio.get_running_loop().time
         self._job = job
         self._feed = Feed(source)
         self._target = target
@@ -168,7 +169,7 @@ class Sender:
         self._error: str | None = None
         self._trouble: str | None = None
         self._ending: State | None = None
-        self._paused_at = _now()
+        self._paused_at = self._now()
         self._booked_at = float("-inf")
         self._writes = 0
         self._books = asyncio.Event()
@@ -324,7 +325,7 @@ class Sender:
             [Parcel(item.events, item.start, item.stop, item.attempt) for item in items]
         )
         self._flying.update(items)
-        started = _now()
+        started = self._now()
         try:
             outcomes = await self._target.send(messages)
         except asyncio.CancelledError:
@@ -333,7 +334,7 @@ class Sender:
         finally:
             self._flying.difference_update(items)
         fault("replay_sent")
-        latency = round((_now() - started) * 1000, 3)
+        latency = round((self._now() - started) * 1000, 3)
         at = rfc3339(self._clock())
         moment = True
         answered = 0
@@ -385,7 +386,7 @@ class Sender:
                 reason = outcome.reason
                 final = item.attempt > self._options.retries
                 word = "failed" if final else "retry"
-                due = _now() + delay(item.attempt, outcome.after, self._chance)
+                due = self._now() + delay(item.attempt, outcome.after, self._chance)
                 if outcome.after is not None and outcome.status in _HOLDS:
                     self._gate.hold(outcome.after)
                 elif counts:
@@ -426,7 +427,7 @@ class Sender:
 
     def _pause(self, reason: str | None) -> None:
         self._state, self._error = "paused", reason
-        self._paused_at = _now()
+        self._paused_at = self._now()
         log.info("replay paused", replay=self._job.replay, reason=reason)
 
     def _change(self, orders: Orders) -> None:
@@ -468,7 +469,7 @@ class Sender:
         return self._exhausted and not self._feed.left and not self._window and not self._answers
 
     def _lingered(self) -> bool:
-        return self._state == "paused" and _now() >= self._linger_end()
+        return self._state == "paused" and self._now() >= self._linger_end()
 
     def _linger_end(self) -> float:
         return self._paused_at + self._bounds.linger_seconds
@@ -500,7 +501,7 @@ class Sender:
         return min(end, self._due[0][0]) if self._due else end
 
     async def _until_cycle(self) -> None:
-        while not self._cycle_is_due() and (wait := self._next_cycle() - _now()) > 0:
+        while not self._cycle_is_due() and (wait := self._next_cycle() - self._now()) > 0:
             self._books.clear()
             await _wait(self._books, wait)
             if self._finished():
@@ -541,7 +542,7 @@ class Sender:
 
     def _announce(self) -> None:
         """Take what may be sent next; the checkpoint that follows says so."""
-        while self._due and self._due[0][0] <= _now():
+        while self._due and self._due[0][0] <= self._now():
             self._announced.append(heapq.heappop(self._due)[2])
         if self._fresh:
             self._intended = self._fresh[-1].last
@@ -599,8 +600,8 @@ class Sender:
 
     async def _cut_off(self) -> None:
         """Wait for the answers to what is under way, then end every worker."""
-        end = _now() + self._bounds.grace_seconds
-        while self._flying and (left := end - _now()) > 0:
+        end = self._now() + self._bounds.grace_seconds
+        while self._flying and (left := end - self._now()) > 0:
             self._books.clear()
             await _wait(self._books, left)
         workers = list(self._workers.values())
@@ -656,7 +657,7 @@ class Sender:
         )
         await self._lease.save(progress)
         self._window.saved(progress.passed)
-        self._booked_at = _now()
+        self._booked_at = self._now()
         self._space.set()
 
     def _rows(
@@ -708,10 +709,6 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

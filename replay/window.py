@@ -32,7 +32,9 @@ class Item:
         """It has its place among the events of its key."""
         self.final = False
         self.count = stop - start
-        self.bytes = sum(map(len, events.payloads[start:stop]))
+        payloads = events.payloads
+        single = stop - start == 1
+        self.bytes = len(payloads[start]) if single else sum(map(len, payloads[start:stop]))
         """Of payload."""
 
     def __len__(self) -> int:

@@ -67,7 +67,7 @@ try:
 except ImportError as error:
     raise needs("confluent-kafka", "kafka") from error
 
-BATCH = 2_000
+BATCH = 5_000
 CONNECT_SECONDS = 5.0
 _SLICE_SECONDS = 0.05
 _LOOK_MS = 500

@@ -71,6 +71,26 @@ def test_rows_are_read_back_as_they_were(dense: bool) -> None:
     assert entry.partition[0] == 20416
 
 
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 0), (0, 8), (1, 2), (2, 3), (3, 5), (4, 4), (7, 8), (8, 8)]
+)
+def test_some_rows_are_read_from_the_row_groups_that_hold_them(
+    monkeypatch: pytest.MonkeyPatch, first: int, last: int
+) -> None:
+    """The others are not unpacked."""
+    monkeypatch.setattr("lakehouse.parquet.ROWS_PER_GROUP", 3)
+    rows, schema = rows_of(*(f'{{"n": {n}}}' for n in range(9)))
+    content, _ = written(rows, schema)
+    wanted = pa.schema([arrow_schema(schema).field(name) for name in ("payload", "event_id")])
+
+    found = read(io.BytesIO(content), wanted, first=first, last=last)
+
+    assert pq.ParquetFile(io.BytesIO(content)).metadata.num_row_groups == 3
+    assert found.schema == wanted
+    assert found["payload"].to_pylist() == [b'{"n": %d}' % n for n in range(first, last + 1)]
+    assert found.to_pylist() == rows.select(wanted.names).slice(first, last - first + 1).to_pylist()
+
+
 def test_a_file_carries_the_ids_of_its_columns() -> None:
     """Readers go by id: with names a renamed column would come back empty."""
     rows, schema = rows_of('{"a": {"b": [1]}}')

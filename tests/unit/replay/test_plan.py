@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lakes import BROKEN, HASTY, MAIN, landing, new_lake
 from msgspec.structs import replace
 
-from lakehouse import Lake
+from lakehouse import Lake, Run
 from lakehouse.sql import Engine, open_engine
 from lakehouse.upkeep import expire
 from penstock.buffer.memory import MemoryLog
@@ -30,7 +30,7 @@ from penstock.schema.convert import Rules
 from penstock.search import SearchRequest
 from penstock.search.embedded import EmbeddedSearcher
 from replay.events import Original
-from replay.matches import Bucket, Matches, Slice, cut_up, merged, slices
+from replay.matches import NOWHERE, Bucket, Matches, Slice, cut_up, merged, slices
 from replay.plan import Plan, Planner, pin_of, read_plan
 from replay.request import ReplayRequest, read_request
 
@@ -546,21 +546,46 @@ def test_warnings_tell_what_may_surprise(world: World) -> None:
     )
 
 
-def bucket(partition: int, number: int, events: int, size: int) -> Bucket:
-    first = number * 4096
-    return Bucket(partition, number, events, size, first, first + events - 1, NOON, NOON + 1)
+PER_BUCKET = 50
+PER_GROUP = 200
 
 
+def bucket(partition: int, number: int, size: int, matching: list[bool]) -> Bucket:
+    """Answer what matches of `PER_BUCKET` rows, as if one file held the partition."""
+    rows = [number * PER_BUCKET + n for n, matches in enumerate(matching) if matches]
+    offsets = [number * 4096 + row % PER_BUCKET for row in rows]
+    return Bucket(
+        partition,
+        number,
+        rows[0] // PER_GROUP,
+        Run(f"file-{partition}", rows[0], rows[-1]),
+        len(rows),
+        size,
+        offsets[0],
+        offsets[-1],
+        NOON,
+        NOON + 1,
+    )
+
+
+matching = st.lists(st.booleans(), min_size=1, max_size=PER_BUCKET).filter(any)
 counts = st.lists(
-    st.builds(bucket, st.integers(0, 2), st.integers(0, 9), st.integers(1, 50), st.integers(0, 99)),
-    max_size=12,
+    st.builds(
+        bucket,
+        st.integers(0, 2),
+        st.integers(0, 9),
+        st.integers(0, 99),
+        st.one_of(st.just([True] * PER_BUCKET), matching),
+    ),
+    unique_by=lambda each: (each.partition, each.number),
+    max_size=20,
 )
 
 
-@given(counts, st.integers(1, 100), st.integers(1, 200))
+@given(counts, st.integers(1, 400), st.integers(1, 400))
 def test_slices_meet_and_cover(found: list[Bucket], rows: int, size: int) -> None:
     """A slice too few loses events, one that overlaps doubles them."""
-    buckets = merged({(b.partition, b.number): b for b in found}.values())
+    buckets = merged(found)
 
     cut = list(slices(buckets, rows=rows, size=size))
 
@@ -575,6 +600,45 @@ def test_slices_meet_and_cover(found: list[Bucket], rows: int, size: int) -> Non
         single = alone[each.partition, each.first]
         small = each.events <= rows and each.bytes <= size
         assert small or (each.events, each.last) == (single.events, single.last)
+
+
+@given(counts, st.integers(1, 400), st.integers(1, 400))
+def test_rows_are_taken_from_files_only_where_each_of_them_matches(
+    found: list[Bucket], rows: int, size: int
+) -> None:
+    """One row that does not match, or was deleted, and an engine has to tell which are left."""
+    buckets = merged(found)
+
+    for each in slices(buckets, rows=rows, size=size):
+        inside = [
+            b
+            for b in buckets
+            if b.partition == each.partition and each.first <= b.first <= each.last
+        ]
+        taken = [n for run in each.runs for n in range(run.first, run.last + 1)]
+        if all(b.whole for b in inside):
+            assert taken == [n for b in inside for n in range(b.run.first, b.run.last + 1)]
+            assert len(taken) == each.events
+        else:
+            assert taken == []
+
+
+@given(counts, st.integers(1, 400))
+def test_a_row_group_that_fits_is_not_parted(found: list[Bucket], rows: int) -> None:
+    """It would be unpacked once for each part."""
+    buckets = merged(found)
+    cut = list(slices(buckets, rows=rows, size=1 << 30))
+
+    for _, group in itertools.groupby(buckets, key=lambda b: (b.partition, b.group)):
+        parts = list(group)
+        if sum(b.events for b in parts) <= rows:
+            [_] = [
+                s
+                for s in cut
+                if s.partition == parts[0].partition
+                and s.first <= parts[0].first
+                and parts[-1].last <= s.last
+            ]
 
 
 @given(st.lists(st.integers(0, 60), max_size=40), st.integers(1, 100))
@@ -592,11 +656,55 @@ def test_cutting_up_keeps_every_event_once(lengths: list[int], size: int) -> Non
 
 def test_parts_of_a_bucket_add_up() -> None:
     """Where payloads decide, rows come in batches that know nothing of buckets."""
-    parts = [Bucket(0, 1, 2, 20, 5000, 5001, 7, 9), Bucket(0, 0, 1, 1, 3, 3, 5, 5)]
-    parts.append(Bucket(0, 1, 3, 30, 4999, 5000, 6, 8))
+    parts = [
+        Bucket(0, 1, 0, Run("a", 14, 17), 2, 20, 5000, 5003, 7, 9),
+        Bucket(0, 0, 0, Run("a", 3, 3), 1, 1, 3, 3, 5, 5),
+        Bucket(0, 1, 0, Run("a", 13, 16), 3, 30, 4999, 5002, 6, 8),
+    ]
 
     assert merged(parts) == [
-        Bucket(0, 0, 1, 1, 3, 3, 5, 5),
-        Bucket(0, 1, 5, 50, 4999, 5001, 6, 9),
+        Bucket(0, 0, 0, Run("a", 3, 3), 1, 1, 3, 3, 5, 5),
+        Bucket(0, 1, 0, Run("a", 13, 17), 5, 50, 4999, 5003, 6, 9),
     ]
-    assert list(slices(merged(parts))) == [Slice(0, 3, 5001, 6, 51)]
+    runs = (Run("a", 3, 3), Run("a", 13, 17))
+    assert list(slices(merged(parts))) == [Slice(0, 3, 5003, 6, 51, runs)]
+
+
+def test_files_that_lie_across_each_other_are_read_by_an_engine() -> None:
+    """Their rows are not in the order of the log, one file after the other."""
+    across = [
+        Bucket(0, 0, 0, Run("a", 0, 9), 10, 100, 0, 18, 5, 9),
+        Bucket(0, 0, 0, Run("b", 0, 9), 10, 100, 1, 19, 5, 9),
+    ]
+
+    assert list(slices(merged(across))) == [Slice(0, 0, 19, 20, 200)]
+
+
+def test_rows_come_from_files_as_an_engine_answers_them(world: World) -> None:
+    """Which way they are read is a matter of speed."""
+    for first in range(0, 60, 20):
+        world.append(*flights(20, first))
+        world.wake(FLIGHTS)
+    plan = world.plan(request(), "r1")
+    found = world.planner.open(request(), plan)
+    buckets = found.buckets()
+    asked = [each._replace(run=NOWHERE) for each in buckets]
+
+    assert [len(part.runs) for part in slices(buckets)] == [3]
+    assert [part.runs for part in slices(asked)] == [()]
+    assert [o for b in found.batches(buckets, None) for o in b] == [
+        o for b in found.batches(asked, None) for o in b
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_an_engine_that_is_away(world: World) -> None:
+    """The replay goes on when the store is back; nothing is said of paths."""
+    world.append(*flights(20))
+    plan = world.plan(request(), "r1")
+    found = world.planner.open(request(), plan)
+    buckets = found.buckets()
+    for file in Path(world.lake.table(MAIN).location().removeprefix("file://")).rglob("*.parquet"):
+        file.unlink()
+
+    with pytest.raises(EngineUnavailable, match=r"^the tables cannot be read now$"):
+        list(found.batches(buckets, None))

@@ -352,14 +352,14 @@ def test_without_a_message_a_wish_waits_for_the_next_checkpoint(
     """Else the test before this one would prove nothing; and a lost message costs only time."""
     world.append(*events(100))
     replay_id = world.ask(rate=0.2)
-    bounds = replace(RARELY, checkpoint_seconds=3.0)
+    bounds = replace(RARELY, checkpoint_seconds=5.0)
     working = Working(world, replay_id, bounds=bounds, bus=buses[1])
     eventually(lambda: len(world.receiver.requests) == 1)
     eventually(lambda: quiet_for(world.receiver, 0.3))
     before = world.record(replay_id).progress
     eventually(lambda: world.record(replay_id).progress != before)
     world.wish(replay_id, "pause")
-    time.sleep(1.0)
+    time.sleep(0.5)
     state = world.record(replay_id).state
     eventually(lambda: world.record(replay_id).state == "paused")
     world.wish(replay_id, "cancel")
