@@ -24,6 +24,7 @@ from penstock.buffer.kafka_cluster import (
     made,
 )
 from penstock.buffer.kafka_codec import headers_of
+from penstock.buffer.kafka_trouble import Trouble
 from penstock.buffer.weight import OVERHEAD, weight
 from penstock.envelope import CollectionId, Event, Position
 from penstock.errors import LogUnavailable, Overloaded, PenstockError, Rejected, TooLarge
@@ -193,6 +194,7 @@ class KafkaAppender:
         self._max_waiting = max_waiting_bytes
         self._keeper = KafkaKeeper(place, keeping)
         self._timeout = int(place.properties.get("message.timeout.ms", _TIMEOUT_SECONDS * 1_000))
+        self._trouble = Trouble()
         self._producers = producers or self._new_producer
         self._producer = self._producers()
         self._left_over: list[Producer] = []
@@ -213,6 +215,7 @@ class KafkaAppender:
 
     def _new_producer(self) -> Producer:
         settings = self._place.client(
+            self._trouble,
             **{
                 "compression.type": "lz4",
                 "linger.ms": 1,
@@ -223,7 +226,7 @@ class KafkaAppender:
                     10_000_000, 2 * self._max_waiting // OVERHEAD + 10_000
                 ),
                 "queue.buffering.max.kbytes": 2 * (self._max_waiting + LARGEST_BYTES) // 1024,
-            }
+            },
         )
         settings |= {"acks": "all", "enable.idempotence": True}
         return made(Producer, settings)
@@ -319,9 +322,11 @@ class KafkaAppender:
             self._waiting -= call.size
             failing, self._failing = self._failing, fails
         if fails and not failing:
-            log.error("the log cannot make events durable", error=str(failure))
+            log.error("the log cannot make events durable", error=self._trouble.told(str(failure)))
         elif failing and failure is None:
             log.info("the log makes events durable again")
+        if failure is None:
+            self._trouble.forget()
 
     def _renew(self, failed: Producer) -> None:
         """Take a new producer: after a fatal error the old one sends nothing any more."""

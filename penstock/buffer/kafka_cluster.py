@@ -1,12 +1,11 @@
 """A Kafka cluster as a log sees it: where it is, what it is told, which topics there are.
 
-Nothing but the three files beside this one knows the client library. What a call to the cluster
+Nothing but the files beside this one knows the client library. What a call to the cluster
 raises is of `penstock.errors`.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from penstock.buffer import Keeping
+from penstock.buffer.kafka_trouble import Trouble
 from penstock.envelope import CollectionId, Extent, parse_collection
 from penstock.errors import BadName, BadRequest, BadSetting, LogUnavailable
 
@@ -65,6 +65,12 @@ NO_TOPIC = frozenset({
 })  # fmt: skip
 
 
+# What a client says of a call when it has no connection, whatever the reason.
+_NOT_REACHED = frozenset({
+    KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+})  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """What the URL of a log says."""
@@ -95,14 +101,14 @@ class Place:
                     continue
         return sorted(found)
 
-    def client(self, **more: Any) -> dict[str, Any]:
-        """Answer the settings of a client of this cluster."""
+    def client(self, trouble: Trouble, **more: Any) -> dict[str, Any]:
+        """Answer the settings of a client of this cluster, which tells its troubles there."""
         return {
             "client.id": "penstock",
             "allow.auto.create.topics": False,
             # A broker that was away is asked again soon: appends fail after seconds.
             "reconnect.backoff.max.ms": 1_000,
-            "logger": logging.getLogger("penstock.kafka"),
+            "logger": trouble,
             **more,
             **self.properties,
             "bootstrap.servers": self.servers,
@@ -164,9 +170,11 @@ def made(kind: Callable[[dict[str, Any]], _T], settings: dict[str, Any]) -> _T:
         return kind(settings)
     except KafkaException as error:
         told = error.args[0].str()
-        # It may quote a value otherwise.
-        what = told if told.startswith("No such configuration property") else "a value is refused"
-        raise BadSetting(f"the settings of the Kafka client: {what}") from None
+        if not told.startswith("No such configuration property"):
+            # It may quote a value: only the names are said.
+            named = ", ".join(sorted(name for name in settings if name in told))
+            told = f"the value of {named or 'one of them'} is refused"
+        raise BadSetting(f"the settings of the Kafka client: {told}") from None
 
 
 def unavailable(error: KafkaError) -> LogUnavailable:
@@ -190,10 +198,11 @@ class Cluster:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.trouble = Trouble()
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return made(AdminClient, self.place.client())
+        return made(AdminClient, self.place.client(self.trouble))
 
     @cached_property
     def id(self) -> str:
@@ -345,18 +354,27 @@ class Cluster:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                return question()
+                answer = question()
             except TimeoutError:
-                raise LogUnavailable("Kafka does not answer") from None
+                raise self._not_reached() from None
             except KafkaException as error:
                 reason = error.args[0]
+                if reason.code() in _NOT_REACHED:
+                    raise self._not_reached() from error
                 if reason.code() in NO_TOPIC:
                     raise _Missing(reason) from error
                 if reason.code() not in _PASSING:
                     raise _Refused(reason) from error
                 if time.monotonic() > deadline:
                     raise unavailable(reason) from error
+            else:
+                self.trouble.forget()
+                return answer
             time.sleep(_PAUSE_SECONDS)
+
+    def _not_reached(self) -> LogUnavailable:
+        self._admin.poll(0)  # hands over what the client has to tell
+        return LogUnavailable(self.trouble.told("Kafka does not answer"))
 
 
 class _Refused(LogUnavailable):

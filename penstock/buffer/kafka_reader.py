@@ -126,7 +126,7 @@ class KafkaBuffer:
                 consumer.close()
 
     def _settings(self) -> dict[str, object]:
-        return self._place.client() | {
+        return self._place.client(self._cluster.trouble) | {
             # It is never joined and holds nothing: a consumer has to name one.
             "group.id": f"{self._place.prefix}.readers",
             "enable.auto.commit": False,

@@ -47,6 +47,7 @@ from replay.targets import (
     NO_TLS,
     NOT_CONFIRMED,
     NOT_LET_IN,
+    NOT_TRUSTED,
     REFUSED,
     TOO_LARGE,
     Delivered,
@@ -81,6 +82,7 @@ _MOST_BYTES = 100 << 20
 _REFUSED_EVENT = Failed("the destination refused the event")
 _NO_PARTITION = Failed("the topic has no such partition")
 _NOT_CARRIED = Failed("Kafka cannot carry this event's headers")
+_NOT_KAFKA = Retry("the answer is not Kafka's; a listener with TLS needs the option tls")
 _NOT_TAKEN = Retry("the destination did not take the event")
 _DELIVERED = Delivered(None)
 _ANY_PARTITION = -1
@@ -461,12 +463,14 @@ def _outcome_of_look(error: Exception) -> Retry:
             return NOT_LET_IN
         case socket.gaierror():
             return NO_HOST
+        case ssl.SSLCertVerificationError():
+            return NOT_TRUSTED
         case ssl.SSLError():
             return NO_TLS
         case OSError():
             return NO_CONNECTION
         case _:
-            return Retry("the answer is not Kafka's")
+            return _NOT_KAFKA
 
 
 def _name(host: str, port: int) -> str:

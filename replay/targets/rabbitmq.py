@@ -34,8 +34,10 @@ from replay.targets import (
     BROKEN,
     GONE,
     NO_CONNECTION,
+    NO_TLS,
     NOT_CONFIRMED,
     NOT_LET_IN,
+    NOT_TRUSTED,
     REFUSED,
     TOO_LARGE,
     Delivered,
@@ -372,8 +374,10 @@ def outcome_of_error(error: Exception) -> Retry | Failed:
             | amqp.ChannelAccessRefused()
         ):
             return NOT_LET_IN
+        case ssl.SSLCertVerificationError():
+            return NOT_TRUSTED
         case ssl.SSLError():
-            return Retry("TLS failed")
+            return NO_TLS
         case ConnectionRefusedError():
             return NO_CONNECTION
         case _:

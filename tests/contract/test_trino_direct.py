@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from engines.trino import Trino, catalog_properties
 from houses import ATTEMPTS, CANARY, FLIGHTS, House
 from lakes import landing
 from ports import free_ports
+from served import until
 
+from lakehouse import Lake
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId
 
@@ -48,19 +51,35 @@ def connected(catalog: str, *, user: str = "tests", port: int = TRINO_PORT) -> I
         yield ask
 
 
-def test_a_collection_is_read_while_events_land_in_it() -> None:
-    """Nested columns, older snapshots, the list of snapshots and a rewrite, all beside landing."""
-    batches, size = 12, 20
-    log = MemoryLog()
-    shop = CollectionId("main", "shop")
+@dataclass
+class Busy:
+    """A collection that grows by whole batches."""
+
+    size: int
+    batches: int = 0
+    """So many have landed."""
+
+    def grow(self) -> None:
+        """Return when another batch has landed."""
+        before = self.batches
+        until(lambda: self.batches > before)
+
+
+@contextmanager
+def busy_landing(lake: Lake, *, size: int = 20) -> Iterator[Busy]:
+    """Land batches into ``main.shop`` for as long as the block lasts, new columns in some."""
+    log, busy, enough = MemoryLog(), Busy(size), threading.Event()
+    shop, work = CollectionId("main", "shop"), landing(log, lake)
 
     def land() -> None:
-        for batch in range(batches):
+        # Who reads beside it has the same few cores.
+        while not enough.wait(0.1):
+            batch = busy.batches
             events = [
                 event(
                     json.dumps(
                         {"n": n, "customer": {"name": f"c{n}"}, "lines": [{"sku": "x", "n": n}],
-                         f"new{batch}": True}
+                         f"new{batch % 12}": True}
                     ),
                     id=f"s-{n}",
                     received_at=NOON + n,
@@ -70,35 +89,84 @@ def test_a_collection_is_read_while_events_land_in_it() -> None:
             log.append(shop, events).result()
             while work.land_once(shop) is not None:
                 pass
-            landed.set()
+            busy.batches += 1
 
-    with trino_lake() as (lake, url), connected(url.rpartition("/")[2]) as ask:
-        work, landed = landing(log, lake), threading.Event()
-        thread = threading.Thread(target=land)
-        thread.start()
-        landed.wait(60)
-        counts, merged = [], 0
-        while thread.is_alive():
-            ((count, names),) = ask("SELECT count(*), count(data.customer.name) FROM shop")
-            assert count == names
-            counts.append(count)
-            ask("SELECT sku, n FROM shop CROSS JOIN UNNEST(data.lines) AS line(sku, n) LIMIT 5")
-            first, *_, last = [
-                snapshot for (snapshot,) in ask(
-                    'SELECT snapshot_id FROM "shop$snapshots" ORDER BY committed_at'
-                )
-            ] * 2  # fmt: skip
-            assert ask(f"SELECT count(*) FROM shop FOR VERSION AS OF {first}") == [[size]]
-            assert ask(f"SELECT count(*) FROM shop FOR VERSION AS OF {last}")
-            ask("SELECT * FROM \"shop$properties\" WHERE key LIKE 'penstock.mark.%'")
-            merged += _optimized(ask)
+    thread = threading.Thread(target=land)
+    thread.start()
+    try:
+        busy.grow()
+        yield busy
+        assert thread.is_alive(), "landing ended beside who reads"
+    finally:
+        enough.set()
         thread.join()
 
+
+def test_a_collection_is_read_while_events_land_in_it() -> None:
+    """Nested columns, older snapshots, the list of snapshots and a rewrite, all beside landing."""
+    rounds = 3
+    with trino_lake() as (lake, url), connected(url.rpartition("/")[2]) as ask:
+        with busy_landing(lake) as busy:
+            counts, merged = [], 0
+            for _ in range(rounds):
+                ((count, names),) = ask("SELECT count(*), count(data.customer.name) FROM shop")
+                assert count == names
+                counts.append(count)
+                ask("SELECT sku, n FROM shop CROSS JOIN UNNEST(data.lines) AS line(sku, n) LIMIT 5")
+                first, *_, last = [
+                    snapshot for (snapshot,) in ask(
+                        'SELECT snapshot_id FROM "shop$snapshots" ORDER BY committed_at'
+                    )
+                ] * 2  # fmt: skip
+                assert ask(f"SELECT count(*) FROM shop FOR VERSION AS OF {first}") == [[busy.size]]
+                assert ask(f"SELECT count(*) FROM shop FOR VERSION AS OF {last}")
+                ask("SELECT * FROM \"shop$properties\" WHERE key LIKE 'penstock.mark.%'")
+                merged += _optimized(ask)
+                busy.grow()
+
+        assert len(set(counts)) == rounds, "nothing landed between two looks"
         assert counts == sorted(counts)
-        assert all(count % size == 0 for count in counts), "half a batch was seen"
+        assert all(count % busy.size == 0 for count in counts), "half a batch was seen"
         assert merged
         whole = ask("SELECT count(*), count(DISTINCT log_offset), max(data.n) FROM shop")
-        assert whole == [[batches * size, batches * size, batches * size - 1]]
+        rows = busy.batches * busy.size
+        assert whole == [[rows, rows, rows - 1]]
+
+
+def test_trinos_own_command_line_reads_while_events_land() -> None:
+    """It is what people have at hand: the same statements, as it prints their answers."""
+    rounds = 2
+    with trino_lake() as (lake, url), busy_landing(lake) as busy:
+        catalog = url.rpartition("/")[2]
+
+        def ask(statement: str) -> list[str]:
+            command_line = Trino(default_root())
+            return command_line.ask(statement, catalog=catalog, schema="main").splitlines()
+
+        busy.grow()
+        listed = ask('SELECT snapshot_id FROM "shop$snapshots" ORDER BY committed_at')
+        heading, first, second, *_ = listed
+        lines = "shop CROSS JOIN UNNEST(data.lines) AS line(sku, n)"
+        # Together, because its own start costs more than all of them.
+        statements = (
+            f"SELECT data.customer.name AS name, sku, n FROM {lines} ORDER BY n LIMIT 2",
+            f"SELECT count(*) AS rows FROM shop FOR VERSION AS OF {first}",
+            f"SELECT count(*) AS rows FROM shop FOR VERSION AS OF {second}",
+            "SELECT count(data.customer.name) AS rows FROM shop",
+        )
+        seen = []
+        for _ in range(rounds):
+            *always, count = ask("; ".join(statements))
+            assert always == [
+                *("name,sku,n", "c0,x,0", "c1,x,1"),
+                *("rows", f"{busy.size}", "rows", f"{2 * busy.size}", "rows"),
+            ]
+            seen.append(int(count))
+            busy.grow()
+
+        assert heading == "snapshot_id"
+        assert all(count % busy.size == 0 for count in seen), "half a batch was seen"
+        assert seen[0] < seen[1], "nothing landed between two looks"
 
 
 def test_what_the_page_asks_is_answered() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engines.kit import Engine, Launch, fetch_jars, has_java, run
 from engines.places import HOST, KAFKA_PORT
-
-_HEAP = "512m"
 
 # Any 16 bytes; the same for every broker of this kit, so that its data can be started again.
 _CLUSTER = "cGVuc3RvY2stdGVzdC0wMA"
 
-_SETTINGS = """
-log.dirs={data}
+_ALONE = """
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers={host}:{controller}
@@ -19,6 +18,9 @@ controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
 advertised.listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
+_SETTINGS = """
 # A topic exists because somebody made it, never because of a typing mistake.
 auto.create.topics.enable=false
 # One node: internal topics with three copies, the default, could not be made.
@@ -53,6 +55,7 @@ class Kafka(Engine):
     version = "4.3.1"
     default_port = KAFKA_PORT
     port_count = 2
+    heap = "512m"
 
     def fetch(self) -> None:
         """Bring the jars, and the bridge without which the broker logs nothing."""
@@ -62,14 +65,18 @@ class Kafka(Engine):
             "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",
         )
 
+    def settings(self) -> str:
+        """Answer its part in the cluster and its listeners: here, it is all there is."""
+        return _ALONE.format(host=HOST, port=self.port, controller=self.port + 1)
+
+    def format_options(self) -> Sequence[str]:
+        """Answer how the data folder is made ready for that."""
+        return ("--standalone",)
+
     def launch(self) -> Launch:
         """Format the data folder if it is new."""
         settings, logging = self.run / "server.properties", self.run / "log4j2.properties"
-        settings.write_text(
-            _SETTINGS.format(
-                host=HOST, port=self.port, controller=self.port + 1, data=self.run / "data"
-            )
-        )
+        settings.write_text(f"log.dirs={self.run / 'data'}\n{self.settings()}{_SETTINGS}")
         logging.write_text(_LOGGING)
         # The first compiler only: half the CPU of a start, and tests end before it would pay.
         java = [
@@ -78,9 +85,9 @@ class Kafka(Engine):
         ]  # fmt: skip
         run([
             *java, "-Xmx128m", "kafka.tools.StorageTool", "format", "--config", str(settings),
-            "--cluster-id", _CLUSTER, "--standalone", "--ignore-formatted",
+            "--cluster-id", _CLUSTER, "--ignore-formatted", *self.format_options(),
         ])  # fmt: skip
-        return Launch([*java, f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "kafka.Kafka", str(settings)])
+        return Launch([*java, f"-Xms{self.heap}", f"-Xmx{self.heap}", "kafka.Kafka", str(settings)])
 
     def ready(self) -> bool:
         """Go by the broker's own word: the port opens before topics can be made."""
