@@ -39,8 +39,9 @@ LARGEST_BYTES = 17 << 20
 _REPLICAS = 3
 _IN_SYNC = 2
 
-# How long anything but an append may take, and how long between two tries.
+# How long anything but an append may take, one try of it, and how long between two.
 PATIENCE_SECONDS = 5.0
+_TRY_SECONDS = 1.5
 _PAUSE_SECONDS = 0.05
 
 # They keep the promises of the log: nobody may turn them off.
@@ -207,9 +208,7 @@ class Cluster:
     @cached_property
     def id(self) -> str:
         """The cluster's identity."""
-        found: str = self._asked(
-            lambda: self._admin.list_topics(timeout=PATIENCE_SECONDS)
-        ).cluster_id
+        found: str = self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS)).cluster_id
         return found
 
     def topics(self) -> Mapping[str, int]:
@@ -236,9 +235,9 @@ class Cluster:
 
         def ask() -> Any:
             answers = self._admin.describe_topics(
-                TopicCollection([name]), request_timeout=PATIENCE_SECONDS
+                TopicCollection([name]), request_timeout=_TRY_SECONDS
             )
-            return answers[name].result(PATIENCE_SECONDS)
+            return answers[name].result(_TRY_SECONDS)
 
         try:
             found = self._asked(ask)
@@ -257,12 +256,12 @@ class Cluster:
                 self._admin.list_offsets(
                     dict.fromkeys(places, spec),
                     isolation_level=IsolationLevel.READ_COMMITTED,
-                    request_timeout=PATIENCE_SECONDS,
+                    request_timeout=_TRY_SECONDS,
                 )
                 for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
             )
-            starts = {p.partition: f.result(PATIENCE_SECONDS).offset for p, f in first.items()}
-            ends = {p.partition: f.result(PATIENCE_SECONDS).offset for p, f in last.items()}
+            starts = {p.partition: _offset(f.result(_TRY_SECONDS)) for p, f in first.items()}
+            ends = {p.partition: _offset(f.result(_TRY_SECONDS)) for p, f in last.items()}
             return {number: Extent(starts[number], ends[number]) for number in starts}
 
         return self._asked(ask)
@@ -273,9 +272,11 @@ class Cluster:
 
         def ask() -> int:
             found = self._admin.list_offsets(
-                {place: OffsetSpec.latest()}, request_timeout=PATIENCE_SECONDS
+                {place: OffsetSpec.latest()}, request_timeout=_TRY_SECONDS
             )
-            epoch: int | None = found[place].result(PATIENCE_SECONDS).leader_epoch
+            told = found[place].result(_TRY_SECONDS)
+            _offset(told)
+            epoch: int | None = told.leader_epoch
             return -1 if epoch is None else epoch
 
         return self._asked(ask)
@@ -293,7 +294,7 @@ class Cluster:
             config["min.insync.replicas"] = str(_IN_SYNC)
         asked = NewTopic(topic, partitions, copies, config=config)
         try:
-            self._asked(lambda: self._admin.create_topics([asked])[topic].result(PATIENCE_SECONDS))
+            self._asked(lambda: self._admin.create_topics([asked])[topic].result(_TRY_SECONDS))
         except _Refused as refused:
             if refused.code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -302,9 +303,7 @@ class Cluster:
         """Give the topic more partitions."""
         asked = NewPartitions(topic, partitions)
         try:
-            self._asked(
-                lambda: self._admin.create_partitions([asked])[topic].result(PATIENCE_SECONDS)
-            )
+            self._asked(lambda: self._admin.create_partitions([asked])[topic].result(_TRY_SECONDS))
         except _Refused as refused:
             # Another process was faster; whoever asked looks again.
             if refused.code != KafkaError.INVALID_PARTITIONS:
@@ -317,10 +316,8 @@ class Cluster:
 
         def ask() -> None:
             asked = [ConsumerGroupTopicPartitions(group, places)]
-            answer = self._admin.alter_consumer_group_offsets(
-                asked, request_timeout=PATIENCE_SECONDS
-            )
-            for one in answer[group].result(PATIENCE_SECONDS).topic_partitions:
+            answer = self._admin.alter_consumer_group_offsets(asked, request_timeout=_TRY_SECONDS)
+            for one in answer[group].result(_TRY_SECONDS).topic_partitions:
                 if one.error:
                     raise KafkaException(one.error)
 
@@ -333,10 +330,8 @@ class Cluster:
 
         def ask() -> dict[int, int]:
             asked = [ConsumerGroupTopicPartitions(group, places)]
-            answer = self._admin.list_consumer_group_offsets(
-                asked, request_timeout=PATIENCE_SECONDS
-            )
-            found = answer[group].result(PATIENCE_SECONDS).topic_partitions
+            answer = self._admin.list_consumer_group_offsets(asked, request_timeout=_TRY_SECONDS)
+            found = answer[group].result(_TRY_SECONDS).topic_partitions
             return {one.partition: max(0, one.offset) for one in found}
 
         try:
@@ -347,7 +342,7 @@ class Cluster:
             return {place.partition: 0 for place in places}
 
     def _metadata(self) -> Any:
-        return self._asked(lambda: self._admin.list_topics(timeout=PATIENCE_SECONDS))
+        return self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS))
 
     def _asked(self, question: Callable[[], _T]) -> _T:
         """Answer the question, asked again while what is wrong passes by itself."""
@@ -356,25 +351,47 @@ class Cluster:
             try:
                 answer = question()
             except TimeoutError:
-                raise self._not_reached() from None
+                self._look_around(deadline)
             except KafkaException as error:
                 reason = error.args[0]
                 if reason.code() in _NOT_REACHED:
-                    raise self._not_reached() from error
-                if reason.code() in NO_TOPIC:
+                    self._look_around(deadline)
+                elif reason.code() in NO_TOPIC:
                     raise _Missing(reason) from error
-                if reason.code() not in _PASSING:
+                elif reason.code() not in _PASSING:
                     raise _Refused(reason) from error
-                if time.monotonic() > deadline:
+                elif time.monotonic() > deadline:
                     raise unavailable(reason) from error
             else:
                 self.trouble.forget()
                 return answer
             time.sleep(_PAUSE_SECONDS)
 
+    def _look_around(self, deadline: float) -> None:
+        """Learn anew which brokers there are; raise `LogUnavailable` where none says so in time.
+
+        The client goes on to ask the controller and the leaders that it has heard of, for minutes
+        also when they are gone (tried).
+        """
+        left = deadline - time.monotonic()
+        try:
+            self._admin.list_topics(timeout=max(left, _PAUSE_SECONDS))
+        except KafkaException as error:
+            raise self._not_reached() from error
+        if left < 0:
+            raise self._not_reached()
+
     def _not_reached(self) -> LogUnavailable:
         self._admin.poll(0)  # hands over what the client has to tell
         return LogUnavailable(self.trouble.told("Kafka does not answer"))
+
+
+def _offset(told: Any) -> int:
+    """Answer the offset; the client makes one up for a leader that did not answer (tried)."""
+    offset: int = told.offset
+    if offset < 0:
+        raise TimeoutError
+    return offset
 
 
 class _Refused(LogUnavailable):

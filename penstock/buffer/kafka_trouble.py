@@ -36,13 +36,14 @@ class Trouble:
     def log(self, level: int, form: str, *words: object) -> None:
         """Take a line of the client; its first word says what it is about."""
         if words and words[0] == "FAIL":
-            # Behind the names of the thread and of the broker.
-            self._meaning = meaning_of(str(words[-1]).split(": ", 2)[-1]) or self._meaning
+            # Behind the names of the thread and of the broker. The last line holds: a broker that
+            # dies hangs up at the first word, too, and refuses connections from then on.
+            self._meaning = meaning_of(str(words[-1]).split(": ", 2)[-1])
         else:
             logging.getLogger("penstock.kafka").log(level, form, *words)
 
     def told(self, else_: str) -> str:
-        """Answer what was heard since the last `forget`, or else this."""
+        """Answer what was heard last, or else this."""
         if self._meaning is None:
             return else_
         return f"Kafka does not answer: {self._meaning}, in the file that log_url names (config=)"

@@ -66,7 +66,7 @@ class Kafka(Engine):
         )
 
     def settings(self) -> str:
-        """Answer its part in the cluster and its listeners: here, it is all there is."""
+        """Answer its part in the cluster, its listeners, and what else is not as usual here."""
         return _ALONE.format(host=HOST, port=self.port, controller=self.port + 1)
 
     def format_options(self) -> Sequence[str]:
@@ -76,17 +76,19 @@ class Kafka(Engine):
     def launch(self) -> Launch:
         """Format the data folder if it is new."""
         settings, logging = self.run / "server.properties", self.run / "log4j2.properties"
-        settings.write_text(f"log.dirs={self.run / 'data'}\n{self.settings()}{_SETTINGS}")
+        data = self.run / "data"
+        settings.write_text(f"log.dirs={data}\n{_SETTINGS}{self.settings()}")
         logging.write_text(_LOGGING)
         # The first compiler only: half the CPU of a start, and tests end before it would pay.
         java = [
             has_java(17), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
             f"{self.kit / 'lib'}/*", f"-Dlog4j2.configurationFile={logging}",
         ]  # fmt: skip
-        run([
-            *java, "-Xmx128m", "kafka.tools.StorageTool", "format", "--config", str(settings),
-            "--cluster-id", _CLUSTER, "--ignore-formatted", *self.format_options(),
-        ])  # fmt: skip
+        if not (data / "meta.properties").exists():
+            run([
+                *java, "-Xmx128m", "kafka.tools.StorageTool", "format", "--config", str(settings),
+                "--cluster-id", _CLUSTER, *self.format_options(),
+            ])  # fmt: skip
         return Launch([*java, f"-Xms{self.heap}", f"-Xmx{self.heap}", "kafka.Kafka", str(settings)])
 
     def ready(self) -> bool:
