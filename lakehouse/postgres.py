@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from lakehouse.catalog import CATALOG_NAME, RememberingCatalog
 from penstock.errors import BadSetting, EngineUnavailable
+from penstock.metadata.database import sentence_of
 
 try:
     from penstock.metadata.postgresql import connect
@@ -70,9 +71,13 @@ def _tell(context: ExceptionContext) -> None:
     if context.is_pre_ping:
         return  # a connection that the server closed meanwhile is replaced by another one
     told = context.sqlalchemy_exception
-    if isinstance(told, (OperationalError, InterfaceError, NoConnectionFree)):
-        kind = type(context.original_exception).__name__
-        log.info("the catalog's database does not answer", error=kind)
-        raise EngineUnavailable(f"the catalog's database does not answer: {kind}") from (
-            context.original_exception
-        )
+    if isinstance(told, (OperationalError, InterfaceError)):
+        reason = sentence_of(told)
+    elif isinstance(told, NoConnectionFree):
+        reason = "no connection is free"
+    else:
+        return
+    log.info("the catalog's database does not answer", error=reason)
+    raise EngineUnavailable(f"the catalog's database does not answer: {reason}") from (
+        context.original_exception
+    )

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import httpx
 from certificates import make_certificates
+from engines.etcd import Etcd
 from engines.kafka import Kafka
+from engines.kit import Launch
 from engines.places import HOST
+from engines.postgres import Postgres
+from engines.rabbitmq import RabbitMQ
 
 USER = "penstock"
 PASSWORD = "s3cret=of the t@st"
@@ -75,3 +84,67 @@ class SecuredKafka(Kafka):
         """Make the user, who is there before the broker is."""
         user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
         return (*super().format_options(), "--add-scram", user)
+
+
+_AMQPS = """
+listeners.tcp = none
+listeners.ssl.1 = {host}:{port}
+ssl_options.cacertfile = {keys}/ca.pem
+ssl_options.certfile = {keys}/server.pem
+ssl_options.keyfile = {keys}/server.key
+"""
+
+
+class SecuredRabbitMQ(RabbitMQ):
+    """Has one listener for clients, AMQP over TLS; its user is that of the kit."""
+
+    def listeners(self) -> str:
+        return _AMQPS.format(host=HOST, port=self.port, keys=keys_of(self.run))
+
+    def connect(self) -> socket.socket:
+        context = ssl.create_default_context(cafile=keys_of(self.run) / "ca.pem")
+        return context.wrap_socket(super().connect(), server_hostname=HOST)
+
+
+class SecuredPostgres(Postgres):
+    """Lets in who comes over TLS; its user is that of the kit."""
+
+    def settings(self) -> dict[str, str]:
+        keys = keys_of(self.run)
+        return {
+            **super().settings(),
+            "ssl": "on",
+            "ssl_cert_file": str(keys / "server.pem"),
+            "ssl_key_file": str(keys / "server.key"),
+        }
+
+    def launch(self) -> Launch:
+        how = super().launch()
+        (self.run / "data" / "pg_hba.conf").write_text(f"hostssl all all {HOST}/32 scram-sha-256\n")
+        if os.geteuid() == 0:
+            # The server takes a key only from its own user.
+            for file in keys_of(self.run).iterdir():
+                shutil.chown(file, how.user)
+        return how
+
+
+class SecuredEtcd(Etcd):
+    """Shows a certificate to clients, and asks for theirs."""
+
+    def launch(self) -> Launch:
+        keys, plain, secured = keys_of(self.run), self._url, f"https://{HOST}:{self.port}"
+        command = [secured if part == plain else part for part in super().launch().command]
+        return Launch([
+            *command, "--client-cert-auth", "--trusted-ca-file", str(keys / "ca.pem"),
+            "--cert-file", str(keys / "server.pem"), "--key-file", str(keys / "server.key"),
+        ])  # fmt: skip
+
+    def ready(self) -> bool:
+        keys = keys_of(self.run)
+        context = ssl.create_default_context(cafile=keys / "ca.pem")
+        context.load_cert_chain(keys / "client.pem", keys / "client.key")
+        url = f"https://{HOST}:{self.port}/health"
+        try:
+            return httpx.get(url, verify=context, trust_env=False).is_success
+        except httpx.TransportError:
+            return False

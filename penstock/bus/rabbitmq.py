@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +18,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import aio_pika
 import structlog
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ProbableAuthenticationError,
+)
 from yarl import URL
 
 from penstock.bus import MOST_WAITING, Subscription, fit
@@ -244,7 +250,25 @@ class RabbitBus:
 
     def _complain(self, error: BaseException) -> None:
         self._tried.set()
-        # The class and not its text, which may repeat the address with its password.
         if not self._away:
-            log.warning("messages are not carried", broker=self._where, reason=type(error).__name__)
+            log.warning("messages are not carried", broker=self._where, reason=reason_of(error))
         self._away = True
+
+
+def reason_of(error: BaseException) -> str:
+    """Say what is wrong, where it can be told by the settings with which part of `bus_url`."""
+    # The client puts its own error around what TLS said.
+    match error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error:
+        case ssl.SSLCertVerificationError():
+            return "the certificate of the broker does not pass; see cafile in bus_url"
+        case ssl.SSLError():
+            return "TLS with the broker fails; without it bus_url begins with amqp://"
+        case AuthenticationError() | ProbableAuthenticationError():
+            return "the broker refuses the sign-in; see user and password in bus_url"
+        case FileNotFoundError():
+            return "a file that bus_url names is not there; see cafile, certfile and keyfile"
+        case other if "connection reset" in str(other):
+            return "the broker hangs up, as one that expects TLS; bus_url begins with amqps:// then"
+        case other:
+            # The class and not its text, which may repeat the address with its password.
+            return type(other).__name__

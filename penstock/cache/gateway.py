@@ -195,5 +195,19 @@ def _code(status: int) -> int:
 
 
 def _away(error: httpx.HTTPError) -> EngineUnavailable:
-    # The class and not its text, which may hold addresses that nobody needs to see.
-    return EngineUnavailable(f"etcd does not answer ({type(error).__name__})")
+    return EngineUnavailable(f"etcd does not answer ({_reason(error)})")
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """Answer which setting to look at, where what TLS said tells it, else the error's class."""
+    # Its text goes no further, which may hold addresses that nobody needs to see.
+    said, secure = str(error).upper(), error.request.url.scheme == "https"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return "its certificate does not pass; see cache_ca"
+    if "ALERT" in said:
+        return "it does not take our certificate; see cache_certificate and cache_key"
+    if "SSL" in said or (secure and "RESET" in said):
+        return "it does not speak TLS; without it cache_url begins with etcd://"
+    if isinstance(error, httpx.RemoteProtocolError) and not secure:
+        return "it hung up; with TLS cache_url begins with etcd+https://"
+    return type(error).__name__

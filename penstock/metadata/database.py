@@ -124,9 +124,9 @@ def answering(what: str) -> Iterator[None]:
     except (IntegrityError, ProgrammingError, DataError) as error:
         if getattr(error.orig, "sqlstate", None) != _DENIED:
             raise  # the database is well
-        raise EngineUnavailable(f"{what} refuses: {_sentence(error)}") from error
+        raise EngineUnavailable(f"{what} refuses: {sentence_of(error)}") from error
     except (DatabaseError, InterfaceError) as error:
-        raise EngineUnavailable(f"{what} does not answer: {_sentence(error)}") from error
+        raise EngineUnavailable(f"{what} does not answer: {sentence_of(error)}") from error
     except TimeoutError as error:
         raise EngineUnavailable(f"{what} has no connection left") from error
 
@@ -153,12 +153,16 @@ def _making(engine: Engine) -> Iterator[Connection]:
         connection.detach()
 
 
-def _sentence(error: DatabaseError | InterfaceError) -> str:
+def sentence_of(error: DatabaseError | InterfaceError) -> str:
+    """Say what the database or its driver said, in one line without values of a statement."""
     # `orig` is the driver's own error: the outer one repeats statement and values, and all but the
     # first sentence of the server's may quote a row.
     first = getattr(getattr(error.orig, "diag", None), "message_primary", None)
     # What libpq asks behind it ("Is the server running on that host …?") is on lines of its own.
-    return first or str(error.orig).partition("\n")[0]
+    said = first or str(error.orig).partition("\n")[0]
+    if "certificate verify failed" in said:
+        return f"{said}; see sslrootcert in its address"
+    return said
 
 
 def _version(connection: Connection) -> str | None:

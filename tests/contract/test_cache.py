@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
 import subprocess
 import sys
 import threading
@@ -12,20 +11,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 import pytest
 import structlog
 from builders import NOON
+from certificates import make_certificates
 from engines.etcd import Etcd
 from engines.fresh import fresh_name
-from engines.kit import Launch
 from engines.places import ETCD, HOST
 from metadata_builders import collection, known, token
 from own_engines import own_engine
+from secured import SecuredEtcd, example, keys_of
 
 from penstock.api.publishing import Publisher
-from penstock.cache import Access, Cache, open_cache
+from penstock.cache import Access, Cache, cache_of, open_cache
 from penstock.cache.embedded import EmbeddedCache
 from penstock.cache.etcd import COPY_LASTS, EtcdCache
 from penstock.cache.gateway import Gateway, text
@@ -33,6 +32,7 @@ from penstock.envelope import CollectionId
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.records import Known
 from penstock.metadata.store import open_store
+from penstock.settings import load_settings
 
 URLS: dict[str, Callable[[Path], str]] = {
     "embedded": lambda folder: f"embedded://{folder / 'cache'}",
@@ -540,74 +540,67 @@ class TestEtcdAway:
         gateway.close()
 
 
-class TlsEtcd(Etcd):
-    """Shows a certificate and asks for one; both are in the folder `keys`."""
-
-    keys: Path
-
-    def launch(self) -> Launch:
-        command = " ".join(super().launch().command).replace(
-            f"http://{HOST}:{self.port} ", f"https://{HOST}:{self.port} "
-        )
-        certificates = [
-            *("--cert-file", str(self.keys / "server.pem")),
-            *("--key-file", str(self.keys / "server.key")),
-            *("--client-cert-auth", "--trusted-ca-file", str(self.keys / "ca.pem")),
-        ]
-        return Launch([*command.split(), *certificates])
-
-    def ready(self) -> bool:
-        context = ssl.create_default_context(cafile=self.keys / "ca.pem")
-        context.load_cert_chain(self.keys / "client.pem", self.keys / "client.key")
-        url = f"https://{HOST}:{self.port}/health"
-        try:
-            return httpx.get(url, verify=context, trust_env=False).is_success
-        except httpx.TransportError:
-            return False
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredEtcd]:
+    with own_engine(SecuredEtcd, tmp_path_factory.mktemp("secured")) as etcd:
+        yield etcd
 
 
-def make_certificates(folder: Path) -> None:
-    """Make a CA, and certificates of it for server and client."""
-    folder.mkdir()
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes", "-keyout")
-    openssl(*new, "ca.key", "-x509", "-days", "2", "-subj", "/CN=ca", "-out", "ca.pem")
-    (folder / "names").write_text(f"subjectAltName=IP:{HOST}\n")
-    for who in ("server", "client"):
-        openssl(*new, f"{who}.key", "-subj", f"/CN={who}", "-out", f"{who}.csr")
-        openssl(
-            *("x509", "-req", "-days", "2", "-in", f"{who}.csr", "-extfile", "names"),
-            *("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{who}.pem"),
-        )
+def secured_cache(etcd: SecuredEtcd, home: Path, **instead: str) -> Cache:
+    """Open the cache of a home that is set up as the page says, but for these parts."""
+    keys = keys_of(etcd.run)
+    parts = {
+        "etcd+https": "etcd+https",
+        "etcd-1.example:2379": f"{HOST}:{etcd.port}",
+        "/etc/penstock/ca.pem": str(keys / "ca.pem"),
+        "/etc/penstock/penstock.pem": str(keys / "client.pem"),
+        "/etc/penstock/penstock.key": str(keys / "client.key"),
+        'cache_user = "penstock"\n': "",  # this one lets in who has a certificate
+    }
+    home.mkdir(exist_ok=True)
+    (home / "penstock.toml").write_text(example("cache_url", {**parts, **instead}))
+    return cache_of(load_settings(home, {}))
 
 
 @pytest.mark.engines
 @pytest.mark.xdist_group("own engines")
-def test_certificates_are_shown_and_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_certificates_are_shown_and_checked(secured: SecuredEtcd, tmp_path: Path) -> None:
     """What doors know opens them: it must not be read, or changed, on its way."""
-    keys = tmp_path / "keys"
-    make_certificates(keys)
-    monkeypatch.setattr(TlsEtcd, "keys", keys, raising=False)
-    with own_engine(TlsEtcd, tmp_path) as etcd, structlog.testing.capture_logs():
-        url = f"etcd+https://{HOST}:{etcd.port}/penstock"
-        mine = {"certificate": keys / "client.pem", "key": keys / "client.key"}
-        for stranger in (Access(), Access(ca=keys / "ca.pem"), Access(**mine)):
-            refused = open_cache(url, access=stranger)
-            with pytest.raises(EngineUnavailable, match="does not answer"):
+    make_certificates(tmp_path / "stranger")
+    theirs = {
+        "/etc/penstock/penstock.pem": str(tmp_path / "stranger" / "client.pem"),
+        "/etc/penstock/penstock.key": str(tmp_path / "stranger" / "client.key"),
+    }
+    strangers = {
+        "see cache_ca": {"/etc/penstock/ca.pem": str(tmp_path / "stranger" / "ca.pem")},
+        "see cache_certificate and cache_key": theirs,
+        "with TLS cache_url begins with": {"etcd+https": "etcd"},
+    }
+    with structlog.testing.capture_logs():
+        for told, instead in strangers.items():
+            refused = secured_cache(secured, tmp_path / "home", **instead)
+            with pytest.raises(EngineUnavailable, match=told):
                 refused.publish(known)
             refused.close()
-        cache = open_cache(url, access=Access(ca=keys / "ca.pem", **mine))
+        cache = secured_cache(secured, tmp_path / "home")
         cache.publish(known)
 
         assert cache.read() == known()
         cache.close()
     with pytest.raises(BadSetting, match="certificates"):
-        open_cache(url, access=Access(ca=keys / "none.pem"))
+        secured_cache(
+            secured, tmp_path / "home", **{"/etc/penstock/ca.pem": str(tmp_path / "none.pem")}
+        )
+
+
+@pytest.mark.engines
+def test_an_etcd_without_tls_is_told(tmp_path: Path) -> None:
+    """The other way round."""
+    url = ETCD.replace("http", "etcd+https")
+    cache = open_cache(url)
+    with pytest.raises(EngineUnavailable, match="etcd://"):
+        cache.publish(known)
+    cache.close()
 
 
 WATCH = """

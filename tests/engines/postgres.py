@@ -25,6 +25,19 @@ class Postgres(Engine):
         """Install the package."""
         fetch_debian("postgresql-15", _PROGRAMS / "postgres")
 
+    def settings(self) -> dict[str, str]:
+        """Answer what is not as PostgreSQL has it by itself."""
+        return {
+            "listen_addresses": HOST,
+            "unix_socket_directories": "",
+            "port": str(self.port),
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            # Tests kill the server, they do not cut its power.
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+
     def launch(self) -> Launch:
         """Make the database cluster if there is none."""
         # The server refuses to run as root; the package made an account for it.
@@ -44,17 +57,9 @@ class Postgres(Engine):
                 ],
                 user=user,
             )  # fmt: skip
-        settings = {
-            "listen_addresses": HOST,
-            "unix_socket_directories": "",
-            "port": str(self.port),
-            "max_connections": "200",
-            "shared_buffers": "64MB",
-            # Tests kill the server, they do not cut its power.
-            "fsync": "off",
-            "full_page_writes": "off",
-        }
-        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        options = [
+            part for name, value in self.settings().items() for part in ("-c", f"{name}={value}")
+        ]
         return Launch([str(_PROGRAMS / "postgres"), "-D", str(data), *options], user=user)
 
     def ready(self) -> bool:

@@ -12,7 +12,6 @@ from engines.places import HOST, PASSWORD, RABBITMQ_PORT, USER
 _SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 _SETTINGS = """
-listeners.tcp.1 = {host}:{port}
 default_user = {user}
 default_pass = {password}
 log.console = true
@@ -32,12 +31,14 @@ class RabbitMQ(Engine):
         """Install the package; its service is not started."""
         fetch_debian("rabbitmq-server", _SERVER)
 
+    def listeners(self) -> str:
+        """Answer where it listens for clients, and how."""
+        return f"listeners.tcp.1 = {HOST}:{self.port}\n"
+
     def launch(self) -> Launch:
         """Start the name server that Erlang needs beside it, so that both end together."""
         settings, plugins = self.run / "rabbitmq.conf", self.run / "enabled_plugins"
-        settings.write_text(
-            _SETTINGS.format(host=HOST, port=self.port, user=USER, password=PASSWORD)
-        )
+        settings.write_text(self.listeners() + _SETTINGS.format(user=USER, password=PASSWORD))
         between_nodes, name_server = self.port + 1, self.port + 2
         plugins.write_text("[].\n")
         names = f"epmd -port {name_server} -address {HOST}"
@@ -62,6 +63,10 @@ class RabbitMQ(Engine):
 
     def ready(self) -> bool:
         """Begin to speak: the server answers a protocol header with its first frame."""
-        with socket.create_connection((HOST, self.port), timeout=2) as connection:
+        with self.connect() as connection:
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return connection.recv(1) == b"\x01"
+
+    def connect(self) -> socket.socket:
+        """Open a connection as a client does."""
+        return socket.create_connection((HOST, self.port), timeout=2)
