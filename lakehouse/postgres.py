@@ -10,7 +10,6 @@ from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy import Engine, event, text
 from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from lakehouse.catalog import CATALOG_NAME, RememberingCatalog
 from penstock.errors import BadSetting, EngineUnavailable
@@ -73,11 +72,7 @@ def _tell(context: ExceptionContext) -> None:
     told = context.sqlalchemy_exception
     if isinstance(told, (OperationalError, InterfaceError)):
         reason = sentence_of(told)
-    elif isinstance(told, NoConnectionFree):
-        reason = "no connection is free"
-    else:
-        return
-    log.info("the catalog's database does not answer", error=reason)
-    raise EngineUnavailable(f"the catalog's database does not answer: {reason}") from (
-        context.original_exception
-    )
+        log.info("the catalog's database does not answer", error=reason)
+        raise EngineUnavailable(f"the catalog's database does not answer: {reason}") from (
+            context.original_exception
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -48,6 +49,7 @@ _ALIAS = ".open"
 
 _BODY_BYTES = 6 << 20
 _REFUSED = (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+_NOT_LET_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRIES = 6
 
@@ -147,7 +149,7 @@ class ElasticIndex:
             "https" if secure else "http",
             parts.hostname,
             port,
-            ca_certs=ca_file or None,
+            ssl_context=_trust(ca_file) if secure else None,
             http_compress=False,
         )
         auth: dict[str, Any] = {}
@@ -427,9 +429,8 @@ class ElasticIndex:
         except elasticsearch.ApiError as error:
             return error.status_code, error.body
         except (elastic_transport.TransportError, elasticsearch.UnsupportedProductError) as error:
-            kind = type(error).__name__
             raise EngineUnavailable(
-                f"the search engine at {self._place} does not answer: {kind}"
+                f"the search engine at {self._place} does not answer: {_reason(error)}"
             ) from error
         return answer.meta.status, answer.body
 
@@ -444,7 +445,25 @@ class ElasticIndex:
         said = f"the search engine at {self._place} answered {status} {kind}"
         if status == HTTPStatus.BAD_REQUEST:
             raise Unanswerable(said)
+        if status in _NOT_LET_IN:
+            said += "; see search_user and its password, or search_api_key"
         raise EngineUnavailable(said)
+
+
+def _trust(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise BadSetting(f"search_ca_file cannot be read: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Answer which setting to look at, where TLS tells it, else the error's class."""
+    if not isinstance(error, elastic_transport.TlsError):
+        return type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in error.message:  # its `str` leaves that out
+        return "its certificate does not pass; see search_ca_file"
+    return "it does not speak TLS; without it search_url has no +https"
 
 
 def _kind(found: Any) -> str:

@@ -1,4 +1,4 @@
-"""Metadata, statistics and the lake's catalog in a PostgreSQL that has TLS, as their page says."""
+"""All that is kept in PostgreSQL, in one that has TLS, set up as its page says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from own_engines import own_engine
 from secured import SecuredPostgres, example, keys_of
 
 from lakehouse import open_lake
+from penstock.cli.instance import variables, write_instance
 from penstock.errors import EngineUnavailable
 from penstock.metadata.store import open_store
 from penstock.settings import Settings, load_settings
@@ -49,7 +50,7 @@ def settings_of(server: SecuredPostgres, home: Path, **instead: str) -> Settings
     parts = {
         "…": PASSWORD,
         "db.example/penstock": "db.example/metadata",
-        "db.example/stats": "db.example/dagster",  # a database that the kit makes
+        "db.example/stats": "db.example/metadata",
         "db.example": f"{HOST}:{server.port}",
         "/etc/penstock/ca.pem": str(keys_of(server.run) / "ca.pem"),
     }
@@ -76,6 +77,21 @@ def test_all_of_them_work_as_the_page_sets_them_up(server: SecuredPostgres, tmp_
     assert encrypted == [(True,)]
     store.close()
     stats.close()
+
+
+def test_dagster_keeps_its_runs_there(
+    server: SecuredPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its driver is another one than ours; the address is the same."""
+    from dagster import DagsterInstance
+
+    settings = settings_of(server, tmp_path)
+    write_instance(tmp_path / "dagster.yaml", settings)
+    for name, value in variables(settings).items():
+        monkeypatch.setenv(name, value)
+
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert list(instance.get_runs()) == []
 
 
 @pytest.mark.parametrize("kind", OPENS)
