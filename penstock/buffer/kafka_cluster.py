@@ -66,9 +66,10 @@ NO_TOPIC = frozenset({
 })  # fmt: skip
 
 
-# What a client says of a call when it has no connection, whatever the reason.
+# What a client says of a call when it has no connection, or knows no leader, whatever the reason.
 _NOT_REACHED = frozenset({
     KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._NOENT,  # noqa: SLF001 - public, but named so
 })  # fmt: skip
 
 
