@@ -9,13 +9,14 @@ A process reads its settings once and passes values on.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -28,6 +29,8 @@ FILE_VARIABLE = "PENSTOCK_SETTINGS"
 # Read elsewhere on purpose: fault injection in tests, and what the CLI needs before any settings.
 _NOT_SETTINGS = {f"PENSTOCK_{name}" for name in ("FAULT", "HOME", "TOKEN", "API", "DOOR", "SECRET")}
 _NOT_SETTINGS.add(FILE_VARIABLE)
+
+_SECRET_NAME = re.compile("password|secret|token|key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ def shown(url: str) -> str:
     """Answer the URL for people: without user, password and parameters, which may be secret."""
     bare, who = url.partition("?")[0], urlsplit(url).netloc.rpartition("@")
     return bare.replace("".join(who[:2]), "", 1)
+
+
+def _secrets_of(url: str) -> set[str]:
+    """Answer the passwords in a URL, as written and as read; all of one that cannot be read."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return {url}
+    password = parts.password or ""
+    asked = dict(parse_qsl(parts.query))
+    named = {asked[name] for name in asked if _SECRET_NAME.search(name)}
+    return {password, unquote(password), *named, *map(quote, named)}
 
 
 class Settings(BaseModel):
@@ -223,6 +238,21 @@ class Settings(BaseModel):
     def cache(self) -> str:
         """The URL of the doors' cache."""
         return self.cache_url or f"embedded://{self.home / 'cache'}"
+
+    def censored(self, text: str) -> str:
+        """Answer the text with an ellipsis in place of every secret of these settings."""
+        for secret in sorted(self._secrets(), key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return text
+
+    def _secrets(self) -> set[str]:
+        found = set()
+        for value in dict(self).values():
+            if isinstance(value, SecretStr):
+                found.add(value.get_secret_value())
+            elif isinstance(value, str) and "://" in value:
+                found |= _secrets_of(value)
+        return found - {""}
 
 
 def load_settings(

@@ -15,7 +15,7 @@ from lakes import lake_at, new_lake, urls
 from assets.landing import Landing
 from lakehouse import Lake
 from lakehouse.files import Files
-from lakehouse.sql import Answer, Limits, Sql, open_engine, open_sql
+from lakehouse.sql import Answer, Limits, Sql, open_engine, open_trino
 from lakehouse.sql.tables import LakeTables
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import SYSTEM_TEAM, CollectionId
@@ -133,7 +133,7 @@ def house_in_trino() -> Iterator[House]:
     from engine_lakes import trino_lake
 
     with trino_lake() as (lake, url):
-        house = House(open_sql(url, embedded=None), lake, trino_url=url)  # type: ignore[arg-type]
+        house = House(open_trino(url), lake, trino_url=url)
         house.furnish()
         yield house
         house.engine.close()

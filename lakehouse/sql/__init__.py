@@ -143,9 +143,12 @@ def open_sql(url: str, *, embedded: Sql, password: str = "", token: str = "") ->
     Search, plans and replays read with the embedded engine in any case
     (docs/decisions/0012-trino-for-callers.md). Raises `BadSetting`.
     """
+    return open_trino(url, password=password, token=token) if url else embedded
+
+
+def open_trino(url: str, *, password: str = "", token: str = "") -> Sql:
+    """Open Trino at `url`; nothing is asked of it yet. Raises `BadSetting`."""
     match urlsplit(url).scheme:
-        case "" if not url:
-            return embedded
         case "trino" | "trino+https":
             try:
                 from lakehouse.sql.trino import TrinoSql

@@ -43,8 +43,8 @@ class Subscription(Protocol):
 class Bus(Protocol):
     """Brings a message to everybody who subscribed to its topic before, or loses it.
 
-    Threads may share a bus. Nothing here raises or waits because nobody carries messages now: that
-    is logged once.
+    Threads may share a bus. Nothing but `ping` raises or waits because nobody carries messages now:
+    that is logged once.
     """
 
     def publish(self, topic: str, text: str) -> None:
@@ -60,6 +60,10 @@ class Bus(Protocol):
         One after the other, in a thread of the subscription. Where `told` is slow the oldest
         messages over `MOST_WAITING` are lost; where it raises that one message is.
         """
+        ...
+
+    def ping(self) -> None:
+        """Return if messages are carried; raise `EngineUnavailable` within seconds if not."""
         ...
 
     def close(self) -> None:

@@ -65,6 +65,10 @@ class EmbeddedBus:
                 self._looking.start()
         return inbox
 
+    def ping(self) -> None:
+        """Look for messages."""
+        self._store().last_message()
+
     def close(self) -> None:
         """Write what waits, and end the threads."""
         self._ended.set()

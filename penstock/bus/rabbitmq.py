@@ -28,7 +28,7 @@ from yarl import URL
 
 from penstock.bus import MOST_WAITING, Subscription, fit
 from penstock.bus.inbox import Inbox
-from penstock.errors import BadSetting
+from penstock.errors import BadSetting, EngineUnavailable
 
 log = structlog.get_logger()
 
@@ -37,6 +37,7 @@ _HEARTBEAT_SECONDS = 10
 _CONFIRM_SECONDS = 5.0
 _SUBSCRIBE_SECONDS = 3.0
 _CLOSE_SECONDS = 1.0
+_PING_SECONDS = 5.0
 _SHORTEST_REST, _LONGEST_REST = 0.1, 5.0
 
 # Confirmed together: one at a time took 0.5 ms each, a batch of these 0.1 ms.
@@ -89,7 +90,8 @@ class RabbitBus:
         self._tried = asyncio.Event()
         """Set once it was tried to connect."""
         self._channel: AbstractChannel | None = None
-        self._away = False
+        self._trouble = ""
+        """Why messages are not carried, empty while they are."""
 
     def publish(self, topic: str, text: str) -> None:
         """Leave it to the thread."""
@@ -104,6 +106,16 @@ class RabbitBus:
         with suppress(TimeoutError):
             ready.result(_SUBSCRIBE_SECONDS)
         return inbox
+
+    def ping(self) -> None:
+        """Wait for the first try to connect; a connection has heartbeats."""
+        self._start()
+        answer = asyncio.run_coroutine_threadsafe(self._tried.wait(), self._loop)
+        with suppress(TimeoutError):
+            answer.result(_PING_SECONDS)
+        if self._channel is None:
+            reason = self._trouble or "it does not answer"
+            raise EngineUnavailable(f"RabbitMQ at {self._where} carries no messages: {reason}")
 
     def close(self) -> None:
         """Send what is left, and end the thread."""
@@ -179,9 +191,9 @@ class RabbitBus:
             for inbox in list(self._inboxes):
                 await self._listen(inbox)
         channel.close_callbacks.add(lambda *_: self._lost.set())
-        if self._away:
+        if self._trouble:
             log.info("messages are carried again", broker=self._where)
-        self._away = False
+        self._trouble = ""
         lost = asyncio.ensure_future(self._lost.wait())
         try:
             while not self._lost.is_set():
@@ -250,9 +262,10 @@ class RabbitBus:
 
     def _complain(self, error: BaseException) -> None:
         self._tried.set()
-        if not self._away:
-            log.warning("messages are not carried", broker=self._where, reason=reason_of(error))
-        self._away = True
+        reason = reason_of(error)
+        if not self._trouble:
+            log.warning("messages are not carried", broker=self._where, reason=reason)
+        self._trouble = reason
 
 
 def reason_of(error: BaseException) -> str:

@@ -92,6 +92,17 @@ def open_tables(
     return engine
 
 
+def ping(url: str, *, setting: str) -> None:
+    """Return if the database at `url` lets us in; nothing in it is looked at.
+
+    Raises `BadSetting`, and `EngineUnavailable` if it does not.
+    """
+    with answering(f"the database of {setting}"):
+        open_tables(
+            url, setting=setting, lock=_LOCK, made=lambda _: True, make=lambda _: None
+        ).dispose()
+
+
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """Yield a connection whose statements all see one moment of the database."""

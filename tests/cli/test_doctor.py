@@ -57,7 +57,8 @@ def test_each_store_and_each_process_is_named(here: Installation, penstock: Pens
         found = findings(penstock, here.home, dagster, here)
 
     assert list(found) == [
-        *("settings", "home", "disk", "clock", "log", "catalog", "lake", "metadata", "cache"),
+        *("settings", "home", "disk", "clock", "log", "catalog", "lake"),
+        *("metadata", "statistics", "cache"),
         *("processes", "door HTTP", "door gRPC", "platform", "platform token"),
         *("Dagster webserver", "Dagster daemon", "code location"),
     ]

@@ -18,7 +18,7 @@ from own_engines import own_engine
 from ready_store import ready_store
 
 from penstock.bus import LONGEST, MOST_WAITING, Bus, open_bus
-from penstock.errors import BadSetting
+from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.store import Store, open_store
 
 Open = Callable[[], Bus]
@@ -209,6 +209,11 @@ def test_a_listener_that_stumbles_hears_of_the_next_one(bus: Bus) -> None:
         assert soon(lambda: heard == ["good"])
 
 
+def test_a_bus_that_carries_messages_says_so(bus: Bus) -> None:
+    """Also one that has not been used yet: that is how a doctor finds it."""
+    bus.ping()
+
+
 ECHO = """
 import sys, threading
 from penstock.bus import open_bus
@@ -264,9 +269,12 @@ def test_nothing_is_raised_while_nobody_carries_messages_and_it_is_said_once(
             assert time.monotonic() - begun < 5.0
             assert soon(lambda: bool(lines))
             time.sleep(0.3)
+            with pytest.raises(EngineUnavailable) as told:
+                bus.ping()
             subscription.close()
             bus.close()
 
+        assert "hidden" not in str(told.value)
         assert [line["event"] for line in lines] == ["messages are not carried"]
         assert "hidden" not in str(lines)
 

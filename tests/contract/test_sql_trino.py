@@ -15,7 +15,7 @@ import pytest
 from engines.places import HOST, TRINO_PORT
 from houses import CANARY, LIMITS, House
 
-from lakehouse.sql import Limits, open_sql
+from lakehouse.sql import Limits, open_trino
 from lakehouse.sql.tables import LakeTables
 from lakehouse.sql.trino import TrinoSql
 from lakehouse.sql.trino_statement import Checked
@@ -405,7 +405,7 @@ def test_large_rows_come_in_pieces(trino: House) -> None:
 
 def test_an_engine_that_is_away_is_told_of_in_seconds(trino: House) -> None:
     """Nobody may wait for a minute to hear that nobody is there."""
-    sql = open_sql("trino://me@127.0.0.1:9/lake", embedded=trino.engine)
+    sql = open_trino("trino://me@127.0.0.1:9/lake")
     begun = time.monotonic()
 
     with pytest.raises(EngineUnavailable, match="cannot be reached"):
@@ -441,7 +441,7 @@ def refusing() -> Iterator[int]:
 def test_a_refused_sign_in_is_no_fault_of_the_statement(trino: House) -> None:
     """The operator has to act, and the caller learns nothing of it."""
     with refusing() as port:
-        sql = open_sql(f"trino://me@127.0.0.1:{port}/lake", embedded=trino.engine)
+        sql = open_trino(f"trino://me@127.0.0.1:{port}/lake")
         with pytest.raises(EngineUnavailable) as refusal:
             sql.query("SELECT 1", LakeTables(trino.lake, "main"), LIMITS)
     assert "hunter2" not in str(refusal.value)

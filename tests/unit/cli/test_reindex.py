@@ -13,7 +13,6 @@ from indexing import index_url, wipe
 from typer.testing import CliRunner
 
 from penstock.buffer import open_appender
-from penstock.cli import doctor
 from penstock.cli.main import app
 from penstock.clock import machine_clock
 from penstock.search.elastic import ElasticIndex
@@ -55,24 +54,3 @@ def test_reindex_without_an_index_says_what_is_missing(tmp_path: Path) -> None:
 
     assert result.exit_code != 0
     assert "search_url is not set" in str(result.exception)
-
-
-@pytest.mark.parametrize(
-    ("url", "well"),
-    [
-        pytest.param(index_url("opensearch"), True, marks=pytest.mark.engines),
-        pytest.param("elasticsearch://127.0.0.1:1", False),
-        pytest.param("", None),
-    ],
-)
-def test_doctor_looks_at_the_search_engine(tmp_path: Path, url: str, well: bool | None) -> None:
-    """Searches go on without it, so that nobody would notice."""
-    found = doctor._stores(load_settings(tmp_path, {}, search_url=url))
-
-    if well is None:
-        assert "search" not in found
-        return
-    check, remedy = found["search"]
-    finding = doctor._made("search", check, remedy)
-    assert finding.ok == well
-    assert url.partition("://")[2] in finding.detail
