@@ -88,6 +88,11 @@ class Keyring:
             raise NotFound("collection", str(collection))
         return found
 
+    def partitions(self, collection: CollectionId) -> int | None:
+        """Answer how many log partitions the collection was given, None if nothing says it."""
+        record = None if self._ring is None else self._ring.collections.get(collection)
+        return None if record is None else record.partitions
+
     def _known(self) -> _Ring:
         if self._ring is None:
             raise EngineUnavailable("this door does not know any tokens and collections yet")

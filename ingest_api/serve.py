@@ -85,6 +85,7 @@ async def _serve(settings: Settings) -> None:
         settings.log,
         max_waiting_bytes=settings.max_waiting_bytes,
         keeping=Keeping(settings.log_partitions, settings.log_retention_hours),
+        partitions_of=keyring.partitions,
     )
     try:
         door = create_door(settings, appender, keyring, learn=learning.look)

@@ -202,6 +202,11 @@ class Settings(BaseModel):
         return self.log_url or f"embedded://{self.home / 'log'}"
 
     @property
+    def partitions_at_first(self) -> int:
+        """How many log partitions a new collection gets that asks for no number."""
+        return 1 if self.log.startswith("embedded:") else self.log_partitions
+
+    @property
     def warehouse(self) -> str:
         """The warehouse's URL."""
         return self.warehouse_url or f"file://{self.home / 'lake'}"

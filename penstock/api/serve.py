@@ -81,8 +81,10 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
     """Open everything for the block, and close it afterwards."""
     with stores_of(settings) as stores, closing(dagster):
         store, buffer, lake = stores.store, stores.buffer, stores.lake
-        ensure_system_collections(store, now=machine_clock())
-        make_places(stores.keeper, (record.id for record in store.collections()))
+        ensure_system_collections(
+            store, now=machine_clock(), partitions=settings.partitions_at_first
+        )
+        make_places(stores.keeper, store)
         folder = settings.home / "sql"
         index = stores.index
         with (

@@ -7,7 +7,7 @@ reads; whoever makes collections holds a `Keeper`. `memory` keeps the first two 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import ModuleType
@@ -119,6 +119,10 @@ class Keeping:
     """How long records are kept, landed or not."""
 
 
+PartitionsOf = Callable[[CollectionId], int | None]
+"""Answers how many partitions a collection was given, None if that is not known."""
+
+
 class Keeper(Protocol):
     """Makes room for collections on a log."""
 
@@ -129,6 +133,15 @@ class Keeper(Protocol):
         as it is. To be called before doors hear of the collection; a second call changes nothing.
         Raises `BadRequest` for a number the log cannot have (embedded: more than one; Kafka:
         fewer than there are), `LogUnavailable` when the log does not answer.
+        """
+        ...
+
+    def restore(self, collection: CollectionId, partitions: int) -> int:
+        """Let the log have a collection that is known already, with so many partitions or more.
+
+        Answers how many it has. One that is gone is made anew: another log, from which nothing
+        lands into a table that was filled from the one before (`LogChanged`).
+        Raises `LogUnavailable` when the log does not answer.
         """
         ...
 
@@ -169,12 +182,16 @@ def open_buffer(url: str) -> Buffer:
 
 
 def open_appender(
-    url: str, *, max_waiting_bytes: int = 64 << 20, keeping: Keeping | None = None
+    url: str,
+    *,
+    max_waiting_bytes: int = 64 << 20,
+    keeping: Keeping | None = None,
+    partitions_of: PartitionsOf = lambda _: None,
 ) -> Appender:
     """Open the writing side of the log at `url`; one process may hold an embedded one at a time.
 
     Appends that would make more than `max_waiting_bytes` wait for the log fail as `Overloaded`.
-    `keeping` is for a collection whose place nobody has made.
+    `keeping` is for a collection whose place nobody has made, unless `partitions_of` knows better.
     """
     parts = urlsplit(url)
     match parts.scheme:
@@ -188,6 +205,7 @@ def open_appender(
                 kafka.read_place(url),
                 max_waiting_bytes=max_waiting_bytes,
                 keeping=keeping or Keeping(),
+                partitions_of=partitions_of,
             )
             return appender
         case other:

@@ -14,7 +14,7 @@ from zlib import crc32
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from penstock.buffer import Keeping
+from penstock.buffer import Keeping, PartitionsOf
 from penstock.buffer.kafka_cluster import (
     LARGEST_BYTES,
     NO_TOPIC,
@@ -184,6 +184,7 @@ class KafkaAppender:
         *,
         max_waiting_bytes: int = 64 << 20,
         keeping: Keeping,
+        partitions_of: PartitionsOf = lambda _: None,
         producers: Callable[[], Producer] | None = None,
     ) -> None:
         """Make the producer; a cluster that is away is no error. `producers` is for tests.
@@ -193,6 +194,7 @@ class KafkaAppender:
         self._place = place
         self._max_waiting = max_waiting_bytes
         self._keeper = KafkaKeeper(place, keeping)
+        self._partitions_known = partitions_of
         self._timeout = int(place.properties.get("message.timeout.ms", _TIMEOUT_SECONDS * 1_000))
         self._trouble = Trouble()
         self._producers = producers or self._new_producer
@@ -370,7 +372,12 @@ class KafkaAppender:
 
     def _learn(self, collection: CollectionId, topic: _Topic) -> None:
         try:
-            partitions = self._keeper.ensure(collection)
+            known = self._partitions_known(collection)
+            partitions = (
+                self._keeper.ensure(collection)
+                if known is None
+                else self._keeper.restore(collection, known)
+            )
         except PenstockError as error:
             self._give_up(topic, str(error), after=self._timeout / 1_000)
             if topic.parked:

@@ -416,23 +416,31 @@ class KafkaKeeper:
 
     def ensure(self, collection: CollectionId, *, partitions: int | None = None) -> int:
         """Make the collection's topic, or give it more partitions; see `Keeper.ensure`."""
+        found = self._have(
+            collection, new=partitions or self._keeping.partitions, least=partitions or 1
+        )
+        if partitions is not None and found > partitions:
+            raise BadRequest(f"{collection} has {found} partitions; that cannot become less")
+        return found
+
+    def restore(self, collection: CollectionId, partitions: int) -> int:
+        """Make the collection's topic as it was, or as large; see `Keeper.restore`."""
+        return self._have(collection, new=partitions, least=partitions)
+
+    def _have(self, collection: CollectionId, *, new: int, least: int) -> int:
+        """Answer how many partitions the topic has: `new` if it was missing, `least` if fewer."""
         name = self._cluster.place.topic(collection)
-        wanted = partitions or self._keeping.partitions
         deadline = time.monotonic() + PATIENCE_SECONDS
         made_already = False
         while True:
             topic = self._cluster.topic(name)
             if topic is None and not made_already:
-                self._cluster.make(name, partitions=wanted, keeping=self._keeping)
+                self._cluster.make(name, partitions=new, keeping=self._keeping)
                 made_already = True
-            elif topic is not None and partitions is not None and topic.partitions > partitions:
-                raise BadRequest(
-                    f"{collection} has {topic.partitions} partitions; that cannot become less"
-                )
-            elif topic is not None and (partitions is None or topic.partitions >= partitions):
+            elif topic is not None and topic.partitions >= least:
                 return topic.partitions
             elif topic is not None and not made_already:
-                self._cluster.grow(name, wanted)
+                self._cluster.grow(name, least)
                 made_already = True
             if time.monotonic() > deadline:
                 raise LogUnavailable(f"Kafka has not made the topic of {collection} yet")

@@ -259,15 +259,21 @@ def _prepare(settings: Settings) -> str:
     )
     store = open_store(settings.metadata)
     try:
-        ensure_system_collections(store, now=now)
+        partitions = settings.partitions_at_first
+        ensure_system_collections(store, now=now, partitions=partitions)
         if not store.collections(DEFAULT_TEAM):
             hello = CollectionId(DEFAULT_TEAM, "hello")
             with suppress(AlreadyExists):  # another installation on the same database was faster
                 store.create_collection(
-                    CollectionRecord(id=hello, created_at=now, notes="for the first event")
+                    CollectionRecord(
+                        id=hello,
+                        created_at=now,
+                        notes="for the first event",
+                        partitions=partitions,
+                    )
                 )
         token = ensure_admin_token(store, settings.home, now=now, chance=secrets.token_bytes)
-        make_places(keeper, (record.id for record in store.collections()))
+        make_places(keeper, store)
         # Where the cache is away now the platform publishes once it is back.
         with closing(cache_of(settings)) as cache, suppress(EngineUnavailable):
             cache.publish(store.known)

@@ -52,13 +52,19 @@ def ensure_ledger_token(store: Store, home: Path, *, now: Micros, chance: Chance
     )
 
 
-def ensure_system_collections(store: Store, *, now: Micros) -> None:
-    """Make the collections that Penstock keeps about itself, where they are missing."""
+def ensure_system_collections(store: Store, *, now: Micros, partitions: int = 1) -> None:
+    """Make the collections that Penstock keeps about itself, where they are missing.
+
+    They are noted to have so many partitions; the log is not asked.
+    """
     try:
         store.collection(REPLAY_ATTEMPTS)
     except NotFound:
         record = CollectionRecord(
-            id=REPLAY_ATTEMPTS, created_at=now, notes="every try to deliver an event"
+            id=REPLAY_ATTEMPTS,
+            created_at=now,
+            notes="every try to deliver an event",
+            partitions=partitions,
         )
         try:
             store.create_collection(record)

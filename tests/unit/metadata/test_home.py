@@ -66,9 +66,9 @@ def test_the_ledgers_token_can_do_nothing_else(store: Store, tmp_path: Path) -> 
 
 
 def test_penstocks_own_collections_are_made_once(store: Store) -> None:
-    ensure_system_collections(store, now=NOON)
+    ensure_system_collections(store, now=NOON, partitions=3)
     ensure_system_collections(store, now=NOON + 1)
 
-    assert [(record.id, record.created_at) for record in store.collections()] == [
-        (REPLAY_ATTEMPTS, NOON)
-    ]
+    assert [
+        (record.id, record.created_at, record.partitions) for record in store.collections()
+    ] == [(REPLAY_ATTEMPTS, NOON, 3)]

@@ -1,0 +1,135 @@
+"""A topic that somebody deleted by hand: what comes back, and what stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from builders import FLIGHTS, NOON, event
+from confluent_kafka.admin import AdminClient
+from engines.fresh import fresh_name
+from engines.places import KAFKA
+from lakes import landing, new_lake
+from ready_store import ready_store
+
+from ingest_api.auth import Keyring
+from penstock.buffer import Appender, Buffer, Keeper, open_appender, open_buffer, open_keeper
+from penstock.buffer.keeping import make_places
+from penstock.envelope import Position
+from penstock.errors import LogChanged
+from penstock.metadata.records import CollectionRecord
+from penstock.metadata.store import Store
+
+pytestmark = pytest.mark.engines
+
+PARTITIONS = 3
+
+
+@dataclass
+class World:
+    """A collection of three partitions, which the log does not give by itself."""
+
+    url: str
+    store: Store
+    keeper: Keeper
+    buffer: Buffer
+
+    def door(self) -> Appender:
+        return open_appender(self.url, partitions_of=Keyring(self.store.known()).partitions)
+
+    def store_one(self) -> None:
+        """Let a door that just started take an event."""
+        door = self.door()
+        [outcome] = door.append(FLIGHTS, [event("{}")]).result(timeout=20)
+        door.close()
+        assert isinstance(outcome, Position)
+
+    def delete_topic(self) -> str:
+        """Answer the id that it had."""
+        before = self.buffer.log_id(FLIGHTS)
+        topic = f"{self.url.rpartition('/')[2]}.{FLIGHTS}"
+        admin = AdminClient({"bootstrap.servers": KAFKA})
+        admin.delete_topics([topic])[topic].result(10)
+        until = time.monotonic() + 20
+        while FLIGHTS in self.buffer.collections() and time.monotonic() < until:
+            time.sleep(0.05)
+        return before
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    url = f"kafka://{KAFKA}/{fresh_name()}"
+    store, keeper, buffer = ready_store(tmp_path), open_keeper(url), open_buffer(url)
+    made = keeper.ensure(FLIGHTS, partitions=PARTITIONS)
+    store.create_collection(CollectionRecord(id=FLIGHTS, created_at=NOON, partitions=made))
+    yield World(url, store, keeper, buffer)
+    buffer.close()
+    keeper.close()
+    store.close()
+
+
+def test_the_platform_makes_it_anew_with_the_collections_partitions(world: World) -> None:
+    """With one, all keys of a busy collection would meet in it, and nobody would know."""
+    before = world.delete_topic()
+
+    make_places(world.keeper, world.store)
+
+    assert set(world.buffer.extents(FLIGHTS)) == {0, 1, 2}
+    assert world.buffer.log_id(FLIGHTS) != before
+    assert world.store.collection(FLIGHTS).partitions == PARTITIONS
+
+
+def test_a_door_makes_it_anew_with_the_collections_partitions(world: World) -> None:
+    """A door is the first to notice; the platform may not be there."""
+    world.delete_topic()
+
+    world.store_one()
+
+    assert set(world.buffer.extents(FLIGHTS)) == {0, 1, 2}
+
+
+def test_one_that_came_back_too_small_is_made_as_large_as_it_was(world: World) -> None:
+    """Kafka itself makes topics with its default where that is allowed."""
+    world.delete_topic()
+    world.keeper.ensure(FLIGHTS)
+    assert set(world.buffer.extents(FLIGHTS)) == {0}
+
+    make_places(world.keeper, world.store)
+
+    assert set(world.buffer.extents(FLIGHTS)) == {0, 1, 2}
+
+
+def test_one_that_was_given_more_keeps_them_and_they_are_noted(world: World) -> None:
+    """Else it would come back with fewer than it had."""
+    assert world.keeper.ensure(FLIGHTS, partitions=5) == 5
+
+    make_places(world.keeper, world.store)
+
+    assert world.keeper.ensure(FLIGHTS) == 5
+    assert world.store.collection(FLIGHTS).partitions == 5
+
+
+def test_nothing_lands_from_it_into_the_table_of_the_old_one(world: World, tmp_path: Path) -> None:
+    """What had not landed is gone: that may not pass for an ordinary day (`log-changed`)."""
+    lake, door = new_lake(tmp_path), world.door()
+    events = [event("{}", id=f"e{n}", key=b"%d" % n) for n in range(20)]
+    assert all(isinstance(one, Position) for one in door.append(FLIGHTS, events).result(timeout=20))
+    work = landing(world.buffer, lake)
+    while work.land_once(FLIGHTS):
+        pass
+    door.close()
+    world.delete_topic()
+    with pytest.raises(LogChanged, match=r"main\.flights was landed from the log"):
+        work.land_once(FLIGHTS)
+
+    make_places(world.keeper, world.store)
+    world.store_one()
+
+    with pytest.raises(LogChanged, match=r"main\.flights was landed from the log"):
+        landing(world.buffer, lake).land_once(FLIGHTS)
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    assert view.rows == 20
