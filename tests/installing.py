@@ -141,7 +141,7 @@ def installation(home: Path, settings_file: Path | None = None) -> Iterator[Inst
         finally:
             process.send_signal(signal.SIGINT)
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -19,10 +19,17 @@ import psutil
 from penstock.errors import BadSetting, EngineUnavailable
 
 Tell = Callable[[str, str], None]
-"""Hears what became of a program: one word (ready, died, again, killed), and which and how."""
+"""Hears what became of a program: a word (ready, died, again, ending, killed), and which and how.
+"""
 
-STOP_PATIENCE = 6.0
-"""Seconds that programs have to end by themselves."""
+STOP_PATIENCE = 20.0
+"""Seconds that programs have to end by themselves.
+
+Door and platform let requests finish for ten seconds, and Dagster's code server waits for its runs:
+a landing finishes its commit. Letting go takes each of them up to a second of CPU after that, which
+is many seconds on a busy machine.
+"""
+_SAY_SO_SECONDS = 3.0
 FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 # A process that lived this long was healthy: its next death starts the back-off anew.
@@ -106,15 +113,18 @@ class Supervisor:
         logs: Path,
         env: Mapping[str, str],
         tell: Tell,
+        patience: float = STOP_PATIENCE,
     ) -> None:
         self._programs = programs
         self._host = host
         self._logs = logs
         self._env = dict(env)
         self._tell = tell
+        self._patience = patience
         self._children: dict[str, _Child] = {}
         self._guard: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
+        self._hurried = False
 
     def start(self) -> None:
         """Start every program, each after the one it comes after, and wait until all are ready.
@@ -156,22 +166,30 @@ class Supervisor:
         return {name: child.process.pid for name, child in self._children.items()}
 
     def request_stop(self) -> None:
-        """Make `watch` return; safe in a signal handler."""
+        """Make `watch` return, asked again make `stop` kill at once; safe in a signal handler."""
+        self._hurried = self._stopping.is_set()
         self._stopping.set()
 
-    def stop(self, patience: float = STOP_PATIENCE) -> None:
+    def stop(self) -> None:
         """End all programs and what they started, last one first; kill what lingers."""
         self._stopping.set()
+        begun = time.monotonic()
         for child in reversed(list(self._children.values())):
             _signal_session(child.process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + patience
-        for child in self._children.values():
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        said = False
+        while (left := self._alive()) and not self._hurried:
+            waited = time.monotonic() - begun
+            if waited > self._patience:
+                break
+            if waited > _SAY_SO_SECONDS and not said:
+                said = True
                 self._tell(
-                    "killed", f"{child.program.name} after {patience:.0f} s; nothing is lost"
+                    "ending",
+                    f"{', '.join(left)}; killed after {self._patience:.0f} s, or by another Ctrl-C",
                 )
+            time.sleep(0.05)
+        for name in left:
+            self._tell("killed", f"{name} after {time.monotonic() - begun:.0f} s; nothing is lost")
         for child in self._children.values():
             _signal_session(child.process.pid, signal.SIGKILL)
             child.process.wait()
@@ -180,6 +198,10 @@ class Supervisor:
             # Nothing is left to end: the guard's input is over after an empty line.
             self._guard.communicate(b"\n")
             self._guard = None
+
+    def _alive(self) -> list[str]:
+        """Name the programs that have not ended."""
+        return [name for name, one in self._children.items() if one.process.poll() is None]
 
     def _keep(self, child: _Child) -> None:
         self._children[child.program.name] = child
@@ -194,8 +216,8 @@ class Supervisor:
 
     def _launch_guard(self) -> subprocess.Popen[bytes]:
         with (self._logs / "guard.log").open("ab") as output:
-            return subprocess.Popen(
-                (sys.executable, "-m", "penstock.cli.supervisor"),
+            return subprocess.Popen(  # noqa: S603 - ourselves
+                (sys.executable, "-m", "penstock.cli.supervisor", str(self._patience)),
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -303,4 +325,4 @@ if __name__ == "__main__":
     # Whoever stops the supervisor from a keyboard means the supervisor.
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    guard(sys.stdin.buffer, STOP_PATIENCE)
+    guard(sys.stdin.buffer, float(sys.argv[1]))

@@ -236,7 +236,7 @@ def describe(what: Running, home: Path, console: Console) -> None:
 
 
 def _show(console: Console, word: str, what: str) -> None:
-    colour = {"ready": "green", "again": "green"}.get(word, "red")
+    colour = {"ready": "green", "again": "green", "ending": "yellow"}.get(word, "red")
     console.print(Text(f"  {word} ", style=colour).append(what, style="default"))
 
 

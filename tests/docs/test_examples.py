@@ -181,7 +181,7 @@ def started(home: Path) -> Iterator[Running]:
         process.send_signal(signal.SIGINT)
         process.stdout.close()
         try:
-            process.wait(30)
+            process.wait(60)
         finally:
             process.kill()
             process.wait()

@@ -44,13 +44,14 @@ def eventually(condition: Callable[[], bool], seconds: float = 15.0) -> None:
 Told = list[tuple[str, str]]
 
 
-def of(programs: Sequence[Program], logs: Path, told: Told) -> Supervisor:
+def of(programs: Sequence[Program], logs: Path, told: Told, *, patience: float = 0.5) -> Supervisor:
     return Supervisor(
         programs,
         host="127.0.0.1",
         logs=logs,
         env=dict(os.environ),
         tell=lambda word, what: told.append((word, what)),
+        patience=patience,
     )
 
 
@@ -67,7 +68,7 @@ def supervised(
     finally:
         supervisor.request_stop()
         watching.join()
-        supervisor.stop(patience=0.5)
+        supervisor.stop()
 
 
 def test_a_program_that_was_killed_is_started_again(tmp_path: Path) -> None:
@@ -121,6 +122,63 @@ def test_stopping_ends_what_the_programs_started(tmp_path: Path) -> None:
     eventually(lambda: not _running(grandchild))
 
 
+# Says that it is there, and needs so many seconds to end.
+SLOW_TO_END = (
+    "import signal, sys, time;"
+    "signal.signal(15, lambda *_: (time.sleep(float(sys.argv[2])), sys.exit()));"
+    "open(sys.argv[1], 'w').close();"
+    "[time.sleep(1) for _ in range(600)]"
+)
+
+
+@pytest.mark.parametrize(
+    ("needs", "patience", "words"),
+    [
+        (0.0, 30.0, ["ready"]),
+        (4.0, 30.0, ["ready", "ending"]),
+        (60.0, 4.0, ["ready", "ending", "killed"]),
+    ],
+)
+def test_a_program_has_its_time_to_end_and_is_waited_for_with_a_word(
+    tmp_path: Path, needs: float, patience: float, words: list[str]
+) -> None:
+    """A landing that ends its commit is no reason to say `killed`, nor to sit there silently."""
+    note, told = tmp_path / "there", Told()
+    program = Program("slow", (sys.executable, "-c", SLOW_TO_END, str(note), str(needs)))
+    supervisor = of([program], tmp_path, told, patience=patience)
+    supervisor.start()
+    eventually(note.exists)
+    begun = time.monotonic()
+
+    supervisor.stop()
+
+    assert [word for word, _ in told] == words
+    assert time.monotonic() - begun < min(needs, patience) + 10
+    assert [what for word, what in told if word == "ending"] == [
+        f"slow; killed after {patience:.0f} s, or by another Ctrl-C"
+    ] * ("ending" in words)
+
+
+def test_who_asks_twice_does_not_wait(tmp_path: Path) -> None:
+    """Somebody who types Ctrl-C again wants the terminal back."""
+    note, told = tmp_path / "there", Told()
+    program = Program("slow", (sys.executable, "-c", SLOW_TO_END, str(note), "60"))
+    supervisor = of([program], tmp_path, told, patience=60.0)
+    supervisor.start()
+    eventually(note.exists)
+    supervisor.request_stop()
+    supervisor.watch()
+    stopping = threading.Thread(target=supervisor.stop)
+    stopping.start()
+    eventually(lambda: any(word == "ending" for word, _ in told))
+
+    supervisor.request_stop()
+    stopping.join(20)
+
+    assert not stopping.is_alive()
+    assert [word for word, _ in told] == ["ready", "ending", "killed"]
+
+
 # A supervisor of one program; says its pid and stays.
 ALONE = (
     "import os, sys; from pathlib import Path;"
@@ -128,7 +186,7 @@ ALONE = (
     "told = lambda word, what: None;"
     "program = Program('parent', (sys.executable, '-c', sys.argv[1], sys.argv[2]));"
     "one = Supervisor([program], host='127.0.0.1', logs=Path(sys.argv[3]), env=dict(os.environ),"
-    " tell=told); one.start(); one.watch()"
+    " tell=told, patience=0.5); one.start(); one.watch()"
 )
 
 
