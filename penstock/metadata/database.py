@@ -158,10 +158,12 @@ def _postgresql(setting: str) -> Any:
 @contextmanager
 def _making(engine: Engine) -> Iterator[Connection]:
     long = {WRITES: True, LONG: True}
-    with engine.connect().execution_options(**long) as connection, connection.begin():
-        yield connection
-        # Not back into the pool: it waits longer than others.
-        connection.detach()
+    with engine.connect().execution_options(**long) as connection:
+        with connection.begin():
+            yield connection
+        # It waits longer than others: closed, and not back into the pool. One that is detached
+        # instead stays open where its commit is refused by a server that ends.
+        connection.invalidate()
 
 
 def sentence_of(error: DatabaseError | InterfaceError) -> str:

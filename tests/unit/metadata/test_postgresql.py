@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +30,7 @@ from engines.postgres import Postgres
 from metadata_builders import collection, token
 from platform_stand_ins import Caller, grant, platform
 from ports import free_ports
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DatabaseError, InternalError
 
 from penstock.api.app import create_app
@@ -36,7 +38,13 @@ from penstock.api.publishing import Publisher
 from penstock.cache import open_cache
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata import postgresql
-from penstock.metadata.database import open_engine, reading, writing
+from penstock.metadata.database import (
+    answering,
+    open_engine,
+    open_tables,
+    reading,
+    writing,
+)
 from penstock.metadata.home import ensure_admin_token, ensure_system_collections
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tables import metadata
@@ -347,6 +355,37 @@ class TestAway:
 
         assert store.version() == before
         store.close()
+
+
+ENDS = """
+CREATE TABLE made (a INTEGER);
+CREATE FUNCTION ends() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'the database system is shutting down' USING ERRCODE = '57P03'; END $$;
+CREATE CONSTRAINT TRIGGER ends AFTER INSERT ON made DEFERRABLE INITIALLY {when}
+FOR EACH ROW EXECUTE FUNCTION ends();
+INSERT INTO made VALUES (1);
+"""
+
+
+@pytest.mark.parametrize("when", ["IMMEDIATE", "DEFERRED"])
+def test_a_server_that_ends_while_tables_are_made_leaves_no_connection_open(
+    url: str, when: str
+) -> None:
+    """It says so before it closes the connection: then we are the ones to close it.
+
+    At a statement, or at the commit.
+    """
+
+    def make(connection: Connection) -> None:
+        connection.exec_driver_sql(ENDS.format(when=when))
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(EngineUnavailable, match="shutting down"), answering("the database"):
+            open_tables(url, setting="some_url", lock=1, made=lambda _: False, make=make)
+        gc.collect()
+
+    assert [str(one.message) for one in seen] == []
 
 
 def test_two_installations_on_one_database_know_the_same(url: str, tmp_path: Path) -> None:
