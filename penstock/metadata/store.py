@@ -1,7 +1,8 @@
 """The metadata store: what Penstock knows about itself, in one SQL database.
 
 Every method is one short transaction. A store may be shared by threads, and any number of
-processes may have one open on the same database.
+processes may have one open on the same database. What holds NaN or an infinity in a JSON document
+is refused as `BadRequest`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import AlreadyExists, NotFound, WrongState
 from penstock.metadata import database, states
+from penstock.metadata.documents import document
 from penstock.metadata.records import (
     CollectionRecord,
     Destination,
@@ -392,7 +394,7 @@ class Store:
                     name=collection.name,
                     version=version,
                     at=at,
-                    changes=[dict(change) for change in changes],
+                    changes=document("changes", [dict(change) for change in changes]),
                 )
             )
             return version
@@ -547,7 +549,7 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
 
 
 def _row(record: msgspec.Struct) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
+    return {name: document(name, getattr(record, name)) for name in record.__struct_fields__}
 
 
 def _record(kind: type[_R], row: Mapping[Any, Any]) -> _R:
@@ -566,5 +568,6 @@ def _replay_of(connection: Connection, team: str | None, id: str) -> ReplayRecor
 
 
 def _change(connection: Connection, replay: ReplayRecord, **values: object) -> ReplayRecord:
-    connection.execute(update(replays).where(replays.c.id == replay.id).values(values))
+    checked = {name: document(name, value) for name, value in values.items()}
+    connection.execute(update(replays).where(replays.c.id == replay.id).values(checked))
     return _replay_of(connection, None, replay.id)

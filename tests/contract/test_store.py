@@ -18,7 +18,7 @@ from metadata_builders import collection, destination, replay, token
 from msgspec.structs import replace
 
 from penstock.envelope import CollectionId
-from penstock.errors import AlreadyExists, NotFound, WrongState
+from penstock.errors import AlreadyExists, BadRequest, NotFound, WrongState
 from penstock.metadata.records import Known, Lease, ReplayRecord, SchemaVersion
 from penstock.metadata.store import Store, open_store
 
@@ -206,6 +206,39 @@ class TestDestinations:
             store.delete_destination("rivals", "billing")
         with pytest.raises(AlreadyExists):
             store.add_destination(destination())
+
+    @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+    def test_a_number_that_json_does_not_have_is_refused_everywhere(
+        self, store: Store, number: float
+    ) -> None:
+        """SQLite would keep it and PostgreSQL would not: a copy of one could not become the other.
+
+        Nothing of such a change is kept.
+        """
+        bad: dict[str, object] = {"a": [{"b": (1.5, number)}]}
+        store.create_collection(collection())
+        store.create_replay(replay())
+        held = store.claim_replay("r1", "one", NOON, SECOND)
+        assert held is not None
+
+        for change, what in (
+            (lambda: store.add_destination(replace(destination(), options=bad)), "options"),
+            (lambda: store.create_replay(replace(replay("r2"), options=bad)), "options"),
+            (lambda: store.create_replay(replace(replay("r2"), plan=bad)), "plan"),
+            (
+                lambda: store.checkpoint_replay(
+                    "r1", held.epoch, progress=bad, now=NOON, ttl=SECOND
+                ),
+                "progress",
+            ),
+            (lambda: store.add_schema_version(FLIGHTS, NOON, [bad]), "changes"),
+        ):
+            with pytest.raises(BadRequest, match=f"^{what} holds a number that JSON does not"):
+                change()
+
+        assert store.destinations("main") == []
+        assert store.replays("main") == [held]
+        assert store.schema_versions(FLIGHTS) == []
 
     def test_a_destination_stays_while_a_replay_needs_it(self, store: Store) -> None:
         """A running replay could not be resumed without it."""

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from builders import FLIGHTS
 from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
-from platform_stand_ins import Caller, StandInBuffer, StandInLake, grant, platform
+from platform_stand_ins import Caller, InProcess, StandInBuffer, StandInLake, grant, platform
 
 from penstock.api.app import MAX_BODY_BYTES, create_app
 from penstock.api.health import Probes
@@ -69,6 +70,27 @@ class TestProblems:
     def test_broken_json_is_said_to_be_that(self, admin: Caller, app: FastAPI) -> None:
         answer = admin("POST", "/api/v1/collections", headers={"Content-Type": "application/json"})
         assert answer.status_code == 400
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+    @pytest.mark.parametrize(
+        ("noun", "body"),
+        [
+            ("destinations", '{"name": "k", "url": "kafka://h:9092/t", "options": {"tls": %s}}'),
+            ("destinations", '{"name": "w", "url": "https://h.example/", "options": {"x": [%s]}}'),
+            ("replays", '{"collection": "c", "destination": "d", "rate": %s}'),
+            ("replays", '{"collection": "c", "destination": "d", "timeout": %s}'),
+        ],
+    )
+    def test_a_number_that_json_does_not_have_is_a_bad_request(
+        self, app: FastAPI, admin: Caller, noun: str, body: str, number: str
+    ) -> None:
+        """Parsers let it in; what it says about a rate is nothing."""
+        headers = {"Authorization": f"Bearer {admin.token}", "Content-Type": "application/json"}
+        with httpx.Client(transport=InProcess(app), base_url="http://penstock") as http:
+            answer = http.post(f"/api/v1/{noun}", content=body % number, headers=headers)
+
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:penstock:bad-request")
+        assert admin("GET", f"/api/v1/{noun}").json() == []
 
     def test_an_error_nobody_thought_of_says_nothing_about_itself(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
