@@ -6,7 +6,7 @@ name, and are filled from the lake.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import structlog
 from sqlalchemy import (
@@ -71,18 +71,21 @@ def made(connection: Connection) -> bool:
 def make(connection: Connection) -> None:
     """Make the tables, that of minutes as a hypertable where the database has Timescale."""
     metadata.create_all(connection)
-    if connection.dialect.name == "postgresql" and _has_timescale(connection):
-        _make_hypertable(connection)
+    if connection.dialect.name == "postgresql" and as_hypertable(_extensions(connection)):
+        make_hypertable(connection)
 
 
-def _has_timescale(connection: Connection) -> bool:
-    found: Any = connection.exec_driver_sql(
-        "SELECT count(*) FROM pg_available_extensions WHERE name = 'timescaledb'"
-    ).scalar()
-    return bool(found)
+def as_hypertable(extensions: Iterable[str]) -> bool:
+    """Say whether minutes become a hypertable where these extensions can be created."""
+    return "timescaledb" in extensions
 
 
-def _make_hypertable(connection: Connection) -> None:
+def _extensions(connection: Connection) -> list[str]:
+    found = connection.exec_driver_sql("SELECT name FROM pg_available_extensions")
+    return [name for (name,) in found]
+
+
+def make_hypertable(connection: Connection) -> None:
     """Spread the minutes over chunks of time; where that is refused a plain table does as well."""
     try:
         with connection.begin_nested():

@@ -7,20 +7,30 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from builders import FLIGHTS
 from engines.fresh import fresh_database
+from engines.timescale import Timescale
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_engines import own_engine
+from sqlalchemy import create_engine
+from structlog.testing import capture_logs
 
 from penstock.envelope import CollectionId, Micros, Span
 from penstock.errors import BadSetting
 from penstock.metadata.store import open_store
-from penstock.stats import MINUTE, Batch, Minute, Stats, Step, every_step, open_stats
+from penstock.stats import MINUTE, Batch, Minute, Stats, Step, every_step, open_stats, tables
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.engines)]
+# It has one session at a time, and one worker fetches and starts it.
+ON_TIMESCALE = (pytest.mark.engines, pytest.mark.xdist_group("timescale"))
+WITH_TIMESCALE = [*KINDS, pytest.param("timescale", marks=ON_TIMESCALE)]
 
 LOG = "log-1"
 OTHERS = CollectionId("rivals", "flights")
@@ -28,13 +38,35 @@ HOUR = 60 * MINUTE
 NOON: Micros = 1_764_000_000_000_000 // HOUR * HOUR
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(scope="module")
+def timescale(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Timescale]:
+    """Start PostgreSQL with Timescale for these tests."""
+    with own_engine(Timescale, tmp_path_factory.mktemp("timescale")) as engine:
+        yield engine
+
+
+@contextmanager
+def session(engine: Timescale) -> Iterator[psycopg.Connection[Any]]:
+    """Answer the one session there is; the tables are gone after it."""
+    with psycopg.connect(engine.url, prepare_threshold=None, autocommit=True) as connection:
+        yield connection
+        for table in ("stats_minutes_1", "stats_marks_1"):
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+@pytest.fixture(params=WITH_TIMESCALE)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'home' / 'stats.db'}"
-        return
-    with fresh_database() as address:
-        yield address
+    match request.param:
+        case "sqlite":
+            yield f"sqlite:///{tmp_path / 'home' / 'stats.db'}"
+        case "timescale":
+            engine = request.getfixturevalue("timescale")
+            yield engine.url
+            with session(engine):
+                pass
+        case _:
+            with fresh_database() as address:
+                yield address
 
 
 @pytest.fixture
@@ -258,6 +290,15 @@ class TestAsking:
 
 
 class TestKeeping:
+    @pytest.fixture(params=KINDS)
+    def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+        """Answer the address of books that several may have open at once."""
+        if request.param == "sqlite":
+            yield f"sqlite:///{tmp_path / 'home' / 'stats.db'}"
+            return
+        with fresh_database() as address:
+            yield address
+
     def test_they_are_there_after_a_restart(self, stats: Stats, url: str) -> None:
         stats.add(batch(0, 5))
         again = open_stats(url)
@@ -305,6 +346,58 @@ class TestKeeping:
         ]
 
         assert [one.wait(60) for one in started] == [0] * 4
+
+
+@pytest.mark.engines
+@pytest.mark.xdist_group("timescale")
+def test_minutes_are_a_hypertable_where_timescale_is(timescale: Timescale) -> None:
+    """Chunks of a week: a table of all years would be read whole for the last hour."""
+    stats = open_stats(timescale.url)
+    week = 7 * 24 * HOUR
+    assert stats.add(together(batch(0, 5), batch(0, 3, partition=1, at=NOON + 2 * week)))
+    assert events(stats) == 5
+    stats.close()
+
+    with session(timescale) as connection:
+        found = connection.execute(
+            "SELECT hypertable_name, primary_dimension, num_chunks "
+            "FROM timescaledb_information.hypertables"
+        ).fetchall()
+
+    assert found == [("stats_minutes_1", "minute", 2)]
+
+
+@pytest.mark.engines
+def test_minutes_are_a_plain_table_where_timescale_is_not() -> None:
+    """The extension may also be there and refuse: to be created is an administrator's right."""
+    with fresh_database() as url:
+        open_stats(url).close()
+        engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        with engine.begin() as connection, capture_logs() as lines:
+            tables.make_hypertable(connection)
+        engine.dispose()
+        stats = open_stats(url)
+        assert stats.add(batch(0, 5))
+        assert events(stats) == 5
+        stats.close()
+        with psycopg.connect(url) as connection:
+            [kind] = connection.execute(
+                "SELECT relkind FROM pg_class WHERE relname = 'stats_minutes_1'"
+            ).fetchall()
+
+    assert kind == ("r",)
+    assert [line["event"] for line in lines] == ["no hypertable for the statistics"]
+
+
+@pytest.mark.parametrize(
+    ("extensions", "hypertable"),
+    [((), False), (("plpgsql", "timescaledb_toolkit"), False), (("plpgsql", "timescaledb"), True)],
+)
+def test_the_kind_of_table_is_decided_by_the_extensions_there_are(
+    extensions: tuple[str, ...], hypertable: bool
+) -> None:
+    """What can be created counts, not what is: nobody has to prepare the database."""
+    assert tables.as_hypertable(extensions) == hypertable
 
 
 def test_an_unknown_url_is_refused_by_the_name_of_its_setting() -> None:

