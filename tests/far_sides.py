@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import Any, Literal
@@ -30,6 +32,13 @@ SECRETS = {
     "sqs": "key:secret",
     "http": None,
 }
+ADDRESSES = {
+    "http": "http://127.0.0.1:{}/in",
+    "kafka": "kafka://127.0.0.1:{}/topic",
+    "rabbitmq": "amqp://127.0.0.1:{}/",
+    "sqs": "sqs+http://127.0.0.1:{}/000000000000/queue",
+}
+OPTIONS = {"sqs": {"region": "here"}}
 
 
 @dataclass
@@ -277,3 +286,32 @@ def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.005)
+
+
+@contextmanager
+def silence() -> Iterator[int]:
+    """Take every connection and say nothing, ever; answer the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        held = []
+        stop = threading.Event()
+
+        def take() -> None:
+            listener.settimeout(0.05)
+            while not stop.is_set():
+                with suppress(TimeoutError):
+                    held.append(listener.accept()[0])
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield listener.getsockname()[1]
+        stop.set()
+        thread.join()
+        for each in held:
+            each.close()
+
+
+def far_at(kind: str, port: int, guard: Guard | None = None, host: str = "127.0.0.1") -> FarSide:
+    """Answer a place of which nobody reads, where something else may listen."""
+    url = ADDRESSES[kind].format(port).replace("127.0.0.1", host)
+    guard = guard or Guard((HERE,), (port,))
+    return FarSide(kind, url, lambda _: [], guard, OPTIONS.get(kind, {}))  # type: ignore[arg-type]

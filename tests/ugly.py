@@ -1,4 +1,4 @@
-"""Messages of every unpleasant kind, the same for a seed."""
+"""Messages and events of every unpleasant kind, the same for a seed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
+from builders import NOON, event
+
+from penstock.envelope import Event
 
 MIB = 1 << 20
 
@@ -122,3 +125,31 @@ def _value(chance: random.Random, depth: int) -> object:
             return _document(chance, depth - 1)
         case _:
             return [_value(chance, depth - 1) for _ in range(chance.randint(0, 3))]
+
+
+def events(count: int, *, largest: int = MIB // 2) -> list[Event]:
+    """Answer events as only machines and attackers send them."""
+    chance = random.Random(7)
+    more: list[tuple[tuple[str, bytes], ...]] = [
+        (),
+        (("x", b"\xff\x00"), ("y", b"1"), ("x", b""), ("X", b"2")),
+        (("Ünï", "Zürich".encode()), ("nul", b"a\x00b"), ("line", b"a\r\nb: c")),
+        (("n" * 300, b"long"), ("a..b", b"1"), ("AWS.x", b"2")),
+        (("", b"nameless"), ("many", b"v")),
+        tuple((f"h{n}", b"%d" % n) for n in range(12)),
+        (("penstock-headers", b"mine"), ("penstock-key", b"mine"), ("Content-Type", b"odd")),
+    ]
+    found = []
+    for number, message in enumerate(messages(count)):
+        own = tuple((name, value.encode()) for name, value in message.headers)
+        found.append(
+            event(
+                message.payload[:largest],
+                id=f"e{number}",
+                content_type=message.content_type,
+                key=message.key,
+                headers=chance.choice(more) + own,
+                event_time=NOON + number * 1_000,
+            )
+        )
+    return found

@@ -1,0 +1,194 @@
+"""What the Kafka target keeps beyond the promise of every target."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from ipaddress import ip_network
+
+import pytest
+import ugly
+from builders import NOON, event
+from far_sides import FarSide, far_at, far_side, sent
+
+from penstock.envelope import Event, Position
+from penstock.errors import BadRequest
+from penstock.guard import Guard
+from replay.targets import ADDED, Delivered, Failed, Message, Outcome, Retry, Target
+from replay.targets.kafka import KafkaTarget
+
+
+class Cluster:
+    """Speaks just enough Kafka to tell metadata: one broker, at the address it is given."""
+
+    def __init__(self, advertised: tuple[str, int]) -> None:
+        self._advertised = advertised
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.2", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self._listener.accept()[0]
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+
+    def _talk(self, connection: socket.socket) -> None:
+        stream = connection.makefile("rwb")
+        while head := stream.read(12):
+            size, api, version, correlation = struct.unpack(">ihhi", head)
+            stream.read(size - 8)
+            body = struct.pack(">i", correlation) + (
+                self._metadata() if api == 3 else self._versions(version)
+            )
+            stream.write(struct.pack(">i", len(body)) + body)
+            stream.flush()
+        connection.close()
+
+    def _versions(self, version: int) -> bytes:
+        error = 0 if version == 0 else 35
+        apis = [(0, 3, 7), (3, 1, 1), (18, 0, 0), (22, 0, 0)]
+        return struct.pack(">hi", error, len(apis)) + b"".join(
+            struct.pack(">hhh", *each) for each in apis
+        )
+
+    def _metadata(self) -> bytes:
+        host, port = self._advertised
+        broker = struct.pack(">iih", 1, 7, len(host)) + host.encode()
+        broker += struct.pack(">ih", port, -1)
+        topic = struct.pack(">ihh", 1, 0, 5) + b"topic" + struct.pack(">bi", 0, 1)
+        partition = struct.pack(">hiiiiii", 0, 0, 7, 1, 7, 1, 7)
+        return broker + struct.pack(">i", 7) + topic + partition
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_broker_that_a_cluster_advertises_is_looked_at_before_it_is_spoken_to(host: str) -> None:
+    """Whoever runs a cluster decides what it advertises."""
+    with socket.create_server(("127.0.0.1", 0)) as inside:
+        inside.settimeout(0.5)
+        cluster = Cluster((host, inside.getsockname()[1]))
+        guard = Guard((ip_network("127.0.0.2/32"),), (cluster.port, inside.getsockname()[1]))
+        far = far_at("kafka", cluster.port, guard, host="127.0.0.2")
+        outcomes = sent(far.open(timeout=5.0), [event(b"{}")])
+        reached = True
+        try:
+            inside.accept()[0].close()
+        except TimeoutError:
+            reached = False
+        cluster.close()
+
+    assert outcomes == [Retry("the address guard refused the destination's address")]
+    assert cluster.connections > 0
+    assert not reached
+
+
+@pytest.mark.engines
+def test_a_broker_that_appears_later_ends_the_client() -> None:
+    """It may be anywhere; the next send looks at all of them again."""
+
+    async def main(target: Target) -> tuple[list[Outcome], object]:
+        assert isinstance(target, KafkaTarget)
+        outcomes = [*await target.send([Message(event(b"1"), Position(0, 0), 1)])]
+        assert target._producer is not None
+        target._producer._allowed = frozenset()  # as if this one had not been there
+        await asyncio.sleep(0.8)
+        await target.send([Message(event(b"2"), Position(0, 1), 1)])
+        left = target._producer
+        outcomes += await target.send([Message(event(b"3"), Position(0, 2), 1)])
+        await target.close()
+        return outcomes, left
+
+    with far_side("kafka") as far:
+        outcomes, left = asyncio.run(main(far.open()))
+
+    assert outcomes == [Delivered(None)] * 2
+    assert left is None
+
+
+@pytest.mark.engines
+def test_events_of_a_key_keep_their_order_and_their_partition() -> None:
+    events = [event(b"%d" % n, key=b"k%d" % (n % 5)) for n in range(3_000)]
+    with far_side("kafka") as far:
+        sent(far.open(), events)
+        took = far.took(len(events))
+
+    for key in {each.key for each in events}:
+        mine = [each for each in took if each.key == key]
+        assert [each.payload for each in mine] == [e.payload for e in events if e.key == key]
+        assert len({each.more["partition"] for each in mine}) == 1
+
+
+@pytest.mark.engines
+def test_partition_and_time_are_kept_where_that_is_asked() -> None:
+    events = [
+        event(b"%d" % n, event_time=NOON + n * 1_000, metadata={"partition": str(n % 3)})
+        for n in range(30)
+    ]
+    events.append(event(b"none such", metadata={"partition": "9"}))
+    # Retention goes by the time of the records: this broker would delete them in a second.
+    with far_side("kafka", **{"retention.ms": "-1"}) as far:
+        outcomes = sent(far.open(partition="kept", timestamp="original"), events)
+        took = far.took(30)
+
+    assert outcomes[-1] == Failed("the topic has no such partition")
+    assert {(e.payload, e.more["partition"], e.more["timestamp"]) for e in took} == {
+        (b"%d" % n, n % 3, NOON // 1_000 + n) for n in range(30)
+    }
+
+
+@pytest.mark.engines
+def test_a_header_name_that_the_client_would_cut_fails_its_event() -> None:
+    """A header under another name is another header."""
+    cut = event(b"1", headers=(("a\0b", b"1"),))
+    with far_side("kafka") as far:
+        assert sent(far.open(), [cut, event(b"2")]) == [
+            Failed("Kafka cannot carry this event's headers"),
+            Delivered(None),
+        ]
+
+
+def test_topics_of_our_own_log_are_refused() -> None:
+    """Only doors write those."""
+    far = FarSide(
+        "kafka", "kafka://93.184.216.34:9092/penstock.main.flights", lambda _: [], Guard()
+    )
+    with pytest.raises(BadRequest, match="own log"):
+        far.open()
+
+
+def expected_in_kafka(each: Event) -> list[tuple[str, bytes]]:
+    """Order, duplicates and bytes, as they came; and a content type if none did."""
+    kind = each.content_type
+    typed = any(name.lower() == "content-type" for name, _ in each.headers)
+    return [*each.headers, *([("content-type", kind.encode())] if kind and not typed else [])]
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("mode", ["add", "verbatim"])
+def test_kafka_headers_are_the_same_in_number_order_and_bytes(mode) -> None:
+    events = ugly.events(300)
+    with far_side("kafka", partitions=1) as far:
+        sent(far.open(headers=mode), events, attempt=3)
+        took = far.took(len(events))
+
+    for each, found in zip(events, took, strict=True):
+        own = [(n, v) for n, v in found.headers if mode == "verbatim" or n not in ADDED]
+        assert own == expected_in_kafka(each)
+        if mode == "add":
+            assert found.headers[-5:] == [
+                ("penstock-replay-id", b"r1"),
+                ("penstock-event-id", each.id.encode()),
+                ("penstock-collection", b"main.flights"),
+                ("penstock-attempt", b"3"),
+                ("penstock-received-at", b"2025-11-24T16:00:00.000000Z"),
+            ]
