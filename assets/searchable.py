@@ -25,7 +25,7 @@ from lakehouse.sql import Engine
 from penstock.envelope import Clock, CollectionId, Micros, Span
 from penstock.errors import EngineUnavailable, PenstockError, TableChanged, Unavailable
 from penstock.faults import fault
-from penstock.query.sql import all_of, sql, value
+from penstock.query.pieces import all_of, sql, value
 from penstock.search import Place
 from penstock.search.documents import COLUMNS_READ, Document, Documents
 from penstock.search.index import (

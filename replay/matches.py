@@ -28,7 +28,8 @@ from lakehouse.sql import Engine, Reader
 from penstock.envelope import Micros, Position
 from penstock.errors import TableChanged
 from penstock.query import Query
-from penstock.query.sql import Rows, Sql, all_of, any_of, compile_parts, compile_sql, sql, value
+from penstock.query.pieces import Sql, all_of, any_of, sql, value
+from penstock.query.sql import Rows, compile_parts, compile_sql
 from penstock.schema.shape import Struct
 from penstock.search.facts import with_facts, with_leaves
 from replay.events import Events, events_of

@@ -9,19 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.query.sql import (
-    DUCKDB,
-    IS_JSON_STRING,
-    Dialect,
-    Rows,
-    Sql,
-    all_of,
-    all_values,
-    any_of,
-    columns_of,
-    sql,
-    value,
-)
+from penstock.query.dialects import DUCKDB, Dialect
+from penstock.query.pieces import Sql, all_of, any_of, sql, value
+from penstock.query.sql import IS_JSON_STRING, Rows
+from penstock.query.stored import all_values, columns_of
 from penstock.query.tree import Column, Field, Header, Metadata, Payload, Quarantine, Time
 from penstock.schema.names import path_text
 from penstock.schema.shape import Struct

@@ -4,21 +4,32 @@ The relation has the columns of `penstock.schema.rows`: the envelope, `data` in 
 (no such column while it is empty) and `misfits`. Where a leaf is stored never changes an answer,
 so a condition asks the columns at its path *and* the misfits.
 
-Values are parameters, in the order of their marks in the text; names that came with payloads are
-quoted by `quoted` alone. A condition may be NULL, which is as good as false: only NOT minds, and
-is written `IS NOT TRUE`.
+Values are parameters, in the order of their marks in the text. A condition may be NULL, which is
+as good as false: only NOT minds, and is written `IS NOT TRUE`.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from penstock.envelope import Micros
+from penstock.query.comparing import compared, double, in_any_case, iso_form, long
+from penstock.query.dialects import DUCKDB, Dialect
+from penstock.query.pieces import (
+    ALWAYS,
+    NEVER,
+    Sql,
+    all_of,
+    any_of,
+    listed,
+    negated,
+    quoted,
+    sql,
+    value,
+)
+from penstock.query.stored import LeafColumn, all_values, columns_of, read
 from penstock.query.text import lower
 from penstock.query.tree import (
     And,
@@ -48,146 +59,11 @@ from penstock.query.tree import (
     Wild,
     Words,
 )
-from penstock.schema.names import join, key_of, path_text
-from penstock.schema.shape import Kind, Leaf, List, Struct, Type
+from penstock.schema.names import path_text
+from penstock.schema.shape import Kind, Struct
 
 Rows = Literal["rows", "quarantine"]
 """Which relation is searched: the rows of the collection, or the events in its quarantine."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sql:
-    """A piece of SQL, with the values for its question marks in order."""
-
-    text: str
-    parameters: tuple[object, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What engines write differently. Numbers in braces stand for the operands."""
-
-    negated: str
-    """Whether 0 is anything but true."""
-    one: str
-    """The list of the one element 0."""
-    no_numbers: str
-    """The list of doubles that has no element."""
-    no_texts: str
-    """The list of texts that has no element."""
-    any_element: str
-    """Whether an element of list 0, called 1, fulfils 2."""
-    mapped: str
-    """List 0 with 2 in place of each element, which is called 1."""
-    filtered: str
-    """Those elements of list 0, called 1, that fulfil 2."""
-    flattened: str
-    """The elements of the lists in list 0."""
-    chained: str
-    """The elements of list 0, then those of list 1; NULL stands for no element."""
-    least: str
-    """The least element of list 0 that is not NULL."""
-    greatest: str
-    """The greatest element of list 0 that is not NULL."""
-    joined: str
-    """The texts of list 0 as one, with 1 between them."""
-    length: str
-    """How many elements list 0 has."""
-    map_value: str
-    """The value of key 1 in map 0, NULL if there is none."""
-    text_of_bytes: str
-    """Bytes 0 as text, NULL if they are not UTF-8."""
-    text_of_json: str
-    """The text that the JSON string 0 stands for."""
-    double_of_json: str
-    """The double that the JSON number 0 stands for, NULL for other JSON."""
-    is_json: str
-    """Whether text 0 is JSON as RFC 8259 has it."""
-    time: str
-    """The time of 0 microseconds."""
-    micros: str
-    """The microseconds of time 0, as a double."""
-    contains: str
-    """Whether text 0 contains text 1."""
-    matches: str
-    """Whether a part of text 0 fits the expression 1."""
-    matches_whole: str
-    """Whether the whole text 0 fits the expression 1."""
-
-
-# DuckDB lets NaN, Infinity and a comma before a closing bracket pass as JSON. In JSON they cannot
-# stand outside strings, so strings are emptied first, and then looked for. (A test asks DuckDB and
-# the gate of landing about some thousand texts.)
-_STRINGS = r"""'"(?:[^"\\]|\\.)*"', '""', 'g'"""
-_LENIENT = r"',\s*[\]}}]|[Nn][Aa][Nn]|[Ii][Nn][Ff]'"
-
-DUCKDB = Dialect(
-    negated="(({0}) IS NOT TRUE)",
-    one="[{0}]",
-    no_numbers="CAST(NULL AS DOUBLE[])",
-    no_texts="CAST(NULL AS VARCHAR[])",
-    any_element="len(list_filter({0}, lambda {1}: {2})) > 0",
-    mapped="list_transform({0}, lambda {1}: {2})",
-    filtered="list_filter({0}, lambda {1}: {2})",
-    flattened="flatten({0})",
-    chained="list_concat({0}, {1})",
-    least="list_min({0})",
-    greatest="list_max({0})",
-    joined="array_to_string({0}, {1})",
-    length="len({0})",
-    map_value="{0}[{1}]",
-    text_of_bytes="TRY(decode({0}))",
-    text_of_json="json_extract_string({0}, '$')",
-    double_of_json="TRY_CAST({0} AS DOUBLE)",
-    is_json=(
-        f"(json_valid({{0}}) AND NOT regexp_matches(regexp_replace({{0}}, {_STRINGS}), {_LENIENT}))"
-    ),
-    time="make_timestamptz({0})",
-    micros="CAST(epoch_us({0}) AS DOUBLE)",
-    contains="contains({0}, {1})",
-    matches="regexp_matches({0}, {1})",
-    matches_whole="regexp_full_match({0}, {1})",
-)
-
-# Trino takes half a surrogate for a character: `"\ud800"` is JSON to it, but no text. Escaped
-# backslashes and whole pairs are left out, and then halves are looked for.
-_HEX = "[0-9a-fA-F]"
-_PAIRS = rf"'\\\\|\\u[dD][89abAB]{_HEX}{_HEX}\\u[dD][c-fC-F]{_HEX}{_HEX}', ''"
-_HALF = r"'\\u[dD][89a-fA-F]'"
-
-# Its `array_min` and `||` answer NULL where one element, or one list, is NULL. Its expressions know
-# an older Unicode than Python does: beside a letter of a younger script a word seems to end.
-TRINO = Dialect(
-    negated="(NOT coalesce({0}, FALSE))",
-    one="ARRAY[{0}]",
-    no_numbers="CAST(ARRAY[] AS array(double))",
-    no_texts="CAST(ARRAY[] AS array(varchar))",
-    any_element="any_match({0}, {1} -> {2})",
-    mapped="transform({0}, {1} -> {2})",
-    filtered="filter({0}, {1} -> {2})",
-    flattened="flatten({0})",
-    chained="(coalesce({0}, ARRAY[]) || coalesce({1}, ARRAY[]))",
-    least="array_min(filter({0}, one -> one IS NOT NULL))",
-    greatest="array_max(filter({0}, one -> one IS NOT NULL))",
-    joined="array_join({0}, {1})",
-    length="cardinality({0})",
-    map_value="element_at({0}, {1})",
-    text_of_bytes="CASE WHEN to_utf8(from_utf8({0})) = {0} THEN from_utf8({0}) END",
-    text_of_json="json_extract_scalar({0}, '$')",
-    double_of_json="TRY_CAST({0} AS DOUBLE)",
-    is_json=(
-        "(TRY(json_parse({0})) IS NOT NULL"
-        f" AND NOT regexp_like(regexp_replace({{0}}, {_PAIRS}), {_HALF}))"
-    ),
-    time=(
-        "CAST(from_unixtime_nanos(CAST({0} AS decimal(38, 0)) * 1000)"
-        " AS timestamp(6) with time zone)"
-    ),
-    micros="round(to_unixtime({0}) * 1e6)",
-    contains="(strpos({0}, {1}) > 0)",
-    matches="regexp_like({0}, {1})",
-    matches_whole=r"regexp_like({0}, concat('\A(?:', {1}, ')\z'))",
-)
 
 
 def compile_sql(
@@ -253,103 +129,6 @@ def compile_before(
                 return ALWAYS
 
     return before(query.where)
-
-
-def quoted(name: str) -> str:
-    """Answer a name as SQL writes it, whatever is in it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-ALWAYS = Sql("TRUE")
-NEVER = Sql("FALSE")
-
-
-def value(parameter: object) -> Sql:
-    """Answer a mark with its value."""
-    return Sql("?", (parameter,))
-
-
-def sql(template: str, *operands: Sql) -> Sql:
-    """Answer the template with the operands in place of ``{0}``, ``{1}`` …, each in order."""
-    parameters: list[object] = []
-    for position in re.findall(r"\{([0-9])\}", template):
-        parameters += operands[int(position)].parameters
-    return Sql(template.format(*(operand.text for operand in operands)), tuple(parameters))
-
-
-def all_of(*parts: Sql) -> Sql:
-    """Answer the conjunction; true of nothing is true."""
-    kept = [part for part in parts if part != ALWAYS]
-    return NEVER if NEVER in kept else _joined(kept, " AND ", ALWAYS)
-
-
-def any_of(*parts: Sql) -> Sql:
-    """Answer the disjunction; any of nothing is false."""
-    kept = [part for part in parts if part != NEVER]
-    return ALWAYS if ALWAYS in kept else _joined(kept, " OR ", NEVER)
-
-
-def negated(part: Sql, dialect: Dialect = DUCKDB) -> Sql:
-    """Answer the plain complement: NULL becomes true."""
-    if part in (ALWAYS, NEVER):
-        return NEVER if part == ALWAYS else ALWAYS
-    return sql(dialect.negated, part)
-
-
-def _joined(parts: Sequence[Sql], word: str, nothing: Sql) -> Sql:
-    if len(parts) < 2:  # noqa: PLR2004 - one needs no word between
-        return parts[0] if parts else nothing
-    text = word.join(part.text for part in parts)
-    return Sql(f"({text})", tuple(p for part in parts for p in part.parameters))
-
-
-class LeafColumn(NamedTuple):
-    """A column of scalars: the path of its leaves, and the steps to it from `data`."""
-
-    path: str
-    kind: Kind
-    steps: tuple[str | None, ...]
-    """Names of struct fields; None steps into a list."""
-
-
-@lru_cache(maxsize=64)
-def columns_of(shape: Struct) -> tuple[LeafColumn, ...]:
-    """Answer every column of scalars."""
-    return tuple(_columns(shape, None, ()))
-
-
-def all_values(dialect: Dialect, column: LeafColumn, told: Callable[[Sql], Sql]) -> Sql:
-    """Answer the list of what is `told` of every leaf of a column, which is in a list or not."""
-    if None not in column.steps:
-        return sql(dialect.one, told(_column(column)))
-    return _values(dialect, "data", column.steps, told, 0)
-
-
-def _values(
-    dialect: Dialect, at: str, steps: Sequence[str | None], told: Callable[[Sql], Sql], depth: int
-) -> Sql:
-    place = steps.index(None)
-    name, rest = f"v{depth}", steps[place + 1 :]
-    elements = Sql(_dotted(at, steps[:place]))
-    if None not in rest:
-        return sql(dialect.mapped, elements, Sql(name), told(Sql(_dotted(name, rest))))
-    inner = _values(dialect, name, rest, told, depth + 1)
-    return sql(dialect.flattened, sql(dialect.mapped, elements, Sql(name), inner))
-
-
-def _dotted(at: str, steps: Sequence[str | None]) -> str:
-    return ".".join([at, *(quoted(step) for step in steps if step is not None)])
-
-
-def _columns(kind: Type, path: str | None, steps: tuple[str | None, ...]) -> Iterator[LeafColumn]:
-    match kind:
-        case Leaf(scalar):
-            yield LeafColumn(path or "", scalar, steps)
-        case List(element):
-            yield from _columns(element, path, (*steps, None))
-        case Struct(fields):
-            for name, field in fields:
-                yield from _columns(field, join(path, key_of(name)), (*steps, name))
 
 
 def _wants_words(node: Node) -> bool:
@@ -442,7 +221,7 @@ class _Compiler:
     def _signs_of_opaque(self) -> Iterator[Sql]:
         for column in self._columns:
             if None not in column.steps:
-                yield sql("{0} IS NULL", _column(column))
+                yield sql("{0} IS NULL", read(column))
                 break
         yield sql("coalesce({0}, 0) = 0", sql(self._dialect.length, Sql("misfits")))
 
@@ -473,13 +252,13 @@ class _Compiler:
                 return self._any("nulls", "n", sql("n = {0}", value(path_text(field.keys))))
             case Length(field, low, high):
                 here = sql("l.path = {0}", value(path_text(field.keys)))
-                return self._any("lengths", "l", all_of(here, _long(Sql("l.length"), low, high)))
+                return self._any("lengths", "l", all_of(here, long(Sql("l.length"), low, high)))
             case Words(None | Payload() as field, words):
                 path = None if field is None else path_text(field.keys)
                 return self._payload(path, self._tests(condition), words)
             case Equals(Column("event_id"), text):
                 # Ids of one time lie together, and few row groups have some of it.
-                near = _in_any_case("event_id", text)
+                near = in_any_case("event_id", text)
                 return all_of(*near, self._of_field(condition.field, self._tests(condition)))
             case _:
                 return self._of_field(condition.field, self._tests(condition))
@@ -576,12 +355,12 @@ class _Compiler:
             texts.append(self._joined_misfits(path))
         if not texts:
             return NEVER
-        together = sql(f"lower(concat_ws({_PARTING}, {{0}}))", _listed(texts))
+        together = sql(f"lower(concat_ws({_PARTING}, {{0}}))", listed(texts))
         return self._first_cheaply(any_of(*found), together, words)
 
     def _joined_values(self, column: LeafColumn) -> Sql:
         if None not in column.steps:
-            return _unparted(_column(column))
+            return _unparted(read(column))
         values = all_values(self._dialect, column, _unparted)
         return sql(self._dialect.joined, values, Sql(_PARTING))
 
@@ -673,8 +452,8 @@ class _Compiler:
                 return _Tests(string=lambda leaf: self._like(leaf, pattern))
             case NumberRange(_, low, high):
                 return _Tests(
-                    long=lambda leaf: _long(leaf, low, high),
-                    double=lambda leaf: _double(leaf, low, high),
+                    long=lambda leaf: long(leaf, low, high),
+                    double=lambda leaf: double(leaf, low, high),
                 )
             case TextRange(_, first, last):
                 return _Tests(string=lambda leaf: self._text_range(leaf, first, last))
@@ -687,8 +466,8 @@ class _Compiler:
         bound = Bound(number, inclusive=True)
         return _Tests(
             string=string,
-            long=lambda leaf: _long(leaf, bound, bound),
-            double=lambda leaf: _double(leaf, bound, bound),
+            long=lambda leaf: long(leaf, bound, bound),
+            double=lambda leaf: double(leaf, bound, bound),
         )
 
     def _contains(self, leaf: Sql, words: Sequence[str]) -> Sql:
@@ -733,7 +512,7 @@ class _Compiler:
             if bound is not None:
                 start = sql("substr({0}, 1, {1})", leaf, value(len(bound.text)))
                 sides.append(sql(self._dialect.matches_whole, leaf, value(iso_form(bound))))
-                sides.append(_compared(start, sign, inclusive=bound.inclusive, to=bound.text))
+                sides.append(compared(start, sign, inclusive=bound.inclusive, to=bound.text))
         return all_of(*sides)
 
 
@@ -750,93 +529,3 @@ IS_JSON_STRING = "starts_with(m.value, '\"')"
 
 def _unparted(leaf: Sql) -> Sql:
     return sql(f"replace({{0}}, {_PARTING}, ' ')", leaf)
-
-
-# Nothing but these letters themselves becomes one of them in lower case. There is an ``I`` with a
-# dot that becomes ``i``, and the Kelvin sign becomes ``k``.
-_PLAIN = re.compile(r"[\x00-HJL-hjl-\x7f]*")
-
-
-def _in_any_case(column: str, text: str) -> Iterator[Sql]:
-    """Answer bare comparisons that a column passes if it is this text in upper or lower case.
-
-    Others pass as well, but engines leave out row groups by them, which they cannot by `lower`.
-    """
-    plain = _PLAIN.match(text)
-    if plain and plain[0]:
-        first, last = plain[0].upper(), plain[0].lower()
-        yield sql(f"{column} >= {{0}}", value(first))
-        yield sql(f"{column} < {{0}}", value(last[:-1] + chr(ord(last[-1]) + 1)))
-
-
-def _listed(parts: Sequence[Sql]) -> Sql:
-    return Sql(
-        ", ".join(p.text for p in parts), tuple(p for part in parts for p in part.parameters)
-    )
-
-
-def _column(column: LeafColumn) -> Sql:
-    return Sql(_dotted("data", column.steps))
-
-
-def _double(leaf: Sql, low: Bound | None, high: Bound | None) -> Sql:
-    if low is not None and low == high and low.inclusive:
-        return sql("{0} = {1}", leaf, value(low.value))
-    return all_of(
-        *(
-            _compared(leaf, sign, inclusive=bound.inclusive, to=bound.value)
-            for bound, sign in ((low, ">"), (high, "<"))
-            if bound is not None
-        )
-    )
-
-
-# Every integer nearer to zero has a double of its own, so that comparing it as an integer is the
-# same as comparing doubles, and engines can leave out row groups by it.
-_EXACT = 2.0**53
-
-
-def _long(leaf: Sql, low: Bound | None, high: Bound | None) -> Sql:
-    if any(bound is not None and abs(bound.value) >= _EXACT for bound in (low, high)):
-        return _double(sql("CAST({0} AS DOUBLE)", leaf), low, high)
-    least = None if low is None else _whole(low, math.ceil, math.floor)
-    most = None if high is None else _whole(high, math.floor, math.ceil)
-    if least is not None and most is not None and least.value > most.value:
-        return NEVER
-    return _double(leaf, least, most)
-
-
-def _whole(
-    bound: Bound, inclusive: Callable[[float], int], exclusive: Callable[[float], int]
-) -> Bound:
-    """Answer the bound with a whole number that lets the same integers pass."""
-    rounded = inclusive(bound.value) if bound.inclusive else exclusive(bound.value)
-    return Bound(rounded, bound.inclusive)
-
-
-def _compared(leaf: Sql, sign: str, *, inclusive: bool, to: object) -> Sql:
-    return sql(f"{{0}} {sign}{'=' if inclusive else ''} {{1}}", leaf, value(to))
-
-
-_ISO_DAY = "-[0-9]{2}"
-_ISO_HOUR = "[T ][0-9]{2}"
-_ISO_BELOW_HOUR = (":[0-9]{2}", ":[0-9]{2}", r"\.[0-9]+")
-_ISO_ZONE = "(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
-_MONTH, _DAY, _HOUR = 7, 10, 13
-
-
-def iso_form(bound: TextBound) -> str:
-    """Answer the expression of the ISO 8601 texts that can be compared with the bound."""
-    zone = re.escape(bound.zone) if bound.zone else _ISO_ZONE
-    here = "".join("[0-9]" if c.isdigit() else re.escape(c) for c in bound.text)
-    size = len(bound.text)
-    if size > _HOUR + 6:
-        return f"{here}[0-9]*{zone}"
-    if size >= _HOUR:
-        return here + _optional(_ISO_BELOW_HOUR[(size - _HOUR) // 3 :]) + zone
-    of_day = f"(?:{_ISO_HOUR}{_optional(_ISO_BELOW_HOUR)}{zone})?"
-    return here + (of_day if size == _DAY else f"(?:{_ISO_DAY}{of_day})?")
-
-
-def _optional(steps: Sequence[str]) -> str:
-    return f"(?:{steps[0]}{_optional(steps[1:])})?" if steps else ""

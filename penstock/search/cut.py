@@ -23,7 +23,7 @@ from lakehouse import Lake, TableView
 from penstock.buffer import Buffer
 from penstock.envelope import CollectionId, Mark
 from penstock.errors import EngineUnavailable, LogTruncated, TableChanged
-from penstock.query.sql import ALWAYS, Sql, any_of, sql, value
+from penstock.query.pieces import ALWAYS, Sql, any_of, sql, value
 from penstock.schema.shape import EMPTY
 from penstock.search import View
 from penstock.search.tail import Piece, Tails

@@ -25,18 +25,8 @@ from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import BadRequest, EngineUnavailable, NotFound
 from penstock.query import Query, parse
 from penstock.query.order import LAST, SortValue, sort_value
-from penstock.query.sql import (
-    ALWAYS,
-    Rows,
-    Sql,
-    all_of,
-    any_of,
-    compile_before,
-    compile_parts,
-    compile_sql,
-    sql,
-    value,
-)
+from penstock.query.pieces import ALWAYS, Sql, all_of, any_of, sql, value
+from penstock.query.sql import Rows, compile_before, compile_parts, compile_sql
 from penstock.query.tree import Time
 from penstock.schema.convert import Rules
 from penstock.schema.shape import EMPTY, Struct

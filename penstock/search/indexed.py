@@ -32,8 +32,8 @@ from penstock.query.elastic import (
     in_range,
     negated,
 )
-from penstock.query.sql import Sql, sql, value
-from penstock.query.sql import any_of as any_sql
+from penstock.query.pieces import Sql, sql, value
+from penstock.query.pieces import any_of as any_sql
 from penstock.search import Place
 from penstock.search.cut import Cut
 from penstock.search.index import (

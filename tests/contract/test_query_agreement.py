@@ -30,17 +30,10 @@ from lakehouse.sql import Engine, Reader, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event
 from penstock.query import Fact, Query, parse
+from penstock.query.dialects import DUCKDB, TRINO, Dialect
 from penstock.query.order import sort_value
-from penstock.query.sql import (
-    DUCKDB,
-    TRINO,
-    Dialect,
-    Rows,
-    Sql,
-    compile_parts,
-    compile_sql,
-    sql,
-)
+from penstock.query.pieces import Sql, sql
+from penstock.query.sql import Rows, compile_parts, compile_sql
 from penstock.schema.convert import Rules, convert
 from penstock.schema.rows import QUARANTINE_SCHEMA
 from penstock.schema.shape import EMPTY, Struct

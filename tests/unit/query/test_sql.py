@@ -11,23 +11,10 @@ import duckdb
 import pytest
 
 from penstock.query import parse
+from penstock.query.dialects import DUCKDB, TRINO
 from penstock.query.order import sort_value
-from penstock.query.sql import (
-    ALWAYS,
-    DUCKDB,
-    NEVER,
-    TRINO,
-    Sql,
-    all_of,
-    any_of,
-    compile_before,
-    compile_parts,
-    compile_sql,
-    negated,
-    quoted,
-    sql,
-    value,
-)
+from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, negated, quoted, sql, value
+from penstock.query.sql import compile_before, compile_parts, compile_sql
 from penstock.query.text import lower
 from penstock.query.tree import Payload
 from penstock.schema.gate import Refused, read

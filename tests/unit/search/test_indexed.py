@@ -17,7 +17,7 @@ from lakehouse.sql import Engine, open_engine
 from penstock.codec import TIME
 from penstock.envelope import Mark
 from penstock.query import parse
-from penstock.query.sql import all_of
+from penstock.query.pieces import all_of
 from penstock.schema.shape import EMPTY
 from penstock.search.cut import Cut
 from penstock.search.index import FIRST_DAY, State
