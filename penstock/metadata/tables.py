@@ -16,6 +16,7 @@ from sqlalchemy import (
 )
 
 from penstock.metadata.texts import Text
+from penstock.metadata.times import Micros
 
 # Named, so that a later migration can name what it changes, on every database.
 metadata = MetaData(
@@ -41,7 +42,7 @@ collections = Table(
     metadata,
     Column("team", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
+    Column("created_at", Micros, nullable=False),
     Column("paused", Boolean(create_constraint=False), nullable=False),
     Column("contract", Text, nullable=False),
     Column("notes", Text, nullable=False),
@@ -60,9 +61,9 @@ tokens = Table(
     Column("collection", Text),
     Column("digest", Text, nullable=False, unique=True),
     Column("hint", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger),
-    Column("revoked_at", BigInteger),
+    Column("created_at", Micros, nullable=False),
+    Column("expires_at", Micros),
+    Column("revoked_at", Micros),
     Index(None, "team"),
 )
 
@@ -76,7 +77,7 @@ destinations = Table(
     Column("headers", JSON, nullable=False),
     Column("options", JSON, nullable=False),
     Column("secret", Text),
-    Column("created_at", BigInteger, nullable=False),
+    Column("created_at", Micros, nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )
 
@@ -87,8 +88,8 @@ replays = Table(
     Column("team", Text, nullable=False),
     Column("collection", Text, nullable=False),
     Column("query", Text, nullable=False),
-    Column("since", BigInteger),
-    Column("until", BigInteger),
+    Column("since", Micros),
+    Column("until", Micros),
     Column("destination", Text, nullable=False),
     Column("options", JSON, nullable=False),
     Column("state", Text, nullable=False),
@@ -98,10 +99,10 @@ replays = Table(
     Column("error", Text),
     Column("holder", Text),
     Column("epoch", BigInteger, nullable=False),
-    Column("lease_until", BigInteger),
-    Column("created_at", BigInteger, nullable=False),
-    Column("started_at", BigInteger),
-    Column("finished_at", BigInteger),
+    Column("lease_until", Micros),
+    Column("created_at", Micros, nullable=False),
+    Column("started_at", Micros),
+    Column("finished_at", Micros),
     Column("run_id", Text),
     Index(None, "team", "created_at"),
     Index(None, "state"),
@@ -113,7 +114,7 @@ schema_versions = Table(
     Column("team", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    Column("at", BigInteger, nullable=False),
+    Column("at", Micros, nullable=False),
     Column("changes", JSON, nullable=False),
     PrimaryKeyConstraint("team", "name", "version"),
     ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
@@ -125,7 +126,7 @@ leases = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    Column("until", BigInteger, nullable=False),
+    Column("until", Micros, nullable=False),
 )
 
 # The embedded bus. Rows are gone a minute after they came; ids are never given out again.
@@ -135,7 +136,7 @@ messages = Table(
     Column("id", Integer, primary_key=True),
     Column("topic", Text, nullable=False),
     Column("text", Text, nullable=False),
-    Column("at", BigInteger, nullable=False),
+    Column("at", Micros, nullable=False),
     Index(None, "at"),
     sqlite_autoincrement=True,
 )

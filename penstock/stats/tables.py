@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from penstock.metadata.texts import Text
+from penstock.metadata.times import Micros
 
 log = structlog.get_logger()
 
@@ -32,13 +33,13 @@ minutes = Table(
     metadata,
     Column("team", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("minute", BigInteger, nullable=False),
+    Column("minute", Micros, nullable=False),
     # Received within the minute.
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("quarantined", BigInteger, nullable=False),
     # Of the batches that landed within the minute.
-    Column("lag", BigInteger),
+    Column("lag", Micros),
     PrimaryKeyConstraint("team", "name", "minute"),
 )
 
