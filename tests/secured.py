@@ -27,10 +27,10 @@ PASSWORD = "s3cret=of the t@st"
 PAGE = Path(__file__).parents[1] / "docs" / "howto" / "tls-and-passwords.md"
 
 
-def example(holding: str, instead: Mapping[str, str]) -> str:
-    """Answer the block of the page that holds this text, what is the reader's own replaced."""
+def example(setting: str, instead: Mapping[str, str]) -> str:
+    """Answer the block of the page that says this setting, what is the reader's own replaced."""
     blocks = re.findall(r"^```\w+\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    [found] = [block for block in blocks if holding in block]
+    [found] = [one for one in blocks if re.search(rf"^{setting} ?=", one, re.MULTILINE)]
     for theirs, ours in instead.items():
         assert theirs in found, f"the page does not say {theirs} any more"
         found = found.replace(theirs, ours)
