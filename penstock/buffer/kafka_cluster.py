@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -43,6 +43,7 @@ _IN_SYNC = 2
 PATIENCE_SECONDS = 5.0
 _TRY_SECONDS = 1.5
 _PAUSE_SECONDS = 0.05
+_LOOK_SECONDS = 0.005
 
 # They keep the promises of the log: nobody may turn them off.
 _OURS = frozenset({
@@ -207,6 +208,16 @@ class Cluster:
         return made(AdminClient, self.place.client(self.trouble))
 
     @cached_property
+    def _group(self) -> Consumer:
+        """A consumer that never joins the group it asks about.
+
+        The admin client asks about groups, too, but once the broker that coordinates them was away
+        it never answers again, or aborts the process (librdkafka 2.16).
+        """
+        more = {"group.id": self.place.group, "enable.auto.commit": False}
+        return made(Consumer, self.place.client(self.trouble, **more))
+
+    @cached_property
     def id(self) -> str:
         """The cluster's identity."""
         found: str = self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS)).cluster_id
@@ -312,35 +323,28 @@ class Cluster:
 
     def commit(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Tell lag tools how far landing is."""
-        group = self.place.group
         places = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
-
-        def ask() -> None:
-            asked = [ConsumerGroupTopicPartitions(group, places)]
-            answer = self._admin.alter_consumer_group_offsets(asked, request_timeout=_TRY_SECONDS)
-            for one in answer[group].result(_TRY_SECONDS).topic_partitions:
-                if one.error:
-                    raise KafkaException(one.error)
-
-        self._asked(ask)
+        # To wait for its answer would take as long as a broker that hangs: look instead.
+        self._asked(lambda: self._group.commit(offsets=places, asynchronous=True))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while self.committed(topic, offsets) != offsets:
+            if time.monotonic() > deadline:
+                raise LogUnavailable("Kafka does not keep how far landing is")
+            time.sleep(_LOOK_SECONDS)
 
     def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Answer how far landing said it is."""
-        group = self.place.group
         places = [TopicPartition(topic, number) for number in partitions]
 
         def ask() -> dict[int, int]:
-            asked = [ConsumerGroupTopicPartitions(group, places)]
-            answer = self._admin.list_consumer_group_offsets(asked, request_timeout=_TRY_SECONDS)
-            found = answer[group].result(_TRY_SECONDS).topic_partitions
+            self._group.poll(0)  # what it logs waits for that
+            found = self._group.committed(places, timeout=_TRY_SECONDS)
+            for one in found:
+                if one.error:
+                    raise KafkaException(one.error)
             return {one.partition: max(0, one.offset) for one in found}
 
-        try:
-            return self._asked(ask)
-        except _Refused as refused:
-            if refused.code != KafkaError.GROUP_ID_NOT_FOUND:
-                raise
-            return {place.partition: 0 for place in places}
+        return self._asked(ask)
 
     def _metadata(self) -> Any:
         return self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS))

@@ -128,6 +128,39 @@ def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) ->
     buffer.close()
 
 
+def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(
+    broker: Kafka, url: str
+) -> None:
+    """The sensor asks in a process that lives for weeks: it neither waits for ever nor dies."""
+    appender, buffer = open_appender(url), open_buffer(url)
+    appender.append(FLIGHTS, [event(f"{number}") for number in range(5)]).result(timeout=20)
+    mark = start_of(buffer.log_id(FLIGHTS), 0)
+    assert buffer.released(FLIGHTS) == {0: 0}
+
+    ways: list[tuple[Callable[[], object], Callable[[], object]]] = [
+        (lambda: broker.stop(signal.SIGKILL), broker.start),
+        (broker.pause, broker.resume),
+        (broker.stop, broker.start),
+    ]
+    for end, (away, back) in enumerate(ways, 1):
+        mark = buffer.read(FLIGHTS, mark, end=end, max_bytes=1 << 20).mark
+        away()
+        try:
+            begun = time.monotonic()
+            with pytest.raises(LogUnavailable):
+                buffer.released(FLIGHTS)
+            with pytest.raises(LogUnavailable):
+                buffer.release(FLIGHTS, [mark])
+            assert time.monotonic() - begun < 30
+        finally:
+            back()
+        assert _until_it_answers(lambda: buffer.released(FLIGHTS)) == {0: end - 1}
+        _until_it_answers(lambda mark=mark: buffer.release(FLIGHTS, [mark]))
+        assert buffer.released(FLIGHTS) == {0: end}
+    appender.close()
+    buffer.close()
+
+
 def test_a_replica_that_lost_its_end_is_noticed(broker: Kafka, url: str) -> None:
     """The topic keeps its id and gets new events: a reader at its mark would skip a hundred."""
     appender, buffer = open_appender(url), open_buffer(url)
