@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
 
-import httpx
 import psutil
 import pytest
+from door_process import OwnDoor, own_door
 from engines.fresh import fresh_settings
 from engines.kafka import Kafka
 from engines.kit import default_root
 from installing import Installation, installation
+from sending import PER_BATCH, UNANSWERED, Sender, assert_balanced, until
 
-from lakehouse.catalog import main_table, quarantine_table
-from penstock.envelope import CollectionId
+from penstock.clock import machine_clock
+from penstock.metadata.store import Store, open_store
 
 pytestmark = [
     pytest.mark.engines,
@@ -28,92 +27,102 @@ pytestmark = [
 ]
 
 EVENTS = 20_000
-PER_BATCH = 100
 SEEDS = range(10)
+
+THREADS = 4
+PAUSE = 0.2
+
+
+@dataclass
+class Killer:
+    """Kills what events come by while they come; each kill says how it knows that it hit."""
+
+    here: Installation
+    door: OwnDoor
+    store: Store
+    runs: set[str] = field(default_factory=set)
+    """Landing runs that were killed."""
+
+    def broker(self, sender: Sender) -> None:
+        """Kill the broker, see senders wait for it, and start it again."""
+        broker = Kafka(default_root())
+        try:
+            assert broker.stop(signal.SIGKILL)
+            before = sender.acknowledged
+            until(lambda: sender.under_way == THREADS, "nobody sends")
+            assert sender.acknowledged <= before + THREADS * PER_BATCH
+        finally:
+            broker.start()
+
+    def one_door(self, sender: Sender) -> None:
+        """Kill the door in the middle of a request, and start it again."""
+        unanswered = sender.statuses.count(UNANSWERED)
+        until(lambda: sender.under_way > 0, "nobody sends")
+        assert self.door.kill()
+        self.door.start()
+        assert sender.statuses.count(UNANSWERED) > unanswered
+
+    def landing(self, sender: Sender) -> None:
+        """Kill the run that lands, while events wait for it; the sensor starts another."""
+        until(lambda: self._lander() is not None, "no run lands", seconds=120)
+        with self.here.client() as client:
+            until(lambda: client.collection_status(sender.collection).waiting > 0, "none waits")
+        run = self._lander()
+        assert run is not None
+        killed = [process for process in self._runs() if ended(process)]
+        assert killed
+        self.runs.add(run)
+
+    def _lander(self) -> str | None:
+        """Answer the run that holds the lease and was not killed, None while there is none."""
+        lease = self.store.lease("lane 0")
+        if lease is None or lease.until < machine_clock() or lease.holder in self.runs:
+            return None
+        return lease.holder
+
+    def _runs(self) -> list[psutil.Process]:
+        family = psutil.Process(self.here.process.pid).children(recursive=True)
+        return [one for one in family if any("multiprocessing.spawn" in w for w in one.cmdline())]
+
+
+def ended(process: psutil.Process) -> bool:
+    """Kill a process; say whether it ran until then."""
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     folder = tmp_path_factory.mktemp("killed")
     with (
         fresh_settings(folder / "engines.toml") as file,
-        installation(folder / "home", file) as running,
+        installation(folder / "home", file) as here,
+        own_door(folder / "door", file) as door,
+        closing(open_store(here.settings().metadata)) as store,
     ):
-        yield running
-
-
-def send_all(here: Installation, collection: str, done: threading.Event) -> None:
-    """Send numbered events in batches, each batch again until the door acknowledges it."""
-    headers = {
-        "Authorization": f"Bearer {here.token}",
-        "Content-Type": "application/x-ndjson",
-    }
-    with httpx.Client(headers=headers, timeout=30, trust_env=False) as client:
-        for start in range(0, EVENTS, PER_BATCH):
-            body = "\n".join(f'{{"n": {n}}}' for n in range(start, start + PER_BATCH))
-            while True:
-                try:
-                    answer = client.post(f"{here.door}/v1/events/{collection}", content=body)
-                except httpx.TransportError:
-                    answer = None
-                if answer is not None and answer.status_code == 202:
-                    break
-                time.sleep(0.2)
-    done.set()
-
-
-def kill_broker(_here: Installation) -> None:
-    """Kill the broker and start it again."""
-    broker = Kafka(default_root())
-    broker.stop(signal.SIGKILL)
-    broker.start()
-
-
-def kill_door(here: Installation) -> None:
-    """Kill the door; its supervisor starts it again."""
-    for process in psutil.Process(here.process.pid).children():
-        if process.cmdline()[-2:] == ["serve", "door"]:
-            process.kill()
-
-
-def kill_landing(here: Installation) -> None:
-    """Kill the run that lands, if one runs; the sensor starts another."""
-    for process in psutil.Process(here.process.pid).children(recursive=True):
-        if any("multiprocessing.spawn" in word for word in process.cmdline()):
-            process.kill()
-
-
-KILLERS = (kill_broker, kill_door, kill_landing)
+        yield Killer(here, door, store)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_or_doubled_whoever_is_killed(here: Installation, seed: int) -> None:
-    """What was acknowledged is in the tables, and each position of the log once."""
+def test_nothing_is_lost_or_doubled_whoever_is_killed(killer: Killer, seed: int) -> None:
+    """What was acknowledged is in the tables where the door said, and each position once."""
     chance = random.Random(seed)
-    collection = f"killed_{seed}"
-    here.cli("collection", "create", collection, "--partitions", "4")
-    done = threading.Event()
-    sending = threading.Thread(target=send_all, args=(here, collection, done))
-    sending.start()
-    # Each is killed at least once, in an order of the seed's own, and while events come in.
-    for killer in chance.sample(KILLERS, len(KILLERS)):
-        time.sleep(chance.uniform(0.2, 1.5))
-        killer(here)
-    sending.join(240)
-    assert done.is_set(), "the door did not take all events"
+    with killer.here.client() as client:
+        client.create_collection(f"killed_{seed}", partitions=4)
+    sender = Sender(killer.door.url, killer.here.token, f"killed_{seed}")
+    kills: list[Callable[[Sender], None]] = [killer.broker, killer.one_door, killer.landing]
 
-    here.landed(collection, seconds=240)
-    numbers: Counter[int] = Counter()
-    positions: Counter[tuple[str, int, int]] = Counter()
-    lake = here.lake()
-    name = CollectionId("main", collection)
-    columns = ("payload", "log_id", "log_partition", "log_offset")
-    for table in (main_table(name), quarantine_table(name)):
-        for row in lake.table(table).scan(selected_fields=columns).to_arrow().to_pylist():
-            numbers[json.loads(row["payload"])["n"]] += 1
-            positions[row["log_id"], row["log_partition"], row["log_offset"]] += 1
+    before = len(killer.runs)
+    with sender.sending(threads=THREADS, pause=PAUSE):
+        # In an order and at moments of the seed's own.
+        for kill in chance.sample(kills, len(kills)):
+            sender.wait_for(chance.randint(1_000, 5_000))
+            kill(sender)
+        sender.wait_for(max(1_000, EVENTS - sender.acknowledged))
 
-    assert set(numbers) == set(range(EVENTS)), "lost"
-    assert set(positions.values()) == {1}, "doubled"
-    # A batch that was sent again may be there twice, as other positions; most are there once.
-    assert numbers.total() < 2 * EVENTS
+    assert len(killer.runs) == before + 1
+    assert sender.acknowledged >= EVENTS
+    assert_balanced(killer.here, sender)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
 
-import httpx
 import psutil
 import pytest
+from door_process import OwnDoor, own_door
+from engines.etcd import Etcd
 from engines.fresh import fresh_settings
 from engines.kafka import Kafka
-from engines.kit import Engine, default_root, listening
+from engines.kit import Engine, default_root
 from engines.postgres import Postgres
 from engines.rabbitmq import RabbitMQ
 from engines.s3 import S3
 from engines.search import Elasticsearch
 from engines.trino import Trino
 from installing import Installation, installation
+from sending import PER_BATCH, UNANSWERED, Sender, assert_balanced, until
 
 pytestmark = [
     pytest.mark.engines,
@@ -28,11 +27,10 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-NDJSON = "application/x-ndjson"
-PER_BATCH = 50
-
 # The longest a door may take to answer while something else is away.
 PROMPT = 5.0
+
+PAUSE = 0.05
 
 
 @pytest.fixture(scope="module")
@@ -45,82 +43,19 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         yield running
 
 
-@dataclass
-class Sender:
-    """Sends small batches one after the other, and keeps count of how each was answered."""
-
-    here: Installation
-    collection: str
-    acknowledged: list[str] = field(default_factory=list)
-    """Ids of events of which the door said that they are kept."""
-    statuses: list[int] = field(default_factory=list)
-    slowest: float = 0.0
-    unsaid: int = 0
-    """Answers of 503 without the time after which to try again."""
-    unanswered: int = 0
-    sent: int = 0
-
-    def send(self) -> int:
-        """Send one batch; answer its status, 0 where there was no answer."""
-        body = "\n".join(f'{{"n": {self.sent + n}}}' for n in range(PER_BATCH))
-        self.sent += PER_BATCH
-        begun = time.monotonic()
-        try:
-            answer = self.here.post(self.collection, body.encode(), NDJSON)
-        except httpx.TransportError:
-            self.unanswered += 1
-            return 0
-        self.slowest = max(self.slowest, time.monotonic() - begun)
-        self.statuses.append(answer.status_code)
-        if answer.status_code == 202:
-            said = answer.json()
-            self.acknowledged += [one for one in said["ids"] if one is not None]
-        elif answer.status_code == 503 and "retry-after" not in answer.headers:
-            self.unsaid += 1
-        return answer.status_code
-
-    @contextmanager
-    def sending(self, pause: float = 0.1) -> Iterator[None]:
-        """Send in a thread for the block."""
-        stop = threading.Event()
-
-        def go_on() -> None:
-            while not stop.is_set():
-                self.send()
-                stop.wait(pause)
-
-        thread = threading.Thread(target=go_on)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+@pytest.fixture(scope="module")
+def door(here: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnDoor]:
+    """Answer a door that nobody but the test starts again."""
+    assert here.settings_file is not None
+    with own_door(tmp_path_factory.mktemp("door") / "home", here.settings_file) as made:
+        yield made
 
 
-def balanced(here: Installation, sender: Sender) -> None:
-    """Wait until all has landed; every acknowledged event is there, and each position once."""
-    status = here.landed(sender.collection, seconds=180)
-    kept = status.rows + status.quarantined
-    statement = (
-        "select count(*), count(distinct (log_id, log_partition, log_offset)), "
-        f"count(distinct event_id) from {sender.collection}"
-    )
-    rows, positions, _ = here.json("sql", statement)["rows"][0]
-    assert kept == rows == positions
-    assert kept >= len(sender.acknowledged)
-    assert not set(sender.acknowledged) - set(ids_of(here, sender.collection))
-    assert here.json("search", sender.collection, "--count")["count"] == kept
-
-
-def ids_of(here: Installation, collection: str) -> list[str]:
-    """Answer the ids of all events of the table."""
-    from lakehouse.catalog import main_table
-    from penstock.envelope import CollectionId
-
-    table = here.lake().table(main_table(CollectionId("main", collection)))
-    found: list[str] = table.scan(selected_fields=("event_id",)).to_arrow()["event_id"].to_pylist()
-    return found
+def sender_to(door: OwnDoor, here: Installation, collection: str) -> Sender:
+    """Make the collection, and answer a sender of its events."""
+    with here.client() as client:
+        client.create_collection(collection)
+    return Sender(door.url, here.token, collection)
 
 
 @contextmanager
@@ -152,28 +87,9 @@ def dagster_away(here: Installation) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def door(here: Installation) -> psutil.Process | None:
-    """Answer the door's process, None while there is none."""
-    for process in psutil.Process(here.process.pid).children():
-        if process.cmdline()[-2:] == ["serve", "door"]:
-            return process
-    return None
-
-
-def restart_door(here: Installation) -> None:
-    """Kill the door and wait until its supervisor has it back."""
-    before = door(here)
-    assert before is not None
-    before.kill()
-    before.wait(10)
-    deadline = time.monotonic() + 60
-    while door(here) is None or not listening(int(here.door.rpartition(":")[2])):
-        assert time.monotonic() < deadline, "the door did not come back"
-        time.sleep(0.2)
-
-
-AWAY: dict[str, Callable[[Installation], object]] = {
+AWAY: dict[str, Callable[[Installation], AbstractContextManager[None]]] = {
     "postgres": lambda _: away(Postgres),
+    "etcd": lambda _: away(Etcd),
     "trino": lambda _: away(Trino),
     "elasticsearch": lambda _: away(Elasticsearch),
     "s3": lambda _: away(S3),
@@ -183,42 +99,46 @@ AWAY: dict[str, Callable[[Installation], object]] = {
 
 
 @pytest.mark.parametrize("name", AWAY)
-def test_the_door_acknowledges_while_another_engine_is_away(here: Installation, name: str) -> None:
+def test_the_door_acknowledges_while_another_engine_is_away(
+    here: Installation, door: OwnDoor, name: str
+) -> None:
     """Events do not wait for anybody but the log; a door that restarts starts from its cache."""
-    collection = f"without_{name}"
-    here.cli("collection", "create", collection)
-    sender = Sender(here, collection)
-    assert sender.send() == 202
+    sender = sender_to(door, here, f"without_{name}")
 
-    with AWAY[name](here):
-        with sender.sending():
-            time.sleep(5)
-        assert set(sender.statuses) == {202}
-        assert sender.slowest < PROMPT
-        restart_door(here)
-        assert sender.send() == 202
+    with sender.sending(threads=1, pause=PAUSE):
+        sender.wait_for(5 * PER_BATCH)
+        with AWAY[name](here):
+            sender.wait_for(50 * PER_BATCH)
+            assert set(sender.statuses) == {202}
 
-    assert sender.unanswered == 0
-    balanced(here, sender)
+            assert door.kill()
+            door.start()
+            sender.wait_for(20 * PER_BATCH)
+        sender.wait_for(5 * PER_BATCH)
+
+    # Nobody answered while the door was dead; whoever answered had stored.
+    assert set(sender.statuses) == {202, UNANSWERED}
+    assert max(answer.seconds for answer in sender.answers) < PROMPT
+    assert_balanced(here, sender)
 
 
-def test_without_its_log_the_door_says_503_and_recovers_by_itself(here: Installation) -> None:
+def test_without_its_log_the_door_says_503_and_recovers_by_itself(
+    here: Installation, door: OwnDoor
+) -> None:
     """Nothing is acknowledged that is not on the log, and nobody has to restart anything."""
-    here.cli("collection", "create", "without_kafka")
-    sender = Sender(here, "without_kafka")
-    assert sender.send() == 202
+    sender = sender_to(door, here, "without_kafka")
 
-    with away(Kafka):
-        before = len(sender.acknowledged)
-        with sender.sending():
-            time.sleep(15)
-        during = sender.statuses[1:]
-        assert set(during) == {503}
-        assert sender.unsaid == 0
-        assert len(sender.acknowledged) == before
+    with sender.sending(threads=1, pause=PAUSE):
+        sender.wait_for(5 * PER_BATCH)
+        with away(Kafka):
+            until(lambda: 503 in sender.statuses, "the door hides that its log is away")
+            answered, acknowledged = len(sender.answers), sender.acknowledged
+            until(lambda: len(sender.answers) >= answered + 2, "the door does not answer")
+            refused = sender.answers[answered:]
+            assert {answer.status for answer in refused} == {503}
+            assert all(answer.says_when for answer in refused)
+            assert sender.acknowledged == acknowledged
+        sender.wait_for(20 * PER_BATCH)
 
-    deadline = time.monotonic() + 60
-    while sender.send() != 202:
-        assert time.monotonic() < deadline, "the door did not recover"
-        time.sleep(0.5)
-    balanced(here, sender)
+    assert set(sender.statuses) == {202, 503}
+    assert_balanced(here, sender)
