@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import httpx
+import psutil
 from engines import places
 from ports import free_ports
 from ugly import Message
@@ -95,6 +96,15 @@ class Installation:
         document = answer.json()
         assert "errors" not in document, document
         return document["data"]
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Answer its processes, runs included, whose command line has one of these words."""
+        found = []
+        for one in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if any(word in part for part in one.cmdline() for word in words):
+                    found.append(one)
+        return found
 
     def landed(self, collection: str, seconds: float = 240.0):
         """Wait until nothing of the collection waits; answer its status."""

@@ -69,7 +69,7 @@ class Killer:
             until(lambda: client.collection_status(sender.collection).waiting > 0, "none waits")
         run = self._lander()
         assert run is not None
-        killed = [process for process in self._runs() if ended(process)]
+        killed = [one for one in self.here.processes("multiprocessing.spawn") if ended(one)]
         assert killed
         self.runs.add(run)
 
@@ -79,10 +79,6 @@ class Killer:
         if lease is None or lease.until < machine_clock() or lease.holder in self.runs:
             return None
         return lease.holder
-
-    def _runs(self) -> list[psutil.Process]:
-        family = psutil.Process(self.here.process.pid).children(recursive=True)
-        return [one for one in family if any("multiprocessing.spawn" in w for w in one.cmdline())]
 
 
 def ended(process: psutil.Process) -> bool:

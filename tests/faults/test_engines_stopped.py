@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-import psutil
 import pytest
 from door_process import OwnDoor, own_door
 from engines.etcd import Etcd
@@ -72,11 +71,7 @@ def away(kind: type[Engine]) -> Iterator[None]:
 @contextmanager
 def dagster_away(here: Installation) -> Iterator[None]:
     """Halt every process of Dagster for the block."""
-    halted = [
-        process
-        for process in psutil.Process(here.process.pid).children(recursive=True)
-        if any("dagster" in word or "multiprocessing" in word for word in process.cmdline())
-    ]
+    halted = here.processes("dagster", "multiprocessing")
     assert halted
     for process in halted:
         process.send_signal(signal.SIGSTOP)
