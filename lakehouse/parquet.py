@@ -151,33 +151,48 @@ def write(
     return writer.writer.metadata
 
 
-def read(
-    stream: InputStream, schema: pa.Schema, *, first: int = 0, last: int | None = None
-) -> pa.Table:
-    """Read the rows `first` to `last` of a file, both included, all of them by default.
+def read(stream: InputStream, schema: pa.Schema) -> pa.Table:
+    """Read a whole file as rows of a table's schema, matching columns by their Iceberg ids.
 
-    The answer has the columns of `schema`, found by their Iceberg ids. PyIceberg's own reader turns
-    a list that is null into an empty one. Raises `OSError` if a page does not have the checksum
-    that it was written with.
+    PyIceberg's own reader turns a list that is null into an empty one. Raises `OSError` if a page
+    does not have the checksum that it was written with.
+    """
+    rows = pq.ParquetFile(stream, page_checksum_verification=True).read()
+    return pa.Table.from_batches([_of(batch, schema) for batch in rows.to_batches()], schema)
+
+
+def batches(
+    stream: InputStream, schema: pa.Schema, *, first: int, last: int, size: int
+) -> Iterator[pa.RecordBatch]:
+    """Read the rows `first` to `last` of a file, both included, no more than `size` at a time.
+
+    They have the columns of `schema`, found as in `read`; no more of the file is unpacked at once
+    than a few pages of each.
     """
     file = pq.ParquetFile(stream, page_checksum_verification=True)
     wanted = {_id(field) for field in schema}
     names = [field.name for field in file.schema_arrow if _id(field) in wanted]
-    end = file.metadata.num_rows if last is None else last + 1
-    groups, start = _groups(file.metadata, first, end)
-    rows = file.read_row_groups(groups, columns=names).slice(first - start, end - first)
+    groups, start = _groups(file.metadata, first, last + 1)
+    for batch in file.iter_batches(size, groups, names, use_threads=False):
+        end = start + batch.num_rows
+        if end > first:
+            yield _of(batch.slice(max(0, first - start), last + 1 - max(start, first)), schema)
+        if end > last:
+            return
+        start = end
+
+
+def _of(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Answer the rows with the columns of a schema: found by id, those it lacks null."""
     there = {_id(field): position for position, field in enumerate(rows.schema)}
     columns = []
     for field in schema:
         position = there.get(_id(field))
         if position is None:
             columns.append(pa.nulls(rows.num_rows, field.type))
-            continue
-        column, stored = rows.column(position), rows.schema.field(position)
-        columns.append(
-            pa.chunked_array([_as(chunk, stored, field) for chunk in column.chunks], field.type)
-        )
-    return pa.Table.from_arrays(columns, schema=schema)
+        else:
+            columns.append(_as(rows.column(position), rows.schema.field(position), field))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _groups(footer: pq.FileMetaData, first: int, end: int) -> tuple[list[int], int]:

@@ -38,7 +38,7 @@ from lakehouse.columns import (
     quarantine_schema,
     shape_of,
 )
-from lakehouse.parquet import read
+from lakehouse.parquet import batches
 from lakehouse.updates import AssertPresent, remove_ref, same_ref, same_table, set_tag
 from penstock.envelope import CollectionId, Mark, Micros
 from penstock.errors import (
@@ -296,34 +296,34 @@ class Lake:
             table.name(), response.metadata, response.metadata_location, table.io, self.catalog
         )
 
-    def read(
+    def batches(
         self,
         collection: CollectionId,
         runs: Iterable[Run],
         columns: Iterable[str],
         *,
         uuid: str,
+        size: int,
         quarantine: bool = False,
-    ) -> pa.Table:
+    ) -> Iterator[pa.RecordBatch]:
         """Read columns of the envelope straight from data files, run after run.
 
-        Whoever asks has pinned the files, and knows from an engine which of their rows there are:
-        what was deleted beside a file is not looked at. Raises `TableChanged` if the table does
-        not have this `uuid`, `EngineUnavailable` if a file cannot be read.
+        No more than `size` rows come at a time, and as many fewer as a run holds. Whoever asks has
+        pinned the files, and knows from an engine which of their rows there are: what was deleted
+        beside a file is not looked at. Raises `TableChanged` if the table does not have this
+        `uuid`, `EngineUnavailable` if a file cannot be read.
         """
         table = self._existing(collection, quarantine=quarantine)
         if str(table.metadata.table_uuid) != uuid:
             raise TableChanged(f"the table of {collection} is another one")
         arrow = arrow_schema(table.metadata.schema())
         wanted = pa.schema([arrow.field(name) for name in columns])
-        parts = []
         for run in runs:
             try:
                 with table.io.new_input(run.file).open() as stream:
-                    parts.append(read(stream, wanted, first=run.first, last=run.last))
+                    yield from batches(stream, wanted, first=run.first, last=run.last, size=size)
             except OSError as error:
                 raise EngineUnavailable("the tables cannot be read now") from error
-        return pa.concat_tables(parts) if parts else wanted.empty_table()
 
     def _view(self, collection: CollectionId, name: Identifier) -> TableView | None:
         table = self.table(name)

@@ -178,9 +178,9 @@ def one_event(position: Position, event: Event) -> Events:
     )
 
 
-def events_of(rows: pa.Table, partition: int) -> Events:
+def events_of(rows: pa.RecordBatch, partition: int) -> Events:
     """Take rows of the lake, all of one partition and in order, out of Arrow."""
-    columns = {name: rows[name].combine_chunks() for name in rows.column_names}
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     return Events(
         partition,
         offsets=columns["log_offset"].to_pylist(),

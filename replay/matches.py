@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -237,8 +237,14 @@ def cut_up(lengths: Iterable[tuple[int, int]], partition: int, size: int) -> Ite
         yield Slice(partition, first, last, count, held)
 
 
-ReadFiles = Callable[[Sequence[Run], Sequence[str]], pa.Table]
-"""Answers columns of rows straight from their files."""
+class ReadFiles(Protocol):
+    """Reads columns of rows straight from their files."""
+
+    def __call__(
+        self, runs: Sequence[Run], columns: Sequence[str], *, size: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Answer the rows in the order of the runs, no more than `size` at a time."""
+        ...
 
 
 def behind(slice_: Slice, after: Position | None) -> bool:
@@ -320,26 +326,37 @@ class Matches:
         return sorted(found)
 
     def _read(self, part: Slice, after: Position | None) -> Iterator[Events]:
-        rows = self._rows(part)
-        if rows.num_rows != part.events:
-            raise TableChanged(
-                f"the pinned snapshot holds {rows.num_rows} matches, not {part.events} as planned"
-            )
-        if after is not None and after.partition == part.partition:
-            rows = rows.filter(pc.greater(rows["log_offset"], after.offset))
-        for start in range(0, rows.num_rows, BATCH_ROWS):
-            yield events_of(rows.slice(start, BATCH_ROWS), part.partition)
+        """Read a slice, without what lies at or before a position."""
+        passed = -1 if after is None or after.partition != part.partition else after.offset
+        for rows in self._from_files(part) or self._from_engine(part):
+            offsets = rows.column("log_offset")
+            left = rows if offsets[0].as_py() > passed else rows.filter(pc.greater(offsets, passed))
+            if left.num_rows:
+                yield events_of(left, part.partition)
 
-    def _rows(self, part: Slice) -> pa.Table:
+    def _from_files(self, part: Slice) -> Iterator[pa.RecordBatch] | None:
+        """Answer the rows of the runs; None without any, and where they are in another order."""
         if not part.runs:
-            return self._sorted(", ".join(_COLUMNS), _range_of(part))
-        return _in_order(self._read_files(part.runs, _COLUMNS))
+            return None
+        found = self._read_files(part.runs, ["log_offset"], size=SLICE_ROWS)
+        offsets = pa.chunked_array([batch.column("log_offset") for batch in found])
+        _check_count(len(offsets), part)
+        if not _ascends(offsets):
+            return None
+        return self._read_files(part.runs, _COLUMNS, size=BATCH_ROWS)
+
+    def _from_engine(self, part: Slice) -> Iterator[pa.RecordBatch]:
+        rows = self._sorted(", ".join(_COLUMNS), _range_of(part))
+        _check_count(rows.num_rows, part)
+        return iter(rows.to_batches(BATCH_ROWS))
 
     def _sorted(self, columns: str, where: Sql) -> pa.Table:
         tables = list(self._select(columns, where, ""))
         if not tables:
             raise TableChanged("the pinned snapshot holds nothing where matches were planned")
-        return _in_order(pa.concat_tables(tables))
+        rows = pa.concat_tables(tables)
+        # Files are in the order of the log, so mostly there is nothing to sort.
+        return rows if _ascends(rows["log_offset"]) else rows.sort_by("log_offset")
 
     def _cut_up(self, slice_: Slice, size: int) -> Iterator[Slice]:
         columns = "log_offset, octet_length(payload) AS length"
@@ -376,9 +393,11 @@ class Matches:
                     yield _run(reader, columns, told, condition, tail)
 
 
-def _in_order(rows: pa.Table) -> pa.Table:
-    # Files are in the order of the log, so mostly there is nothing to sort.
-    return rows if _ascends(rows["log_offset"]) else rows.sort_by("log_offset")
+def _check_count(rows: int, part: Slice) -> None:
+    if rows != part.events:
+        raise TableChanged(
+            f"the pinned snapshot holds {rows} matches, not {part.events} as planned"
+        )
 
 
 def _ascends(offsets: pa.ChunkedArray) -> bool:

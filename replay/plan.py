@@ -319,7 +319,7 @@ class Planner:
         return Matches(
             self._engine,
             lambda: self._view(request),
-            partial(self._lake.read, request.id, uuid=uuid, quarantine=quarantine),
+            partial(self._lake.batches, request.id, uuid=uuid, quarantine=quarantine),
             selection,
             uuid=uuid,
             snapshot_id=snapshot_id,
