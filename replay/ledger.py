@@ -69,8 +69,7 @@ class DoorLedger:
         session = self._session or self._open()
         headers = {"Idempotency-Key": key, "Content-Type": "application/x-ndjson"}
         body = bytearray()
-        for each in rows:
-            add_lines(body, each)
+        lines = sum(add_lines(body, each) for each in rows)
         try:
             async with session.post(
                 self._url, data=body, headers=headers, allow_redirects=False
@@ -83,7 +82,7 @@ class DoorLedger:
                 said = await answer.read()
         except (aiohttp.ClientError, OSError) as error:
             raise EngineUnavailable("the ledger's door does not answer") from error
-        if accepted_of(said) != sum(map(len, rows)):
+        if accepted_of(said) != lines:
             raise EngineUnavailable("the ledger's door did not take every row")
 
     def _open(self) -> aiohttp.ClientSession:
@@ -106,12 +105,19 @@ class _Answer(msgspec.Struct):
     accepted: int
 
 
-def add_lines(body: bytearray, rows: Attempts) -> None:
-    """Append the rows as lines of JSON: what is the same in all of them is encoded once."""
-    body += _encoder.encode(rows.first)
+def add_lines(body: bytearray, rows: Attempts) -> int:
+    """Append the rows as lines of JSON; answer how many lines those are.
+
+    Neighbouring events that are about to go together have one intent, which says so. What is the
+    same in several lines is encoded once.
+    """
+    first = rows.first
+    if rows.ids and first.kind == "intent":
+        first = replace(first, events=len(rows), last=rows.offsets[-1])
+    body += _encoder.encode(first)
     body += b"\n"
-    if not rows.ids:
-        return
+    if not rows.ids or first.kind == "intent":
+        return 1
     line = _encoder.encode(replace(rows.first, event_id="", offset=0)).decode()
     # A quote within a string is written with a backslash, so these are the fields themselves.
     head, rest = line.split('"event_id":""', 1)
@@ -125,6 +131,7 @@ def add_lines(body: bytearray, rows: Attempts) -> None:
             for event_id, offset in zip(ids, rows.offsets[part], strict=True)
         ]
         body += "".join(lines).encode()
+    return len(rows)
 
 
 _encoder = msgspec.json.Encoder()

@@ -111,7 +111,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     """One row of the ledger: that an attempt was about to be made, or what came of it.
 
     The attempt is named by (replay, epoch, partition, offset, attempt): a sender may use an event
-    id twice, a log position is given once. Every intent gets an outcome:
+    id twice, a log position is given once. Every event of an intent gets an outcome:
     ``delivered``, ``failed`` for good, ``retry``, ``skipped`` if it was not made after all, or,
     written by whoever comes after a sender that died, ``unknown``. Times are RFC 3339.
     """
@@ -132,6 +132,10 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     at: str
     destination: str
     who: str
+    events: int = 1
+    """How many events an intent is for, from this one on."""
+    last: int | None = None
+    """The offset of the last of them, if there are several."""
 
 
 class Attempts(msgspec.Struct, frozen=True, gc=False):

@@ -126,7 +126,7 @@ class Window:
             return None
         item = Item(events, start, stop, tried)
         left = self._most_bytes - self._bytes
-        if stop - start > 1 and item.bytes > left:
+        if stop - start > 1 and item.bytes >= left:
             ends = accumulate(map(len, events.payloads[start:stop]))
             count = next(count for count, end in enumerate(ends, 1) if end >= left)
             item = Item(events, start, start + count, tried)

@@ -119,8 +119,22 @@ def test_rows_that_are_alike_are_the_lines_that_each_of_them_would_be(
 
     assert len(rows) == 1 + len(others)
     body = bytearray()
-    add_lines(body, rows)
+    assert add_lines(body, rows) == len(rows)
     assert body == b"".join(msgspec.json.encode(each) + b"\n" for each in rows.rows())
+
+
+def test_events_that_are_about_to_go_together_have_one_intent() -> None:
+    """What came of each is written for each; that they were about to be sent is said once."""
+    body = bytearray()
+    lines = add_lines(body, Attempts(row(7), ["e8", "e12"], [8, 12]))
+    lines += add_lines(body, Attempts(row(20)))
+
+    assert lines == 2
+    together, alone = map(msgspec.json.decode, body.splitlines())
+    assert (together["kind"], together["offset"], together["last"]) == ("intent", 7, 12)
+    assert together["events"] == 3
+    assert alone == msgspec.json.decode(msgspec.json.encode(row(20)))
+    assert "events" not in alone
 
 
 def test_what_the_log_did_not_take_was_not_written() -> None:
