@@ -138,9 +138,16 @@ class Trino(Engine):
         ])  # fmt: skip
 
     def ready(self) -> bool:
-        """Ask the server whether it has started."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.port}/v1/info", timeout=2) as answer:
-            return json.load(answer)["starting"] is False
+        """Ask the server whether it has started, and knows of itself as a node to run things on."""
+        address = f"http://{HOST}:{self.port}"
+        with urllib.request.urlopen(f"{address}/v1/info", timeout=2) as answer:
+            if json.load(answer)["starting"]:
+                return False
+        try:
+            _run("SELECT 1", address)
+        except StatementFailed:
+            return False
+        return True
 
     def ask(self, statement: str, *, catalog: str, schema: str) -> str:
         """Answer what Trino's own command line prints for a statement, as CSV with a header."""
@@ -161,16 +168,20 @@ class Trino(Engine):
         create_catalog(CATALOG, "lake", f"s3://{BUCKET}/lake")
 
 
-def _run(statement: str) -> None:
+class StatementFailed(Exception):
+    """Trino's answer to a statement is an error."""
+
+
+def _run(statement: str, address: str = TRINO) -> None:
     """Run a statement to its end over Trino's own protocol."""
     request = urllib.request.Request(
-        f"{TRINO}/v1/statement", statement.encode(), {"X-Trino-User": "tests"}
+        f"{address}/v1/statement", statement.encode(), {"X-Trino-User": "tests"}
     )
     while True:
         with urllib.request.urlopen(request, timeout=60) as answer:
             said = json.load(answer)
         if "error" in said:
-            raise RuntimeError(said["error"]["message"])
+            raise StatementFailed(said["error"]["message"])
         if "nextUri" not in said:
             return
         request = urllib.request.Request(said["nextUri"])
