@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -156,10 +157,13 @@ def test_landing_beside_optimize_loses_and_doubles_nothing(shared: Shared) -> No
     thread = threading.Thread(target=optimize)
     thread.start()
     rounds = 0
-    while done.count("merged") < 4 and rounds < 200:
+    # A server that has just begun takes seconds for its first statements.
+    until = time.monotonic() + 90
+    while done.count("merged") < 4 and time.monotonic() < until:
         append(log, *numbered(2, 3 + 2 * rounds))
         land_all(shared.lake, log)
         rounds += 1
+        time.sleep(0.2)
     over.set()
     thread.join(60)
 
