@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
@@ -19,7 +20,7 @@ from benchmarks.data import nested
 from benchmarks.measure import Figure, Result, median, pinned
 from lakehouse.sql import open_engine
 from penstock.clock import machine_clock
-from penstock.metadata.records import Destination, ReplayRecord
+from penstock.metadata.records import Destination, Kind, ReplayRecord
 from replay.job import frozen, tools_of
 from replay.request import HeaderMode, read_request, record_of
 from replay.run import Tools, run_replay
@@ -35,21 +36,39 @@ def results(folder: Path) -> Iterator[Result]:
     """Measure the sending of one replay, from its plan to its end."""
     payloads = nested(EVENTS)
     port = processes.free_port()
+    url = f"http://127.0.0.1:{port}/in"
     with (
         processes.server(("-m", "benchmarks.receiver", str(port)), port, folder / "receiver.log"),
+        ready(folder / "home", payloads, url=url, kind="http") as tools,
+        frozen(),
+    ):
+        # Side by side, so that a machine that changes its mind does so for both.
+        pairs = [(_bare(url, payloads), replayed(tools, number)) for number in range(RUNS)]
+    yield Result(
+        "replay to HTTP",
+        median([replayed for _, replayed in pairs]),
+        f"bare aiohttp loop, {CONCURRENCY} at once",
+        median([bare for bare, _ in pairs]),
+        floor_ratio=0.6,
+    )
+
+
+@contextmanager
+def ready(home: Path, payloads: Sequence[bytes], *, url: str, kind: Kind) -> Iterator[Tools]:
+    """Have the events landed and a destination on this machine, and be where the load is."""
+    port = urlsplit(url).port
+    assert port is not None
+    with (
         processes.door(
-            folder / "home", allow_networks=[ip_network("127.0.0.1/32")], allow_ports=[port]
+            home, allow_networks=[ip_network("127.0.0.1/32")], allow_ports=[port]
         ) as door,
         pinned(processes.LOAD_CORES),
     ):
         post(door, payloads)
-        url = f"http://127.0.0.1:{port}/in"
         settings = door.settings
         with (
             opened(settings) as stores,
-            closing(
-                open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
-            ) as engine,
+            closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
         ):
             landing = stores.landing()
             while landing.land_once(processes.COLLECTION) is not None:
@@ -58,21 +77,12 @@ def results(folder: Path) -> Iterator[Result]:
                 Destination(
                     team=processes.COLLECTION.team,
                     name=DESTINATION,
+                    kind=kind,
                     url=url,
                     created_at=machine_clock(),
                 )
             )
-            tools = tools_of(stores, engine)
-            with frozen():
-                # Side by side, so that a machine that changes its mind does so for both.
-                pairs = [(_bare(url, payloads), replayed(tools, number)) for number in range(RUNS)]
-    yield Result(
-        "replay to HTTP",
-        median([replayed for _, replayed in pairs]),
-        f"bare aiohttp loop, {CONCURRENCY} at once",
-        median([bare for bare, _ in pairs]),
-        floor_ratio=0.6,
-    )
+            yield tools_of(stores, engine)
 
 
 def post(door: processes.Door, payloads: Sequence[bytes]) -> None:

@@ -12,24 +12,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from ipaddress import ip_network
 from pathlib import Path
 
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from assets.stores import opened
-from benchmarks import processes
 from benchmarks.data import nested
 from benchmarks.kafka import BROKER
-from benchmarks.measure import Figure, Result, median, pinned
-from benchmarks.replay import DESTINATION, post, replayed
-from lakehouse.sql import open_engine
-from penstock.clock import machine_clock
-from penstock.metadata.records import Destination
-from replay.job import frozen, tools_of
-from replay.run import Tools
+from benchmarks.measure import Figure, Result, median
+from benchmarks.replay import ready, replayed
+from replay.job import frozen
 
 EVENTS = 200_000
 RUNS = 5
@@ -53,7 +45,8 @@ def results(folder: Path) -> Iterator[Result]:
     admin = AdminClient({"bootstrap.servers": BROKER})
     admin.create_topics([NewTopic(topic, 4, 1)])[topic].result()
     try:
-        with _ready(folder, payloads, topic) as tools, frozen():
+        url = f"kafka://{BROKER}/{topic}"
+        with ready(folder / "home", payloads, url=url, kind="kafka") as tools, frozen():
             # Side by side, so that a machine that changes its mind does so for all.
             figures = [
                 (
@@ -89,38 +82,6 @@ def _beside(
         floor_ratio=floor,
         detail={"% of the limit by the clock": by_clock},
     )
-
-
-@contextmanager
-def _ready(folder: Path, payloads: Sequence[bytes], topic: str) -> Iterator[Tools]:
-    """Have the events landed and the topic known as a destination."""
-    home = folder / "home"
-    port = int(BROKER.rpartition(":")[2])
-    with (
-        processes.door(
-            home, allow_networks=[ip_network("127.0.0.1/32")], allow_ports=[port]
-        ) as door,
-        pinned(processes.LOAD_CORES),
-    ):
-        post(door, payloads)
-        settings = door.settings
-        with (
-            opened(settings) as stores,
-            closing(open_engine(settings.home / "sql", memory=settings.sql_memory)) as engine,
-        ):
-            landing = stores.landing()
-            while landing.land_once(processes.COLLECTION) is not None:
-                pass
-            stores.store.add_destination(
-                Destination(
-                    team=processes.COLLECTION.team,
-                    name=DESTINATION,
-                    kind="kafka",
-                    url=f"kafka://{BROKER}/{topic}",
-                    created_at=machine_clock(),
-                )
-            )
-            yield tools_of(stores, engine)
 
 
 def _bare(topic: str, payloads: Sequence[bytes], headers: _Headers) -> Figure:

@@ -322,7 +322,7 @@ class Lake:
             try:
                 with table.io.new_input(run.file).open() as stream:
                     yield from batches(stream, wanted, first=run.first, last=run.last, size=size)
-            except OSError as error:
+            except (OSError, pa.ArrowException) as error:
                 raise EngineUnavailable("the tables cannot be read now") from error
 
     def _view(self, collection: CollectionId, name: Identifier) -> TableView | None:

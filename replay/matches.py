@@ -44,7 +44,7 @@ BATCH_ROWS = 2_000
 """Rows that are taken out of Arrow at once."""
 
 NOWHERE = Run("", 0, -1)
-"""No rows of a file."""
+"""No run is known: the events do not stand together in one file."""
 
 _COLUMNS = (
     "log_offset",
@@ -140,8 +140,8 @@ class Slice(NamedTuple):
 def merged(buckets: Iterable[Bucket]) -> list[Bucket]:
     """Answer buckets in log order, none of which begins before another one's end.
 
-    Parts of one may come from several reads. Where files lie across each other their rows are
-    `NOWHERE` in particular.
+    Parts of one may come from several reads. Of files that lie across each other no run is known:
+    one after the other they are not in the order of the log.
     """
     found: list[Bucket] = []
     for each in sorted(buckets, key=lambda bucket: (bucket.partition, bucket.first)):

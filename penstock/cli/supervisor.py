@@ -183,10 +183,8 @@ class Supervisor:
                 break
             if waited > _SAY_SO_SECONDS and not said:
                 said = True
-                self._tell(
-                    "ending",
-                    f"{', '.join(left)}; killed after {self._patience:.0f} s, or by another Ctrl-C",
-                )
+                given = f"{self._patience:.0f} s are given, another Ctrl-C ends it now"
+                self._tell("ending", f"{', '.join(left)}; {given}")
             time.sleep(0.05)
         for name in left:
             self._tell("killed", f"{name} after {time.monotonic() - begun:.0f} s; nothing is lost")

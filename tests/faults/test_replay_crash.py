@@ -26,11 +26,12 @@ from metadata_builders import collection
 from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 from replay_process import sending_process
+from tallied import tally
 
 from penstock.buffer import open_appender, open_buffer
 from penstock.metadata.records import Destination, Kind, ReplayRecord
 from replay.lease import Bounds
-from replay.progress import Attempt, Progress, read_progress, report, tally
+from replay.progress import Attempt, Progress, read_progress, report
 from replay.request import read_request, record_of
 
 pytestmark = pytest.mark.crash

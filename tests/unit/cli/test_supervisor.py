@@ -155,7 +155,7 @@ def test_a_program_has_its_time_to_end_and_is_waited_for_with_a_word(
     assert [word for word, _ in told] == words
     assert time.monotonic() - begun < min(needs, patience) + 10
     assert [what for word, what in told if word == "ending"] == [
-        f"slow; killed after {patience:.0f} s, or by another Ctrl-C"
+        f"slow; {patience:.0f} s are given, another Ctrl-C ends it now"
     ] * ("ending" in words)
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from lakehouse.catalog import open_catalog
 from lakehouse.sql import open_engine
 from lakehouse.upkeep import compact
 from penstock.buffer.memory import MemoryLog
+from replay.plan import Planner
+from replay.request import read_request
 
 pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("trino")]
 
@@ -200,3 +203,25 @@ def test_what_a_plan_pinned_survives_trinos_clean_up(shared: Shared) -> None:
     append(log, *numbered(1, 7))
     land_all(shared.lake, log)
     assert everywhere(shared.lake) == Counter(range(2, 8))
+
+
+@pytest.mark.parametrize("deleted", [{4}, {0}, {9}, {0, 9}, {3, 4, 5}, {0, 1, 8}, set(range(9))])
+def test_what_trino_deleted_is_not_replayed(
+    shared: Shared, tmp_path: Path, deleted: set[int]
+) -> None:
+    """Deletions lie beside the file; whoever took its rows by their numbers would send them."""
+    log = log_of(*numbered(10))
+    land_all(shared.lake, log)
+    listed = ", ".join(map(str, deleted))
+    shared.rows(f"delete from flights where log_offset in ({listed})")
+    engine = open_engine(tmp_path, memory="200MB", s3=STORE)
+    planner = Planner(shared.lake, log, engine, clock=lambda: NOON)
+    request = read_request({"collection": FLIGHTS.name, "destination": "d1"}, team=FLIGHTS.team)
+
+    plan = planner.plan(request, wake=lambda _: None)
+    matches = planner.open(request, plan)
+    assert matches is not None
+    sent = [o.position.offset for b in matches.batches(matches.buckets(), None) for o in b]
+    engine.close()
+
+    assert sent == [n for n in range(10) if n not in deleted]

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from receiving import Reply, receiving
+from tallied import Tally, tally
 
 from ingest_api.auth import Keyring
 from ingest_api.http import HttpDoor
@@ -23,7 +24,7 @@ from penstock.metadata.home import REPLAY_ATTEMPTS
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.tokens import new_token
 from replay.ledger import ATTEMPTS, DoorLedger, NoLedger, accepted_of, add_lines
-from replay.progress import Attempt, Attempts, Progress, Tally, report, tally
+from replay.progress import Attempt, Attempts, Progress, report
 
 TOKEN = new_token(b"9" * 32)
 

@@ -20,6 +20,7 @@ from metadata_builders import collection
 from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 from replaying import MemoryLedger
+from tallied import tally
 
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
@@ -32,7 +33,7 @@ from penstock.metadata.records import Destination, ReplayRecord
 from penstock.metadata.store import Store
 from replay.lease import Bounds
 from replay.plan import Planner, pin_of
-from replay.progress import read_progress, report, tally
+from replay.progress import read_progress, report
 from replay.request import read_request, record_of
 from replay.run import Tools, refuse_own_door, release_pins, run_replay, steady_seconds
 

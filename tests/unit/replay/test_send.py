@@ -21,12 +21,13 @@ from replaying import (
     run_virtual,
     sender,
 )
+from tallied import tally
 
 from penstock.envelope import Position
 from penstock.errors import EngineUnavailable, WrongState
 from replay.events import Feed
 from replay.lease import Bounds
-from replay.progress import report, tally
+from replay.progress import report
 from replay.request import Options
 from replay.send import Ended
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
