@@ -37,7 +37,7 @@ class Bounds:
 
     window: int = 1_000
     """Events that a successor repeats at most."""
-    batch_window: int = 20_000
+    batch_window: int = 40_000
     """The same for a target that keeps the order and takes batches: Kafka."""
     window_bytes: int = 32 << 20
     """Of payload, in either window."""

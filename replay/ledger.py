@@ -6,7 +6,8 @@ has acknowledged it, in the table when it has landed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import aiohttp
@@ -15,14 +16,12 @@ from msgspec.structs import replace
 
 from penstock.envelope import SYSTEM_TEAM, CollectionId
 from penstock.errors import EngineUnavailable
-from replay.progress import Attempts
+from replay.progress import Attempt, Attempts
 
 ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
 
 _ACCEPTED = 202
 _SECONDS = 30.0
-# Lines that are put together at once: memory that is used again at once, and not new pages.
-_LINES = 200
 
 
 class Ledger(Protocol):
@@ -106,32 +105,34 @@ class _Answer(msgspec.Struct):
 
 
 def add_lines(body: bytearray, rows: Attempts) -> int:
-    """Append the rows as lines of JSON; answer how many lines those are.
+    """Append the rows as lines of JSON; answer how many lines those are."""
+    count = 0
+    for count, row in enumerate(told(rows), 1):  # noqa: B007 - how many there were
+        body += _encoder.encode(row)
+        body += b"\n"
+    return count
 
-    Neighbouring events that are about to go together have one intent, which says so. What is the
-    same in several lines is encoded once.
+
+def told(rows: Attempts) -> Iterator[Attempt]:
+    """Answer the rows as the ledger keeps them: one for events that go together.
+
+    An intent covers all of them, and so perhaps offsets of events that are not among them. An
+    outcome has to say exactly who it speaks of: it covers offsets that follow each other without a
+    gap.
     """
-    first = rows.first
-    if rows.ids and first.kind == "intent":
-        first = replace(first, events=len(rows), last=rows.offsets[-1])
-    body += _encoder.encode(first)
-    body += b"\n"
-    if not rows.ids or first.kind == "intent":
-        return 1
-    line = _encoder.encode(replace(rows.first, event_id="", offset=0)).decode()
-    # A quote within a string is written with a backslash, so these are the fields themselves.
-    head, rest = line.split('"event_id":""', 1)
-    middle, tail = rest.split('"offset":0,', 1)
-    for start in range(0, len(rows.ids), _LINES):
-        part = slice(start, start + _LINES)
-        ids = _encoder.encode_lines(rows.ids[part]).decode().split("\n")
-        ids.pop()  # behind the last line
-        lines = [
-            f'{head}"event_id":{event_id}{middle}"offset":{offset},{tail}\n'
-            for event_id, offset in zip(ids, rows.offsets[part], strict=True)
-        ]
-        body += "".join(lines).encode()
-    return len(rows)
+    first, offsets = rows.first, [rows.first.offset, *rows.offsets]
+    if first.kind == "intent" or offsets[-1] - offsets[0] == len(offsets) - 1:
+        yield _over(first, len(offsets), offsets[-1])
+        return
+    ids = [first.event_id, *rows.ids]
+    starts = [0, *(n for n in range(1, len(ids)) if offsets[n] != offsets[n - 1] + 1), len(ids)]
+    for start, stop in pairwise(starts):
+        row = replace(first, event_id=ids[start], offset=offsets[start], last=offsets[start])
+        yield _over(row, stop - start, offsets[stop - 1])
+
+
+def _over(row: Attempt, events: int, last: int) -> Attempt:
+    return row if events == 1 else replace(row, events=events, last=last)
 
 
 _encoder = msgspec.json.Encoder()

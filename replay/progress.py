@@ -133,9 +133,9 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     destination: str
     who: str
     events: int = 1
-    """How many events an intent is for, from this one on."""
-    last: int | None = None
-    """The offset of the last of them, if there are several."""
+    """How many events the row is for, from this one on."""
+    last: int
+    """The offset of the last of them."""
 
 
 class Attempts(msgspec.Struct, frozen=True, gc=False):
@@ -155,4 +155,4 @@ class Attempts(msgspec.Struct, frozen=True, gc=False):
         """Answer the rows one by one."""
         yield self.first
         for event_id, offset in zip(self.ids, self.offsets, strict=True):
-            yield replace(self.first, event_id=event_id, offset=offset)
+            yield replace(self.first, event_id=event_id, offset=offset, last=offset)

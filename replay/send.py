@@ -53,6 +53,8 @@ _COUNTS = ("delivered", "failed", "skipped", "unknown", "repeated", "attempts", 
 _HOLDS = frozenset({429, 503})
 _LEDGER_DELAYS = (0.5, 5.0)
 _SOON = 0.05
+# One that an ordered target brings to its end, and one that it takes meanwhile.
+_SENDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +109,10 @@ class Sender:
         bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         self._now = asyncio.get_running_loop().time
-        self._job = job
+        self._job, self._bounds = job, bounds
         self._feed = Feed(source)
-        self._target = target
-        self._ledger = ledger
-        self._bounds = bounds
-        self._clock = clock
-        self._chance = chance
+        self._target, self._ledger = target, ledger
+        self._clock, self._chance = clock, chance
         self._lease = Lease(
             keeper,
             bounds,
@@ -125,8 +124,7 @@ class Sender:
             obey=self._obey,
         )
 
-        self._matched = matched
-        self._before = progress
+        self._matched, self._before = matched, progress
         self._tried = dict(progress.tried)
         self._counts = Counter({name: getattr(progress, name) for name in _COUNTS})
         self._last_failure = progress.last_failure
@@ -149,6 +147,8 @@ class Sender:
         self._lanes = Lanes(options.order, free=ordered)
         self._blocked = 0
         """Events of an ordered target that have to be sent again before any other is."""
+        self._setbacks = 0
+        """How often one was: what was about to be sent then has to get behind it."""
         self._gate = Gate(options.rate, self._may_send)
         self._breaker = Breaker(options.patience())
 
@@ -175,6 +175,8 @@ class Sender:
         self._books = asyncio.Event()
         self._space = asyncio.Event()
         self._workers: dict[int, asyncio.Task[None]] = {}
+        self._sends: set[asyncio.Task[None]] = set()
+        """What an ordered target has under way: no worker waits for it."""
         self._group: asyncio.TaskGroup | None = None
         self._obey(orders)
 
@@ -294,12 +296,27 @@ class Sender:
             if not ready or not self._gate.is_open():
                 await self._gate.wait()
                 continue
+            setbacks = self._setbacks
             items = self._next_items()
-            if await self._gate.passed(sum(item.count for item in items)):
-                await self._send(items)
-            else:
+            passed = await self._gate.passed(sum(item.count for item in items))
+            if not passed or setbacks != self._setbacks:
                 ready.extendleft(reversed(items))
+                if self._target.ordered:
+                    self._put_in_order()
+            elif self._target.ordered:
+                await self._begin(items)
+            else:
+                await self._send(items)
         self._gate.wake()
+
+    async def _begin(self, items: Sequence[Item]) -> None:
+        """Begin a send; return when another may begin behind it."""
+        assert self._group is not None  # noqa: S101 - only called while running
+        task = self._group.create_task(self._send(items))
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
+        while len(self._sends) >= _SENDS:
+            await asyncio.wait(self._sends, return_when=asyncio.FIRST_COMPLETED)
 
     def _next_items(self) -> list[Item]:
         """Take what goes in one send: the last item of it may be too long, and is cut."""
@@ -325,7 +342,7 @@ class Sender:
             [Parcel(item.events, item.start, item.stop, item.attempt) for item in items]
         )
         self._flying.update(items)
-        started = self._now()
+        started, setbacks = self._now(), self._setbacks
         try:
             outcomes = await self._target.send(messages)
         except asyncio.CancelledError:
@@ -336,10 +353,11 @@ class Sender:
         fault("replay_sent")
         latency = round((self._now() - started) * 1000, 3)
         at = rfc3339(self._clock())
-        moment = True
+        # What a whole send met with is one bad moment, not as many as it had events; and so is what
+        # met the send in front of it and, because of that, this one.
+        moment = setbacks == self._setbacks
         answered = 0
         for item, outcome in self._told_apart(items, outcomes):
-            # What a whole send met with is one bad moment, not as many as it had events.
             self._answered(item, outcome, latency, at, counts=moment)
             moment = moment and not isinstance(outcome, Retry)
             answered += item.count
@@ -391,7 +409,9 @@ class Sender:
                     self._gate.hold(outcome.after)
                 elif counts:
                     self._failed(reason)
-                self._blocked += self._target.ordered and not final
+                if self._target.ordered and not final:
+                    self._blocked += 1
+                    self._setbacks += 1
         rows = self._rows(
             item, at=at, outcome=word, status=outcome.status, reason=reason, latency_ms=latency
         )
@@ -604,7 +624,7 @@ class Sender:
         while self._flying and (left := end - self._now()) > 0:
             self._books.clear()
             await _wait(self._books, left)
-        workers = list(self._workers.values())
+        workers = [*self._workers.values(), *self._sends]
         for worker in workers:
             worker.cancel()
         if workers:
@@ -680,6 +700,7 @@ class Sender:
             collection=job.collection.name,
             partition=events.partition,
             offset=events.offsets[start],
+            last=events.offsets[start],
             attempt=item.attempt,
             kind="intent" if outcome is None else "outcome",
             outcome=outcome,

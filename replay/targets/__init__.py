@@ -111,10 +111,11 @@ class Target(Protocol):
 
     @property
     def ordered(self) -> bool:
-        """Whether events of one key may go in one `send`, and one `send` at a time is enough.
+        """Whether events of one key may go in one `send`, and in another that begins behind it.
 
-        The messages of a `send` then arrive in their order, and whatever was answered with `Retry`
-        had none of its key delivered behind it.
+        Messages then arrive in the order in which they were given, and whatever was answered with
+        `Retry` had none of its key delivered behind it: neither in the same `send` nor in one that
+        was begun before the answer came.
         """
         ...
 

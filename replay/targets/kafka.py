@@ -1,10 +1,14 @@
 """Replay to Kafka: one record per event, by an idempotent producer.
 
-A `send` is one batch: all its records are given to the producer. It reports on those that it could
-not deliver, and has none of the others any more once they are. When the time is over, or the call
-is cancelled, what it still has is taken back from its queues, and so reported, and the producer is
-thrown away. So of each partition a beginning of the batch is delivered,
-and nothing behind an event whose outcome is `Retry`: the promise of `ordered`.
+A `send` is one batch: all its records are given to the producer, which may still be busy with the
+batch before. It reports on those that it could not deliver, and lets go of the others once they
+are. When a record is to be tried again, the time of a batch is over, or its call is cancelled, what
+the producer still has is taken back from its queues, and so reported, and the producer is thrown
+away. So a partition gets a beginning of what was given, and nothing behind an event whose outcome
+is `Retry`: the promise of `ordered`. One case is left: a broker that refuses records for want of a
+right or of the topic, and takes those behind them because, in the few milliseconds until the
+refusal is heard here, somebody granted the right or made the topic. (The client could exclude it,
+but would then end with every record that is too large, too.)
 
 The client is a C library that resolves names and opens sockets by itself, and goes where the
 cluster's metadata says. The guard is kept around it:
@@ -27,11 +31,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, Literal
 
 import msgspec
@@ -39,7 +43,7 @@ import msgspec
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Guard, GuardedResolver, Lookup, system_lookup
-from replay.events import Headers
+from replay.events import Events, Headers
 from replay.targets import (
     GONE,
     NO_CONNECTION,
@@ -73,6 +77,8 @@ CONNECT_SECONDS = 5.0
 _SLICE_SECONDS = 0.05
 _LOOK_MS = 500
 _LAST_SECONDS = 1.0
+# Records that are given before reports are served.
+_SERVED = 500
 
 # A batch of several events is never larger than what the topic takes (brokers take 1 MiB by
 # default), so that a batch which is found too large was an event that stood alone.
@@ -150,7 +156,8 @@ class KafkaTarget:
         self._connect_seconds = min(timeout, CONNECT_SECONDS)
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="replay to Kafka")
         self._producer: _Guarded | None = None
-        self._stop = threading.Event()
+        self._opening = asyncio.Lock()
+        self._to_give: set[_Batch] = set()
 
     def check(self, message: Message) -> Failed | None:
         """Look at the headers' names; the client would cut one at its first NUL."""
@@ -174,29 +181,28 @@ class KafkaTarget:
         return "this user may not write to the topic" if found.may_write is False else None
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
-        """Give all of them to the producer, and wait for its reports."""
+        """Give all of them to the producer, and wait until it has let go of each."""
+        async with self._opening:  # so that none overtakes the one that opens
+            refusal = await self._open() if self._producer is None else None
         if self._producer is None:
-            refusal = await self._open()
-            if refusal is not None:
-                return [refusal] * len(messages)
-        outcomes: list[Outcome] = await self._in_thread(self._produce, messages)
-        return outcomes
-
-    async def _in_thread(self, call: Callable[..., Any], *arguments: object) -> Any:
-        """Run a call in the thread of this target; a cancelled one is told to stop."""
-        self._stop.clear()
+            return [refusal or NOT_CONFIRMED] * len(messages)
+        batch = _Batch(messages, self._producer, time.monotonic() + self._seconds)
+        self._to_give.add(batch)
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._threads, call, *arguments)
+            while not await loop.run_in_executor(self._threads, self._bring_on, batch):
+                pass
         except asyncio.CancelledError:
-            self._stop.set()
+            self._to_give.discard(batch)
+            batch.producer.stopped = True
             raise
+        return batch.outcomes
 
     async def close(self) -> None:
         """Take back what was not sent, and let go of every connection."""
-        self._stop.set()
         producer, self._producer = self._producer, None
         if producer is not None:
+            producer.stopped = True
             # A send that was cancelled has the thread until it has seen that it was.
             await asyncio.get_running_loop().run_in_executor(self._threads, producer.close)
         self._threads.shutdown(wait=False)
@@ -290,28 +296,56 @@ class KafkaTarget:
 
     # Sending
 
-    def _produce(self, messages: Sequence[Message]) -> list[Outcome]:
-        """Produce in our thread until none is left, the time is over, or we are to stop."""
-        guarded = self._producer
-        if guarded is None:  # closed meanwhile
-            return [NOT_CONFIRMED] * len(messages)
-        deadline = time.monotonic() + self._seconds
-        outcomes: list[Outcome] = [_DELIVERED] * len(messages)
-        number = 0
-        for parcel in parcels_of(messages):
-            for record in self._records(parcel):
-                report = _Report(outcomes, number)
-                refusal = self._give(guarded, record, report)
-                while refusal is NOT_CONFIRMED and self._goes_on(guarded, deadline):  # no room
-                    refusal = self._give(guarded, record, report)
-                if refusal is not None:
-                    outcomes[number] = refusal
-                number += 1
-        while len(guarded.producer) and self._goes_on(guarded, deadline):
-            pass
-        if (len(guarded.producer) or guarded.broken or guarded.strange) and self._give_up(guarded):
-            outcomes = [NOT_CONFIRMED if each is _DELIVERED else each for each in outcomes]
-        return outcomes if not guarded.strange else _refused(outcomes)
+    def _bring_on(self, batch: _Batch) -> bool:
+        """Give a batch, if it is not yet, and serve reports until another one is to be given.
+
+        Answers whether the batch came to its end. Runs in the thread of this target.
+        """
+        producer = batch.producer
+        if batch in self._to_give:
+            self._to_give.discard(batch)
+            if producer.closed:  # because of a batch in front of it
+                batch.outcomes = [producer.refusal] * len(batch.messages)
+                return True
+            self._give(batch)
+        while batch.pending() and producer.goes_on(batch.deadline):
+            if self._to_give:
+                return False
+        if batch.pending() or producer.is_of_no_use():
+            if self._producer is producer:
+                self._producer = None
+            producer.close()
+            batch.end()
+        return True
+
+    def _give(self, batch: _Batch) -> None:
+        """Put the records of a batch into the producer's queue; say of which it is not in it.
+
+        Every event goes through the body of this loop: with calls in it, sending takes a third
+        longer.
+        """
+        producer, outcomes = batch.producer, batch.outcomes
+        topic, produce, serve = self._place.topic, producer.produce, producer.serve
+        hold = batch.hold()
+        records = chain.from_iterable(map(self._records, parcels_of(batch.messages)))
+        for number, (payload, key, headers, partition, time_) in enumerate(records):
+            if headers is None:
+                outcomes[number] = _NOT_CARRIED
+                continue
+            report = _Report(hold, number)
+            while True:
+                try:
+                    # By place, because names cost the client's binding a third of the call.
+                    produce(topic, payload, key, partition, report, None, time_, headers)
+                except BufferError:  # no room
+                    if producer.goes_on(batch.deadline):
+                        continue
+                    outcomes[number] = NOT_CONFIRMED
+                except KafkaException as error:
+                    outcomes[number] = _OUTCOMES.get(error.args[0].code(), _NOT_TAKEN)
+                break
+            if number % _SERVED == 0:
+                serve(0)
 
     def _records(self, parcel: Parcel) -> Iterator[_Record]:
         """Make the records of a parcel: the events' own headers, their content type, the replay's.
@@ -319,8 +353,6 @@ class KafkaTarget:
         Its headers are None where the client cannot carry them.
         """
         events, part = parcel.events, slice(parcel.start, parcel.stop)
-        added = self._added.columns(parcel.attempt, events.ids[part], events.received_at[part])
-        headers = map(self._headers, events.headers[part], events.content_types[part], added)
         partitions: Iterable[int] = repeat(_ANY_PARTITION)
         if self._options.partition == "kept":
             partitions = map(_partition_of, events.metadata[part])
@@ -328,14 +360,32 @@ class KafkaTarget:
         if self._options.timestamp == "original":
             times = map(_milliseconds_of, events.event_times[part], events.received_at[part])
         return zip(
-            events.payloads[part], events.keys[part], headers, partitions, times, strict=False
+            events.payloads[part],
+            events.keys[part],
+            self._headers(parcel.attempt, events, part),
+            partitions,
+            times,
+            strict=False,
         )
 
-    def _headers(
+    def _headers(self, attempt: int, events: Events, part: slice) -> Iterator[_Headers | None]:
+        added = self._added.columns(attempt, events.ids[part], events.received_at[part])
+        plain: _Headers = []
+        known: str | None = None
+        for own, content_type, ours in zip(
+            events.headers[part], events.content_types[part], added, strict=True
+        ):
+            if own:
+                yield self._with_own(own, content_type, ours)
+                continue
+            if content_type != known:
+                known = content_type
+                plain = [] if known is None else [(CONTENT_TYPE, known)]
+            yield [*plain, *ours]
+
+    def _with_own(
         self, own: Headers, content_type: str | None, added: Sequence[tuple[str, str]]
     ) -> _Headers | None:
-        if not own:
-            return [*added] if content_type is None else [(CONTENT_TYPE, content_type), *added]
         if not self._carries(own):
             return None
         pairs: _Headers = [*self._added.kept(own)]
@@ -343,47 +393,59 @@ class KafkaTarget:
             pairs.append((CONTENT_TYPE, content_type))
         return [*pairs, *added]
 
-    def _give(self, guarded: _Guarded, record: _Record, report: _Report) -> Outcome | None:
-        """Put a record into the producer's queue; answer why it is not in it."""
-        payload, key, headers, partition, time_ = record
-        if headers is None:
-            return _NOT_CARRIED
-        try:
-            # By place, because names cost the client's binding a third of the call.
-            guarded.producer.produce(
-                self._place.topic, payload, key, partition, report, None, time_, headers
-            )
-        except BufferError:
-            return NOT_CONFIRMED
-        except KafkaException as error:
-            return _OUTCOMES.get(error.args[0].code(), _NOT_TAKEN)
-        return None
 
-    def _goes_on(self, guarded: _Guarded, deadline: float) -> bool:
-        """Serve reports for a while; answer whether it makes sense to go on."""
-        # Not `flush`: while it waits, the client's own thread turns in circles.
-        guarded.producer.poll(_SLICE_SECONDS)
-        given_up = guarded.strange or guarded.broken or self._stop.is_set()
-        return not given_up and time.monotonic() < deadline
+class _Hold(msgspec.Struct, weakref=True):
+    """What the reports of a batch share; it lives as long as the client has one of them."""
 
-    def _give_up(self, guarded: _Guarded) -> bool:
-        """Have it reported what was not delivered; answer whether some of it was not even then."""
-        self._producer = None
-        return guarded.close() > 0
+    producer: _Guarded
+    outcomes: list[Outcome]
 
 
 class _Report(msgspec.Struct, gc=False):
-    """Is called with the error if one of the events of a send was not delivered.
+    """Is called with the error if one of the events of a batch was not delivered.
 
     One stands in the client's queue for each event: the collector need not look at them.
     """
 
-    outcomes: list[Outcome]
+    hold: _Hold
     number: int
 
     def __call__(self, error: KafkaError, _: object) -> None:
         """Say what became of it."""
-        self.outcomes[self.number] = _OUTCOMES.get(error.code(), _NOT_TAKEN)
+        self.hold.outcomes[self.number] = self.hold.producer.outcome_of(error)
+
+
+class _Batch:
+    """The messages of one `send`, and what came of them: what is not reported was delivered.
+
+    The client calls the report of an event that failed, and drops that of one that arrived. So a
+    batch is pending until nothing holds its reports any more. To be told of each that arrived
+    would take 1 us.
+    """
+
+    def __init__(self, messages: Sequence[Message], producer: _Guarded, deadline: float) -> None:
+        self.messages = messages
+        self.producer = producer
+        self.deadline = deadline
+        self.outcomes: list[Outcome] = [_DELIVERED] * len(messages)
+        self._held: Callable[[], _Hold | None] = lambda: None
+
+    def hold(self) -> _Hold:
+        """Answer what every report of this batch has to hold."""
+        hold = _Hold(self.producer, self.outcomes)
+        self._held = weakref.ref(hold)
+        return hold
+
+    def pending(self) -> bool:
+        """Say whether the client has an event of it still."""
+        return self._held() is not None
+
+    def end(self) -> None:
+        """Say of events that the producer could not even report that they may be lost."""
+        if self.pending():
+            self.outcomes = [NOT_CONFIRMED if o is _DELIVERED else o for o in self.outcomes]
+        if self.producer.strange:
+            self.outcomes = [REFUSED if o == NOT_CONFIRMED else o for o in self.outcomes]
 
 
 class _Broker(msgspec.Struct):
@@ -400,15 +462,17 @@ class _Guarded:
 
     def __init__(self, settings: dict[str, Any], allowed: frozenset[str], batch_bytes: int) -> None:
         self.strange = False
-        self.broken = False
+        self.stopped = False
+        self.closed = False
+        self.refusal = NOT_CONFIRMED
+        """What came of those that are taken back: what came of the first to be tried again."""
+        self._broken = False
         self._allowed = allowed
         self._decoder = msgspec.json.Decoder(_Statistics)
-        self.producer = Producer(
+        self._producer = Producer(
             {
                 **settings,
                 "enable.idempotence": True,
-                # To be told of each that arrived takes 1 us; what is not in the queue any more and
-                # was not reported has arrived.
                 "delivery.report.only.error": True,
                 # The time is ours: when it is over, everything is taken back at once, so that
                 # nothing is delivered behind what was not.
@@ -420,18 +484,46 @@ class _Guarded:
                 "partitioner": "murmur2_random",  # as Java's clients place a key
                 "statistics.interval.ms": _LOOK_MS,
                 "stats_cb": self._look,
-                "error_cb": self._trouble,
             }
         )
 
-    def close(self) -> int:
-        """Take everything back, have it reported, and let go of every connection.
+        self.produce = self._producer.produce
 
-        Answers how many events are without a report still.
-        """
-        self.producer.purge()
-        left: int = self.producer.flush(_LAST_SECONDS)
-        return left
+    def goes_on(self, deadline: float) -> bool:
+        """Serve reports for a while; answer whether it makes sense to go on."""
+        # Not `flush`: while it waits, the client's own thread turns in circles.
+        self.serve(_SLICE_SECONDS)
+        return not self.stopped and not self.is_of_no_use() and time.monotonic() < deadline
+
+    def serve(self, seconds: float) -> None:
+        """Have reports called, waiting so long for the first."""
+        self._call(self._producer.poll, seconds)
+
+    def is_of_no_use(self) -> bool:
+        """Say whether it has to be thrown away, with all that it still has."""
+        return self.strange or self.closed or self._broken or self.refusal is not NOT_CONFIRMED
+
+    def outcome_of(self, error: KafkaError) -> Outcome:
+        """Answer what an error means; if that is to try again, nothing more is to be delivered."""
+        outcome = _OUTCOMES.get(error.code(), _NOT_TAKEN)
+        if outcome is NOT_CONFIRMED:
+            return self.refusal
+        if isinstance(outcome, Retry) and self.refusal is NOT_CONFIRMED:
+            self.refusal = outcome
+        return outcome
+
+    def close(self) -> None:
+        """Take everything back, have it reported, and let go of every connection."""
+        self.closed = True
+        self._producer.purge()
+        self._call(self._producer.flush, _LAST_SECONDS)
+
+    def _call(self, serve: Callable[[float], object], seconds: float) -> None:
+        try:
+            serve(seconds)
+        except KafkaException:
+            # An idempotent producer that lost its place is of no more use. Its reports come still.
+            self._broken = True
 
     def _look(self, text: str) -> None:
         known = {
@@ -440,10 +532,6 @@ class _Guarded:
             if each.source != "internal"
         }
         self.strange = self.strange or not known <= self._allowed
-
-    def _trouble(self, error: KafkaError) -> None:
-        # An idempotent producer that lost its place is of no more use.
-        self.broken = self.broken or error.fatal()
 
 
 def refuse_own_topic(topic: str, own: str) -> None:
@@ -475,10 +563,6 @@ def _outcome_of_look(error: Exception) -> Retry:
 
 def _name(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
-
-
-def _refused(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    return [REFUSED if each == NOT_CONFIRMED else each for each in outcomes]
 
 
 def _partition_of(metadata: Mapping[str, str]) -> int:

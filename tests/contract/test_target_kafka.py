@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 from ipaddress import ip_network
+from itertools import accumulate
+from typing import Any
 
 import pytest
 import ugly
@@ -16,7 +18,7 @@ from far_sides import FarSide, far_at, far_side, sent
 from penstock.envelope import Event, Position
 from penstock.errors import BadRequest
 from penstock.guard import Guard
-from replay.targets import ADDED, Delivered, Failed, Message, Outcome, Retry, Target
+from replay.targets import ADDED, Delivered, Failed, Message, Outcome, Retry, Target, kafka
 from replay.targets.kafka import KafkaTarget
 
 
@@ -126,6 +128,94 @@ def test_events_of_a_key_keep_their_order_and_their_partition() -> None:
         mine = [each for each in took if each.key == key]
         assert [each.payload for each in mine] == [e.payload for e in events if e.key == key]
         assert len({each.more["partition"] for each in mine}) == 1
+
+
+def sends_at_once(target: Target, sends: list[list[Event]]) -> list[list[Outcome]]:
+    """Begin one behind the other, without waiting for any."""
+
+    async def main() -> list[list[Outcome]]:
+        starts = accumulate(map(len, sends), initial=0)
+        messages = [
+            [Message(each, Position(0, start + n), 1) for n, each in enumerate(events)]
+            for start, events in zip(starts, sends, strict=False)
+        ]
+        try:
+            return [[*each] for each in await asyncio.gather(*map(target.send, messages))]
+        finally:
+            await target.close()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.engines
+def test_sends_that_begin_behind_each_other_keep_the_order() -> None:
+    """The first of them opens, and is not overtaken while it does."""
+    sends = [
+        [event(b"%d" % (1_000 * n + i), key=b"k%d" % (i % 3)) for i in range(1_000)]
+        for n in range(8)
+    ]
+    with far_side("kafka") as far:
+        outcomes = sends_at_once(far.open(), sends)
+        took = far.took(8_000)
+
+    assert outcomes == [[Delivered(None)] * 1_000] * 8
+    for key in (b"k0", b"k1", b"k2"):
+        mine = [int(each.payload) for each in took if each.key == key]
+        assert mine == sorted(mine)
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("seconds", [0.0, 0.003, 0.006, 0.01, 0.02, 0.05])
+def test_when_the_time_is_over_nothing_arrives_behind_what_was_taken_back(seconds: float) -> None:
+    """Neither in the send whose time it is nor in those that were begun behind it."""
+    sends = [[event(b"%d" % (2_000 * n + i)) for i in range(2_000)] for n in range(4)]
+
+    async def main(target: Target) -> list[list[Outcome]]:
+        assert isinstance(target, KafkaTarget)
+        messages = [[Message(each, Position(0, 0), 1) for each in events] for events in sends]
+        first = [*await target.send(messages[0])]
+        target._seconds = seconds
+        others = await asyncio.gather(*map(target.send, messages[1:]))
+        await target.close()
+        return [first, *map(list, others)]
+
+    with far_side("kafka", partitions=1) as far:
+        outcomes = [each for send in asyncio.run(main(far.open())) for each in send]
+        delivered = [n for n, each in enumerate(outcomes) if each == Delivered(None)]
+        took = far.took(len(delivered))
+
+    assert delivered == [*range(len(delivered))]
+    assert {type(each) for each in outcomes[len(delivered) :]} <= {Retry}
+    # More may have arrived than was heard of, but with no gap.
+    assert [int(each.payload) for each in took] == [*range(len(took))]
+    assert len(took) >= len(delivered)
+
+
+class Fragile(KafkaTarget):
+    """Its client ends for good with the first record that a broker refuses."""
+
+    def _settings(self, bootstrap: str) -> dict[str, Any]:
+        return {**super()._settings(bootstrap), "enable.gapless.guarantee": True}
+
+
+@pytest.mark.engines
+def test_a_client_that_ended_for_good_is_an_outcome_and_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kafka, "KafkaTarget", Fragile)
+    sends = [[event(b"%d" % (2_000 * n + i)) for i in range(2_000)] for n in range(3)]
+    sends[1][700] = event(b"x" * 50_000)  # the topic takes no more than 20,000 bytes
+    with far_side("kafka", partitions=1, **{"max.message.bytes": "20000"}) as far:
+        outcomes = [each for send in sends_at_once(far.open(), sends) for each in send]
+        refused = next(n for n, each in enumerate(outcomes) if each != Delivered(None))
+        took = far.took(refused)
+        again = sent(far.open(), [event(b"again")])
+
+    assert [int(each.payload) for each in took] == [*range(len(took))]
+    assert refused <= len(took) <= 2_700
+    assert {type(each) for each in outcomes[refused:]} == {Retry, Failed}
+    assert outcomes.count(Failed("the destination takes no events of this size")) == 1
+    assert again == [Delivered(None)]
 
 
 @pytest.mark.engines

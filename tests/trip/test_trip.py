@@ -132,7 +132,17 @@ def test_every_attempt_of_a_replay_is_in_the_ledger(here, departures, destinatio
     books = here.json("replay", "report", replay["id"])
     here.landed("penstock_system.replay_attempts")
 
-    assert books["matched"] == books["delivered"] == len(here.receiver.ids[replay["id"]])
+    received = here.receiver.ids[replay["id"]]
+    statement = f"""
+        select e.event_id, count(*) from penstock_system.replay_attempts a, flights e
+        where a.data.replay = '{replay["id"]}' and a.data.outcome = 'delivered'
+          and a.data.team = 'main' and a.data.collection = 'flights'
+          and a.data.partition = e.log_partition
+          and e.log_offset between a.data.offset and a.data.last
+        group by 1"""
+    told = dict(here.json("sql", statement)["rows"])
+    assert books["matched"] == books["delivered"] == len(received)
+    assert told == received
 
 
 def test_dagster_shows_every_collection_as_a_partition_with_its_figures(here, departures):

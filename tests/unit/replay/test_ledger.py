@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 
 import msgspec
 import pytest
@@ -12,7 +13,6 @@ from builders import NOON
 from door_builders import LIMITS, FailingLog, door_on, known, token_record
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from receiving import Reply, receiving
 from tallied import Tally, tally
 
@@ -23,7 +23,7 @@ from penstock.errors import EngineUnavailable, LogUnavailable
 from penstock.metadata.home import REPLAY_ATTEMPTS
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.tokens import new_token
-from replay.ledger import ATTEMPTS, DoorLedger, NoLedger, accepted_of, add_lines
+from replay.ledger import ATTEMPTS, DoorLedger, NoLedger, accepted_of, add_lines, told
 from replay.progress import Attempt, Attempts, Progress, report
 
 TOKEN = new_token(b"9" * 32)
@@ -40,6 +40,7 @@ def row(
         collection="flights",
         partition=0,
         offset=offset,
+        last=offset,
         attempt=attempt,
         kind="intent" if outcome is None else "outcome",
         outcome=outcome,
@@ -110,22 +111,30 @@ def test_rows_written_twice_have_the_same_ids() -> None:
     assert ids[:2] == ids[2:] == ["r1-1-1:1", "r1-1-1:2"]
 
 
-@given(st.text(max_size=12), st.lists(st.tuples(st.text(max_size=8), st.integers(0, 2**40))))
-def test_rows_that_are_alike_are_the_lines_that_each_of_them_would_be(
-    name: str, others: list[tuple[str, int]]
+@given(
+    st.sampled_from(["delivered", "retry"]),
+    st.lists(st.tuples(st.text(max_size=8), st.integers(1, 3)), max_size=30),
+)
+def test_an_outcome_says_exactly_of_which_events_it_speaks(
+    outcome: str, others: list[tuple[str, int]]
 ) -> None:
-    """The table must not know which rows were written together, whatever an id looks like."""
-    first = replace(row(7, "retry"), replay=name, event_id='"event_id":""', reason='"offset":0,')
-    rows = Attempts(first, [name for name, _ in others], [offset for _, offset in others])
+    """Who received an event is asked by its offset, and one between two others may not be there."""
+    offsets = [7 + step for step in accumulate(step for _, step in others)]
+    rows = Attempts(row(7, outcome), [name for name, _ in others], offsets)
 
-    assert len(rows) == 1 + len(others)
-    body = bytearray()
-    assert add_lines(body, rows) == len(rows)
-    assert body == b"".join(msgspec.json.encode(each) + b"\n" for each in rows.rows())
+    lines = list(told(rows))
+
+    spans = [range(each.offset, each.last + 1) for each in lines]
+    assert [each.events for each in lines] == list(map(len, spans))
+    spoken = [*chain.from_iterable(spans)]
+    assert spoken == [7, *offsets]
+    ids = {each.offset: each.event_id for each in rows.rows()}
+    assert all(each.event_id == ids[each.offset] for each in lines)
+    assert all(b.offset > a.offset + a.events for a, b in pairwise(lines)), "no row too many"
 
 
 def test_events_that_are_about_to_go_together_have_one_intent() -> None:
-    """What came of each is written for each; that they were about to be sent is said once."""
+    """What lies between them may have been left out: nothing is asked of an intent."""
     body = bytearray()
     lines = add_lines(body, Attempts(row(7), ["e8", "e12"], [8, 12]))
     lines += add_lines(body, Attempts(row(20)))
