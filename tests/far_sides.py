@@ -121,7 +121,7 @@ def far_side(kind: Kind, **more: Any) -> Iterator[FarSide]:
 def _http() -> Iterator[FarSide]:
     with receiving() as receiver:
 
-        def took(count: int, patience: float = 30) -> list[Took]:
+        def took(count: int, patience: float = 120) -> list[Took]:
             _until(lambda: len(receiver.requests) >= count, patience)
             return [_request(each) for each in receiver.requests]
 
@@ -143,7 +143,7 @@ def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
     admin = AdminClient({"bootstrap.servers": places.KAFKA})
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
 
-    def took(count: int, patience: float = 30) -> list[Took]:
+    def took(count: int, patience: float = 120) -> list[Took]:
         consumer = KafkaConsumer(
             bootstrap_servers=places.KAFKA, auto_offset_reset="earliest", max_poll_records=2000
         )
@@ -181,7 +181,7 @@ def _rabbit(**arguments: Any) -> Iterator[FarSide]:
             channel = await connection.channel()
             await channel.declare_queue(queue, durable=True, arguments=arguments or None)
 
-    async def read(count: int, patience: float = 60) -> list[Took]:
+    async def read(count: int, patience: float = 120) -> list[Took]:
         found: list[Took] = []
         async with await aio_pika.connect(places.RABBITMQ) as connection:
             channel = await connection.channel()
@@ -241,7 +241,7 @@ def _sqs(*, fifo: bool = False) -> Iterator[FarSide]:
     attributes = {"FifoQueue": "true"} if fifo else {}
     url = client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
-    def took(count: int, patience: float = 40) -> list[Took]:
+    def took(count: int, patience: float = 120) -> list[Took]:
         found: list[Took] = []
         deadline = time.monotonic() + patience
         while len(found) < count and time.monotonic() < deadline:

@@ -31,11 +31,14 @@ def tally(rows: Iterable[Attempt]) -> Tally:
     intents: dict[tuple[int, Position, int], str] = {}
     ends: dict[Position, str] = {}
     for row in rows:
-        event = Position(row.partition, row.offset)
-        attempt = (row.epoch, event, row.attempt)
         outcome = row.outcome or "open"
-        intents[attempt] = max(intents.get(attempt, "open"), outcome, key=_RANK.__getitem__)
-        ends[event] = max(ends.get(event, "open"), outcome, key=_RANK.__getitem__)
+        # An intent may cover offsets of events that were not asked for; an outcome covers none.
+        last = row.offset if row.kind == "intent" else row.last
+        for offset in range(row.offset, last + 1):
+            event = Position(row.partition, offset)
+            attempt = (row.epoch, event, row.attempt)
+            intents[attempt] = max(intents.get(attempt, "open"), outcome, key=_RANK.__getitem__)
+            ends[event] = max(ends.get(event, "open"), outcome, key=_RANK.__getitem__)
     landed: dict[Position, int] = {}
     for (_, event, _), outcome in intents.items():
         if outcome in _MAYBE_DELIVERED:

@@ -213,8 +213,10 @@ def test_a_client_that_ended_for_good_is_an_outcome_and_followed_by_another(
 
     assert [int(each.payload) for each in took] == [*range(len(took))]
     assert refused <= len(took) <= 2_700
-    assert {type(each) for each in outcomes[refused:]} == {Retry, Failed}
-    assert outcomes.count(Failed("the destination takes no events of this size")) == 1
+    # Whether the client still says why is a matter of moments.
+    too_large = Failed("the destination takes no events of this size")
+    assert {type(each) for n, each in enumerate(outcomes) if refused <= n != 2_700} == {Retry}
+    assert outcomes[2_700] == too_large or isinstance(outcomes[2_700], Retry)
     assert again == [Delivered(None)]
 
 
