@@ -142,6 +142,8 @@ def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
     topic = fresh_name()
     admin = AdminClient({"bootstrap.servers": places.KAFKA})
     admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result(30)
+    # Made, but not yet known to whoever asks the broker for it.
+    _until(lambda: _has_leaders(admin, topic, partitions))
 
     def took(count: int, patience: float = 120) -> list[Took]:
         consumer = KafkaConsumer(
@@ -168,6 +170,12 @@ def _kafka(*, partitions: int = 4, **config: str) -> Iterator[FarSide]:
         yield FarSide("kafka", f"kafka://{places.KAFKA}/{topic}", took)
     finally:
         admin.delete_topics([topic])[topic].result(30)
+
+
+def _has_leaders(admin: Any, topic: str, partitions: int) -> bool:
+    found = admin.list_topics(topic, timeout=10).topics[topic]
+    leaders = [each.leader for each in found.partitions.values()]
+    return found.error is None and len(leaders) == partitions and min(leaders) >= 0
 
 
 @contextmanager
