@@ -54,7 +54,8 @@ class Change:
 
     path: str
     what: str
-    type: str
+    type: str | None
+    before: str | None = None
     event_id: str | None
 
 
@@ -65,6 +66,42 @@ class Version:
     version: int
     at: datetime
     changes: list[Change]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """Why past events would not be rows with a column for each leaf, and ids of the first ones.
+
+    `outcome` says what becomes of them: a `misfit`, a `dropped` leaf, or `quarantine`.
+    """
+
+    outcome: str
+    stage: str | None
+    reason: str
+    path: str | None
+    events: int
+    examples: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What past events would become under a contract; how far it is, until it is `done`.
+
+    `events` of `wanted` were tried: `whole` rows, rows with `misfits`, rows with `dropped` leaves,
+    and `quarantined` ones.
+    """
+
+    contract: str
+    wanted: int
+    events: int
+    whole: int
+    misfits: int
+    dropped: int
+    quarantined: int
+    columns: list[Change]
+    causes: list[Cause]
+    uncounted: int
+    done: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +439,37 @@ class Client:
         return self._post(
             _path("collections", name, "grow"), Collection, {"partitions": partitions}
         )
+
+    def set_contract(self, name: str, contract: str) -> Collection:
+        """Say what becomes of leaves without a column, from the next batch that lands on."""
+        return self._post(
+            _path("collections", name, "contract"), Collection, {"contract": contract}
+        )
+
+    def try_contract(
+        self,
+        name: str,
+        contract: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        sample: int | None = None,
+    ) -> Iterator[Trial]:
+        """Yield how far a trial of the contract on past events is, and its result as the last one.
+
+        Nothing is changed by it.
+        """
+        body = _asked(contract=contract, since=since, until=until, sample=sample)
+        trial: Trial | None = None
+        for line in _lines(
+            self._stream(
+                _path("collections", name, "contract", "try"), body, "application/x-ndjson"
+            )
+        ):
+            trial = msgspec.json.decode(line, type=Trial)
+            yield trial
+        if trial is None or not trial.done:
+            raise EngineUnavailable(f"the trial at {self._base} broke off")
 
     def pause_collection(self, name: str) -> Collection:
         """Let doors refuse the collection's events."""
@@ -760,6 +828,13 @@ def _decode(response: httpx.Response, kind: type[_T]) -> _T:
         raise EngineUnavailable(
             f"what answers at {response.url} is no Penstock of this version: {error}"
         ) from error
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
 
 
 def _path(*parts: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 
 import httpx
 import pyarrow as pa
-from builders import NOON
+from builders import NOON, event
 from fastapi import FastAPI
+from log_batches import log_batch
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as Asked
 
+from assets.contract import Past, Tallying, Trial
 from lakehouse.sql import Answer, Limits, Tables
 from lakehouse.tables import TableView
 from penstock.api.platform import Platform
@@ -28,9 +30,10 @@ from penstock.cache import open_cache
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
-from penstock.metadata.records import Scope
+from penstock.metadata.records import Contract, Scope
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
+from penstock.schema.convert import Rules
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import Bar, Found, Histogram, Page, SearchRequest
 from penstock.stats import open_stats
@@ -231,6 +234,25 @@ class StandInPlanner:
         return plan(request)
 
 
+class StandInTrials:
+    """Tries every contract on two events, of which one has a new field."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[CollectionId, Contract, Past]] = []
+        self.error: Exception | None = None
+
+    def run(
+        self, collection: CollectionId, contract: Contract, past: Past
+    ) -> Generator[Trial, None, None]:
+        self.asked.append((collection, contract, past))
+        tallying = Tallying(contract, Rules(), EMPTY)
+        yield tallying.trial(2, done=False)
+        if self.error:
+            raise self.error
+        tallying.take(log_batch(event("{}", id="e1"), event('{"a": 1}', id="e2")))
+        yield tallying.trial(2, done=True)
+
+
 def table(
     collection: CollectionId,
     *,
@@ -286,6 +308,7 @@ def platform(folder: Path, **given: Any) -> Platform:
         "sql": StandInSql(),
         "sql_limits": Limits(seconds=5.0, rows=100),
         "planner": StandInPlanner(),
+        "trials": StandInTrials(),
         "launch": StandInDagster().launch,
         "confirm_above": 1_000,
         "guard": Guard(),

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from contextlib import ExitStack
+from itertools import chain, islice
 
+from fastapi import APIRouter, Response
+
+from assets.contract import Past, Trial
 from penstock.api.access import Admin, Caller, Reader
-from penstock.api.models import Collection, CreatedCollection, Grown, NewCollection
+from penstock.api.models import (
+    Collection,
+    ContractAsked,
+    ContractTried,
+    CreatedCollection,
+    Grown,
+    NewCollection,
+    TrialTold,
+)
 from penstock.api.platform import API, Doors, Here
+from penstock.api.streaming import Streamed
 from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
 from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata.records import CollectionRecord, TokenRecord
 from penstock.metadata.tokens import issue
+
+NDJSON = "application/x-ndjson"
 
 router = APIRouter(prefix=f"{API}/collections", tags=["collections"])
 
@@ -106,6 +121,43 @@ def grow_collection(c: str, asked: Grown, caller: Admin, here: Here, doors: Door
     record = here.store.set_partitions(known.id, partitions)
     doors.publish()
     return Collection.of(record)
+
+
+@router.post("/{c}/contract")
+def set_contract(
+    c: str, asked: ContractAsked, caller: Admin, here: Here, doors: Doors
+) -> Collection:
+    """Say what becomes of leaves without a column, from the next batch that lands on."""
+    known = one_of(here, caller.team, c)
+    record = here.store.set_contract(known.id, asked.contract, here.clock())
+    doors.publish()
+    return Collection.of(record)
+
+
+@router.post(
+    "/{c}/contract/try",
+    response_model=TrialTold,
+    responses={200: {"content": {NDJSON: {}}}},
+)
+def try_contract(c: str, asked: ContractTried, caller: Admin, here: Here) -> Response:
+    """Say what past events would become under a contract; nothing is changed.
+
+    Each line is how far the trial is, the last one is its result; an answer without one that is
+    `done` is not complete.
+    """
+    known = one_of(here, caller.team, c)
+    past = Past(since=asked.since, until=asked.until, sample=asked.sample)
+    with ExitStack() as opened:
+        opened.enter_context(here.rooms.trials)
+        trials = here.trials.run(known.id, asked.contract, past)
+        opened.callback(trials.close)
+        # Until the first line is sent errors can be told.
+        first = list(islice(trials, 1))
+        return Streamed(map(_line, chain(first, trials)), opened.pop_all(), NDJSON)
+
+
+def _line(trial: Trial) -> bytes:
+    return TrialTold.of(trial).model_dump_json().encode() + b"\n"
 
 
 def _set_paused(c: str, caller: Admin, here: Here, doors: Doors, *, paused: bool) -> Collection:

@@ -6,6 +6,7 @@ A request with a field that is not listed is refused. Times are RFC 3339 with mi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from assets.contract import Trial
 from penstock.api.values import base64_of, text_of
 from penstock.envelope import Micros
 from penstock.metadata.records import (
@@ -120,6 +122,63 @@ class Grown(Asked):
     partitions: Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
+class ContractAsked(Asked):
+    """What a collection shall do with leaves that have no column."""
+
+    model_config = _example(contract="freeze")
+
+    contract: Contract
+
+
+class ContractTried(ContractAsked):
+    """A contract, and the past events to try it on."""
+
+    model_config = _example(contract="quarantine", since="2026-11-22T08:30:00Z")
+
+    since: TimeIn | None = Field(default=None, description="Received at this time or later.")
+    until: TimeIn | None = Field(default=None, description="Received before this time.")
+    sample: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        default=None, description="Try about so many events only, spread over the time."
+    )
+
+
+class CauseTold(Told):
+    """Why events would not be rows with a column for each leaf."""
+
+    outcome: Literal["misfit", "dropped", "quarantine"]
+    stage: str | None = Field(description="Of quarantine.")
+    reason: str
+    path: str | None = Field(description="The leaf without a column, if that is the reason.")
+    events: int
+    examples: list[str] = Field(description="Ids of the first ones, three at most.")
+
+
+class TrialTold(Told):
+    """What past events would become; a line of progress until it is `done`.
+
+    `events` is the sum of `whole`, `misfits`, `dropped` and `quarantined`.
+    """
+
+    contract: Contract
+    wanted: int = Field(description="How many events there are to be tried, about.")
+    events: int = Field(description="How many were tried.")
+    whole: int = Field(description="Rows with a column for each leaf.")
+    misfits: int = Field(description="Rows with leaves beside their columns.")
+    dropped: int = Field(description="Rows with leaves that only the payload has.")
+    quarantined: int
+    columns: list[ChangeTold] = Field(description="The columns that would come.")
+    causes: list[CauseTold] = Field(description="The most frequent first; 1,000 at most.")
+    uncounted: int = Field(description="Events with a cause that is not among them.")
+    done: bool
+
+    @staticmethod
+    def of(trial: Trial) -> TrialTold:
+        """Tell about a trial."""
+        told = asdict(trial)
+        told["columns"] = [{**change, "before": None} for change in told["columns"]]
+        return TrialTold.model_validate(told)
+
+
 class Collection(Told):
     """A collection."""
 
@@ -170,9 +229,10 @@ class ColumnTold(Told):
 class ChangeTold(Told):
     """What one version changed; `event_id` is the first event that brought it."""
 
-    path: str
-    what: str
-    type: str
+    path: str = Field(description="The column; empty for what concerns all of them.")
+    what: str = Field(description="`added`, `full` (no room for more) or `contract`, for example.")
+    type: str | None = Field(description="The column's type since, or the new contract.")
+    before: str | None = Field(description="The type, or the contract, until then.")
     event_id: str | None
 
 
@@ -193,7 +253,8 @@ class VersionTold(Told):
                 ChangeTold(
                     path=str(change["path"]),
                     what=str(change["what"]),
-                    type=str(change["type"]),
+                    type=_text_or_none(change.get("type")),
+                    before=_text_or_none(change.get("before")),
                     event_id=_text_or_none(change.get("event_id")),
                 )
                 for change in record.changes

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from assets.contract import Trials
 from lakehouse import Lake
 from lakehouse.sql import Limits, Sql
 from penstock.api.publishing import Publisher
@@ -45,6 +46,7 @@ class Platform:
     chance: Chance
     sql_limits: Limits
     planner: Planner
+    trials: Trials
     launch: Callable[[str], str]
     """Starts the run of a replay and answers its id; raises `EngineUnavailable`."""
     confirm_above: int

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 import structlog
 import uvicorn
 
+from assets.contract import Trials
 from assets.stores import opened as stores_of
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
@@ -110,6 +111,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 ),
                 sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),
+                trials=Trials(lake, engine, rules=stores.rules),
                 planner=Planner(lake, buffer, engine, clock=machine_clock),
                 launch=dagster.launch,
                 confirm_above=settings.replay_confirm_above,

@@ -9,17 +9,14 @@ from contextlib import ExitStack
 from itertools import chain, islice
 from typing import Annotated
 
-import anyio
 import pyarrow as pa
-from anyio import to_thread
 from fastapi import APIRouter, Header, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from lakehouse.sql.tables import LakeTables
 from penstock.api.access import Reader
 from penstock.api.models import SqlAnswer, Statement
 from penstock.api.platform import API, Here, Platform
+from penstock.api.streaming import Streamed
 from penstock.api.values import csv_header, csv_rows, rows_of, to_json
 
 router = APIRouter(prefix=f"{API}/sql", tags=["sql"])
@@ -77,23 +74,7 @@ def _streamed(
         )
         pieces = encode(schema, batches)
         first = list(islice(pieces, 2))
-        return _Streamed(chain(first, pieces), opened.pop_all(), media_type)
-
-
-class _Streamed(StreamingResponse):
-    """Gives back what was opened for it, also when nobody is there to read it."""
-
-    def __init__(self, pieces: Iterator[bytes], opened: ExitStack, media_type: str) -> None:
-        super().__init__(pieces, media_type=media_type)
-        self._opened = opened
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, then close."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(self._opened.close)
+        return Streamed(chain(first, pieces), opened.pop_all(), media_type)
 
 
 def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:

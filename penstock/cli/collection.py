@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
+from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Stats
+    from penstock.client import Change, Stats, Trial
 
 _BAR_WIDTH = 30
+
+_CONTRACTS = {
+    "evolve": "a leaf without a column gets one if it can, else it is kept beside them as a misfit",
+    "freeze": "no new columns; a leaf without a column is kept beside them as a misfit",
+    "quarantine": "no new columns; an event with a leaf without a column goes to quarantine",
+    "drop_value": "no new columns; a leaf without a column is in the payload only",
+}
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
 
@@ -26,7 +38,11 @@ Name = Annotated[str, typer.Argument(help="The collection's name.", autocompleti
 def create(
     name: NewName,
     contract: Annotated[
-        str, typer.Option(help="New fields become columns (evolve) or misfits (freeze).")
+        str,
+        typer.Option(
+            help="A leaf without a column gets one (evolve), is a misfit (freeze), keeps its event "
+            "out (quarantine) or is in the payload only (drop_value)."
+        ),
     ] = "evolve",
     notes: Annotated[str, typer.Option(help="What it is for.")] = "",
     allow_loops: Annotated[
@@ -96,6 +112,12 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
         f"{status.rows:,} rows, {status.quarantined:,} in quarantine, {status.waiting:,} waiting, "
         f"{status.columns:,} columns" + (", [yellow]paused[/]" if status.paused else "")
     )
+    if record.contract != "evolve" and not status.columns:
+        console.print(
+            "[yellow]it has no columns, and none will come while its contract is "
+            f"{record.contract}[/]: {command(home, f'collection contract {record.name} evolve')}, "
+            "send typical events, then switch back"
+        )
     console.print(
         table(
             "",
@@ -114,15 +136,121 @@ def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fals
         print_json(found)
         return
     console = out()
-    if not found.columns:
+    if found.columns:
+        print_table(["column", "type"], [(one.path, one.type) for one in found.columns], console)
+    else:
         err().print("no columns yet: they are discovered when the first events land")
-        return
-    print_table(["column", "type"], [(one.path, one.type) for one in found.columns], console)
     for version in found.versions:
         console.print(f"\nversion {version.version}, {version.at:%Y-%m-%d %H:%M:%SZ}")
         for change in version.changes:
-            brought = f" (first in {change.event_id})" if change.event_id else ""
-            console.print(f"  {safe(f'{change.what} {change.path} {change.type}{brought}')}")
+            console.print(f"  {safe(_told(change))}")
+
+
+def _told(change: Change) -> str:
+    """Tell of a change in one line."""
+    types = " -> ".join(one for one in (change.before, change.type) if one)
+    brought = f"(first in {change.event_id})" if change.event_id else ""
+    return " ".join(one for one in (change.what, change.path, types, brought) if one)
+
+
+@app.command()
+def contract(
+    name: Name,
+    to: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[evolve|freeze|quarantine|drop_value]", help="The contract from now on."
+        ),
+    ] = None,
+    only_try: Annotated[
+        bool, typer.Option("--try", help="Change nothing; say what past events would become.")
+    ] = False,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Try about so many events, spread over the time; else all."),
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what becomes of leaves without a column, or change it from the next batch on.
+
+    For example: penstock collection contract hello quarantine --try --since 7d
+    """
+    if not only_try and (since or until or sample):
+        raise BadRequest("--since, --until and --sample say what to --try a contract on")
+    now = utc_now()
+    with connect(home) as client:
+        if only_try:
+            trial = _tried(
+                client.try_contract(
+                    name,
+                    to or client.collection(name).contract,
+                    since=parse_moment(since, now),
+                    until=parse_moment(until, now),
+                    sample=sample,
+                )
+            )
+            print_json(trial) if as_json else _show_trial(trial, name, home)
+            return
+        record = client.set_contract(name, to) if to else client.collection(name)
+    if as_json:
+        print_json(record)
+        return
+    meaning = _CONTRACTS.get(record.contract, "")
+    out().print(f"{record.name}: [bold]{record.contract}[/], {meaning}")
+    if to:
+        tried = command(home, f"collection contract {record.name} {to} --try --since 7d")
+        err().print(f"[dim]what past events would have become: {tried}[/]")
+
+
+def _tried(trials: Iterator[Trial]) -> Trial:
+    """Answer the result of a trial; meanwhile show how far it is."""
+    console = err()
+    if not console.is_terminal:
+        return deque(trials, maxlen=1).pop()
+    with Progress(BarColumn(), MofNCompleteColumn(), TextColumn("events"), console=console) as bar:
+        shown = bar.add_task("", total=None)
+        for trial in trials:
+            bar.update(shown, completed=trial.events, total=trial.wanted)
+    return trial
+
+
+def _show_trial(trial: Trial, name: str, home: Path) -> None:
+    console = out()
+    console.print(f"[bold]{trial.contract}[/] tried on {trial.events:,} events of {safe(name)}")
+    counts = [
+        (trial.whole, "would be rows with a column for each leaf"),
+        (trial.misfits, "would be rows with misfits"),
+        (trial.dropped, "would be rows that leave something to their payload"),
+        (trial.quarantined, "would go to quarantine"),
+    ]
+    for count, what in counts:
+        console.print(f"{count:>13,}  {what}", markup=False)
+    added = [one for one in trial.columns if one.what == "added"]
+    if added:
+        console.print(f"{len(added):>13,}  columns would be added")
+    if trial.causes:
+        console.print()
+        print_table(
+            ["what", "reason", "path", "events#", "for example"],
+            [
+                (
+                    one.outcome,
+                    one.reason,
+                    one.path if one.path != "" else "(the whole document)",
+                    one.events,
+                    ", ".join(one.examples),
+                )
+                for one in trial.causes
+            ],
+            console,
+        )
+        example = trial.causes[0].examples[0]
+        err().print(f"[dim]see one: {safe(command(home, f'event {name} {example}'))}[/]")
+    if trial.uncounted:
+        err().print(f"{trial.uncounted:,} events have further causes")
 
 
 @app.command()
@@ -148,7 +276,6 @@ def reindex(
     """Make the search index of a collection again from the lake; searches stay right meanwhile."""
     from assets.stores import opened
     from penstock.envelope import parse_collection
-    from penstock.errors import BadRequest
     from penstock.logs import set_up_logs
     from penstock.settings import load_settings
 

@@ -17,7 +17,8 @@ Scope = Literal["ingest", "read", "replay", "admin"]
 
 State = Literal["requested", "planning", "running", "paused", "finished", "failed", "cancelled"]
 Wish = Literal["pause", "resume", "cancel"]
-Contract = Literal["evolve", "freeze"]
+Contract = Literal["evolve", "freeze", "quarantine", "drop_value"]
+"""What becomes of leaves without a column: see `penstock.schema.convert.Rules`."""
 Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
 """What a destination is."""
 

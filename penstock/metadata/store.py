@@ -21,6 +21,7 @@ from penstock.metadata import database, states
 from penstock.metadata.documents import document
 from penstock.metadata.records import (
     CollectionRecord,
+    Contract,
     Destination,
     Known,
     Lease,
@@ -142,6 +143,33 @@ class Store:
             if found is None:
                 raise NotFound("collection", str(id))
             return _collection(found)
+
+    def set_contract(
+        self,
+        id: CollectionId,  # noqa: A002
+        contract: Contract,
+        at: Micros,
+    ) -> CollectionRecord:
+        """Give the collection a contract and answer it as it is now; raise `NotFound`.
+
+        A change is entered in the history of its columns: it says why none came since.
+        """
+        with self._writing() as connection:
+            _next_revision(connection)
+            before = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if before is None:
+                raise NotFound("collection", str(id))
+            if before["contract"] != contract:
+                connection.execute(update(collections).where(_is(id)).values(contract=contract))
+                change = {
+                    "path": "",
+                    "what": "contract",
+                    "before": before["contract"],
+                    "type": contract,
+                    "event_id": None,
+                }
+                _add_version(connection, id, at, [change])
+            return _collection({**before, "contract": contract})
 
     # Tokens
 
@@ -380,24 +408,11 @@ class Store:
         changes: Sequence[Mapping[str, object]],
     ) -> int:
         """Add the changes as the collection's next version and answer it; raise `NotFound`."""
-        highest = select(func.max(schema_versions.c.version)).where(
-            schema_versions.c.team == collection.team, schema_versions.c.name == collection.name
-        )
         with self._writing() as connection:
             owner = select(collections.c.name).where(_is(collection))
             if connection.execute(owner).first() is None:
                 raise NotFound("collection", str(collection))
-            version = (connection.execute(highest).scalar() or 0) + 1
-            connection.execute(
-                insert(schema_versions).values(
-                    team=collection.team,
-                    name=collection.name,
-                    version=version,
-                    at=at,
-                    changes=document("changes", [dict(change) for change in changes]),
-                )
-            )
-            return version
+            return _add_version(connection, collection, at, changes)
 
     def schema_versions(self, collection: CollectionId) -> list[SchemaVersion]:
         """Answer the collection's changes of columns, first to last."""
@@ -505,6 +520,28 @@ def open_store(url: str) -> Store:
     """
     with _answering():
         return Store(database.open_engine(url))
+
+
+def _add_version(
+    connection: Connection,
+    collection: CollectionId,
+    at: Micros,
+    changes: Sequence[Mapping[str, object]],
+) -> int:
+    highest = select(func.max(schema_versions.c.version)).where(
+        schema_versions.c.team == collection.team, schema_versions.c.name == collection.name
+    )
+    version = (connection.execute(highest).scalar() or 0) + 1
+    connection.execute(
+        insert(schema_versions).values(
+            team=collection.team,
+            name=collection.name,
+            version=version,
+            at=at,
+            changes=document("changes", [dict(change) for change in changes]),
+        )
+    )
+    return version
 
 
 def _answering() -> AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 
 from penstock.schema.gate import NOT_READ
-from penstock.schema.names import join, key_of
+from penstock.schema.names import clash_form, join, key_of
 from penstock.schema.shape import Leaf, List, Struct, Type
 
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
@@ -84,6 +84,12 @@ class Place:
         except NOT_READ:
             return False
         return True
+
+    @cached_property
+    def forms(self) -> frozenset[str]:
+        """What no further column of the object here may look like, see `clash_form`."""
+        fields = self.kind.fields if isinstance(self.kind, Struct) else ()
+        return frozenset(clash_form(name) for name, _ in fields)
 
     @cached_property
     def grows(self) -> bool:

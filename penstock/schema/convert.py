@@ -8,6 +8,7 @@ much, for the garbage collector walks through them.
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
@@ -19,10 +20,11 @@ import structlog
 from msgspec import Raw
 
 from penstock.codec import ENVELOPE
+from penstock.errors import PenstockError
 from penstock.schema.check import NO_BLANKS, Place, failing, top_of
 from penstock.schema.columns import PIECE_BYTES, Full, MisfitColumn, count_cells, parse
 from penstock.schema.discover import Added, Discovery, Seen, blanks, extends, widen
-from penstock.schema.fit import Misfits, fit_object
+from penstock.schema.fit import Barred, Barrier, Dropped, Misfits, fit_object
 from penstock.schema.gate import Refused, declares_json, read, value_of
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
@@ -45,14 +47,23 @@ _ROOM_LEAST, _ROOM_RATIO = 1_024, 16
 # ``{},`` is the shortest object in a list.
 _SHORTEST_OBJECT = 3
 
+# Characters of a path that are told as the reason of quarantine; whoever sends events chooses it.
+_LONGEST_PATH = 1_024
+# Events of one batch that may fail for no known reason: more of them are no bad events, but a
+# mistake in the program, which must not empty a collection into quarantine.
+_MOST_UNEXPECTED = 100
+
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a collection's contract says about new fields, and the bounds."""
+    """What a collection's contract says about leaves without a column, and the bounds."""
 
-    contract: Literal["evolve", "freeze"] = "evolve"
+    contract: Literal["evolve", "freeze", "quarantine", "drop_value"] = "evolve"
+    """With `evolve` a leaf gets a column if it can. Otherwise there are no new columns: it is a
+    misfit (`freeze`, and `evolve` where it can have none), its event goes to quarantine
+    (`quarantine`), or only the payload has it (`drop_value`)."""
     format: Literal["json"] = "json"
     max_columns: int = 1000
     """Leaf columns; fields beyond are misfits."""
@@ -78,11 +89,15 @@ class TooWide(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """A leaf column that the shape got, and the event that showed it first."""
+    """A leaf column that the shape got, and the event that showed it first.
+
+    Or, where it is `full`, that there is no room for more: further fields are misfits. It has no
+    path or type then, and the event is the one that brought the last column.
+    """
 
     path: str
-    what: Literal["added"]
-    type: str
+    what: Literal["added", "full"]
+    type: str | None
     event_id: str
 
 
@@ -103,12 +118,32 @@ def convert(
 ) -> Converted:
     """Turn a batch of `codec.LOG_SCHEMA` into rows and quarantined events.
 
-    `data` and `misfits` of a row hold every leaf of its payload, if that is JSON. The shape of
-    the answer is the given one or a wider one.
+    `data` and `misfits` of a row hold every leaf of its payload, if that is JSON and the contract
+    is not `drop_value`. The shape of the answer is the given one or a wider one.
 
-    Raises `TooWide` rather than build much more than `most_cells` for several events.
+    An event that cannot be converted for a reason nobody thought of goes to quarantine, and the
+    others go on. Raises `TooWide` rather than build much more than `most_cells` for several
+    events, and what is raised for many events or for none by itself.
     """
-    sorting = _Sorting(batch, rules)
+    try:
+        return _convert(batch, shape, rules, most_cells, {})
+    except _NO_EVENTS_FAULT:
+        raise
+    except Exception:
+        unexpected = _isolate(batch, shape, rules, most_cells)
+        if not unexpected:
+            raise
+    return _convert(batch, shape, rules, most_cells, unexpected)
+
+
+def _convert(
+    batch: pa.RecordBatch,
+    shape: Struct,
+    rules: Rules,
+    most_cells: int | None,
+    unexpected: Mapping[int, str],
+) -> Converted:
+    sorting = _Sorting(batch, rules, unexpected)
     findings = _examine(sorting, shape, guessing=True)
     if not findings.guessed_well:
         findings = _examine(sorting, shape, guessing=False)
@@ -127,15 +162,65 @@ def convert(
     sorting.split(sorting.failing(suspects, top) if lenient or wider != shape else suspects, top)
     sorting.split_wide()
 
-    ids = batch.column("event_id")
     rows = sorting.rows(wider, strict=not lenient, most_cells=most_cells)
     return Converted(
         rows=rows,
         quarantined=sorting.quarantined(),
         shape=wider,
-        changes=tuple(Change(a.path, "added", a.kind, ids[a.row].as_py()) for a in added),
+        changes=_changes(added, batch.column("event_id"), shape, wider, rules),
         cells=0 if wider == EMPTY else count_cells(rows["data"]),
     )
+
+
+_NO_EVENTS_FAULT = (TooWide, PenstockError, MemoryError, OSError)
+"""What converting a batch may raise although there is nothing wrong with any event of it."""
+
+
+def _isolate(
+    batch: pa.RecordBatch, shape: Struct, rules: Rules, most_cells: int | None
+) -> Mapping[int, str]:
+    """Answer the rows that cannot be converted by themselves, with the names of their errors.
+
+    Halves the batch again and again: one event among twenty thousand costs twice the batch.
+    Raises the error of an event when there are more of them than bad luck explains.
+    """
+    found: dict[int, str] = {}
+    spans = [(0, batch.num_rows)]
+    while spans:
+        start, count = spans.pop()
+        try:
+            _convert(batch.slice(start, count), shape, rules, most_cells, {})
+        except _NO_EVENTS_FAULT:
+            raise
+        except Exception as error:
+            if count > 1:
+                half = count // 2
+                spans += [(start + half, count - half), (start, half)]
+                continue
+            if len(found) == _MOST_UNEXPECTED:
+                raise
+            found[start] = type(error).__name__
+            _tell(batch.column("event_id")[start].as_py(), error)
+    return found
+
+
+def _tell(event_id: str, error: Exception) -> None:
+    # Without the error's own words: they may quote the payload.
+    log.error(
+        "event not converted, it goes to quarantine",
+        event_id=event_id,
+        error=type(error).__name__,
+        where="".join(traceback.format_tb(error.__traceback__)[-3:]),
+    )
+
+
+def _changes(
+    added: Sequence[Added], ids: pa.Array, shape: Struct, wider: Struct, rules: Rules
+) -> tuple[Change, ...]:
+    changes = [Change(one.path, "added", one.kind, ids[one.row].as_py()) for one in added]
+    if changes and count_columns(shape) < rules.max_columns <= count_columns(wider):
+        changes.append(Change("", "full", None, changes[-1].event_id))
+    return tuple(changes)
 
 
 class _Findings(NamedTuple):
@@ -185,7 +270,7 @@ def _examine(sorting: _Sorting, shape: Struct, *, guessing: bool) -> _Findings:
 
 
 def _widened(shape: Struct, seen: Seen, rules: Rules) -> tuple[Struct, Sequence[Added]]:
-    if rules.contract == "freeze":
+    if rules.contract != "evolve":
         return shape, ()
     return widen(shape, seen, max_columns=rules.max_columns, max_depth=rules.max_column_depth)
 
@@ -193,7 +278,7 @@ def _widened(shape: Struct, seen: Seen, rules: Rules) -> tuple[Struct, Sequence[
 class _Verdict(NamedTuple):
     """Why an event goes to quarantine."""
 
-    stage: Literal["wish", "gate"]
+    stage: Literal["wish", "gate", "contract", "convert"]
     reason: str
     detail: str | None = None
 
@@ -204,12 +289,13 @@ class _Sorting:
     An event of which nothing is noted here goes to the columns with the payload it came with.
     """
 
-    def __init__(self, batch: pa.RecordBatch, rules: Rules) -> None:
+    def __init__(self, batch: pa.RecordBatch, rules: Rules, unexpected: Mapping[int, str]) -> None:
+        """Leave `unexpected` rows alone but for their way to quarantine; the values say why."""
         self.rules = rules
         self._batch = batch
-        self._payloads = batch.column("payload")
+        self._payloads = _replaced(batch.column("payload"), dict.fromkeys(unexpected, b"{}"))
         self._content_types = batch.column("content_type")
-        self._verdicts = _wishes(batch)
+        self._verdicts = {row: _unexpected(why) for row, why in unexpected.items()} | _wishes(batch)
         self._bare: set[int] = set()
         """Rows that have no columns: their payload is no JSON, or no object."""
         self._fitting: dict[int, bytes] = {}
@@ -269,19 +355,26 @@ class _Sorting:
             if text[:1] == b"{":
                 return Raw(text)
             self._bare.add(row)
-            misfits = _misfits_of(payload)
+            misfits = self._beside(payload)
             misfits.add(value_of(text), None)
             self._misfits.put(row, misfits.leaves)
+        except Barred as barred:
+            self._bar(row, barred)
         except Refused as refused:
             self._refuse(row, refused)
         return None
 
-    def split(self, rows: Sequence[int], top: Place) -> None:
-        """Part these objects into what the columns can hold and misfits."""
+    def split(self, rows: Sequence[int], top: Place, *, wide: bool = False) -> None:
+        """Part these objects into what the columns can hold and what the contract says of the rest.
+
+        The leaves of `wide` ones have no column for once.
+        """
         for row, payload in zip(rows, self._payloads_of(rows), strict=True):
-            misfits = _misfits_of(payload)
+            misfits = self._beside(payload, wide=wide)
             try:
                 self._fitting[row] = _encode(fit_object(Raw(payload), top, misfits))
+            except Barred as barred:
+                self._bar(row, barred)
             except Refused as refused:
                 self._refuse(row, refused)
             else:
@@ -290,14 +383,21 @@ class _Sorting:
     def split_wide(self) -> None:
         """Make all leaves of the objects that were set aside misfits."""
         if self._wide:
-            self.split(sorted(self._wide), top_of(EMPTY))
+            self.split(sorted(self._wide), top_of(EMPTY), wide=True)
 
     def rows(self, shape: Struct, *, strict: bool, most_cells: int | None) -> pa.Table:
         """Answer the rows of all events that do not go to quarantine."""
         kept: Sequence[int] = range(len(self._payloads))
         if self._verdicts:
             kept = [row for row in kept if row not in self._verdicts]
-        data = [] if shape == EMPTY else [self._data(kept, shape, strict, most_cells)]
+        data = []
+        if shape != EMPTY:
+            column, refused = self._data(kept, shape, strict, most_cells)
+            for row in refused:
+                self._give_up(row)
+            if refused and self.rules.contract == "quarantine":
+                return self.rows(shape, strict=strict, most_cells=most_cells)
+            data.append(column)
         misfits = self._misfits.column(len(self._payloads))
         return pa.Table.from_arrays(
             [
@@ -330,7 +430,7 @@ class _Sorting:
         shape: Struct,
         strict: bool,
         most_cells: int | None,
-    ) -> pa.ChunkedArray:
+    ) -> tuple[pa.ChunkedArray, list[int]]:
         texts = dict.fromkeys(self._bare, b"{}") | self._fitting
         payloads = self._kept(_replaced(self._payloads, texts), kept)
         # A piece that is full of the shortest objects takes as much as the widest document.
@@ -342,19 +442,23 @@ class _Sorting:
             )
         except Full as full_at:
             raise TooWide(kept[full_at.rows]) from None
-        for position in refused:
-            self._give_up(kept[position])
         if self._bare:
             data = _null_where(data, [row in self._bare for row in kept])
-        return data
+        return data, [kept[position] for position in refused]
 
     def _kept(self, values: _Rows, kept: Sequence[int]) -> _Rows:
         return values.take(pa.array(kept, pa.int64())) if self._verdicts else values
 
     def _give_up(self, row: int) -> None:
-        """Keep every leaf beside the columns: a row must not stop the others, nor be lost."""
+        """Keep every leaf beside the columns: a row must not stop the others, nor be lost.
+
+        Also with `drop_value`: these leaves do have columns.
+        """
         event_id = self._batch.column("event_id")[row].as_py()
         log.error("columns refused a document that fits them", event_id=event_id)
+        if self.rules.contract == "quarantine":
+            self._verdicts[row] = _unexpected("columns refused a document that fits them")
+            return
         payload = self._payloads[row].as_py()
         misfits = Misfits(sys.maxsize)
         misfits.add(value_of(payload), None)
@@ -370,13 +474,29 @@ class _Sorting:
         else:
             self._bare.add(row)
 
+    def _bar(self, row: int, barred: Barred) -> None:
+        """Send to quarantine what the contract does not let in."""
+        path = barred.path
+        told = path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
+        self._verdicts[row] = _Verdict("contract", barred.reason, told)
+
+    def _beside(self, payload: bytes, *, wide: bool = False) -> Misfits:
+        """Answer what takes the leaves of a payload that have no column."""
+        match self.rules.contract:
+            case "quarantine":
+                return Barrier(fields_are_new=not wide)
+            case "drop_value":
+                return Dropped()
+            case _:
+                return Misfits(_ROOM_LEAST + _ROOM_RATIO * len(payload))
+
     def _payloads_of(self, rows: Sequence[int]) -> Iterator[bytes]:
         for start in range(0, len(rows), _BLOCK):
             yield from self._payloads.take(pa.array(rows[start : start + _BLOCK])).to_pylist()
 
 
-def _misfits_of(payload: bytes) -> Misfits:
-    return Misfits(_ROOM_LEAST + _ROOM_RATIO * len(payload))
+def _unexpected(why: str) -> _Verdict:
+    return _Verdict("convert", "unexpected", why)
 
 
 def _wishes(batch: pa.RecordBatch) -> dict[int, _Verdict]:

@@ -1,5 +1,8 @@
 """Part a document into what its columns can hold and the leaves that they cannot.
 
+What becomes of those leaves is the contract's to say: they are gathered (`Misfits`), the first one
+keeps the event out (`Barrier`), or they are left to the payload (`Dropped`).
+
 Nothing is bent to fit: a column of strings takes no number, a column of longs takes ``1.0`` and
 ``1e3`` but not ``1.5``, a column of doubles takes an integer only if that very number is a double.
 """
@@ -9,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from typing import cast
+from typing import Literal, cast
 
 from msgspec import Raw
 
 from penstock.schema.check import LONG_MAX, LONG_MIN, Place
 from penstock.schema.gate import Refused, decode_list, decode_object, value_of
 from penstock.schema.leaves import Scalar, json_text, leaves
-from penstock.schema.names import join
+from penstock.schema.names import clash_form, column_name, join, nameable
 from penstock.schema.shape import Leaf, Struct, Type
 
 
@@ -42,6 +45,55 @@ class Misfits:
                 raise Refused("too_many_misfits", "the leaves without a column take too much room")
             self._leaves.append((where, text))
 
+    def add_field(self, value: object, place: Place, key: str) -> None:
+        """Add every leaf of a field that the object at the place has no column for."""
+        self.add(value, join(place.path, key))
+
+
+class Barred(Exception):
+    """The collection's contract lets no document in that has this leaf; the path says which."""
+
+    def __init__(self, reason: Literal["new_field", "misfit"], path: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = path
+
+
+class Barrier(Misfits):
+    """Takes no leaf at all: the first one raises `Barred`."""
+
+    def __init__(self, *, fields_are_new: bool = True) -> None:
+        """Call fields without a column new, unless they are known and have none for once."""
+        super().__init__(0)
+        self._fields_are_new = fields_are_new
+
+    def add(self, value: object, path: str | None) -> None:
+        """Raise `Barred` if the value has a leaf; null, ``{}`` and ``[]`` have none."""
+        for where, _ in leaves(value, path):
+            raise Barred("misfit", where)
+
+    def add_field(self, value: object, place: Place, key: str) -> None:
+        """Raise `Barred` if the field has a leaf; it is new if a column could be made for it."""
+        for where, _ in leaves(value, join(place.path, key)):
+            if self._fields_are_new and could_have(place, key):
+                raise Barred("new_field", where)
+            raise Barred("misfit", where)
+
+
+class Dropped(Misfits):
+    """Forgets every leaf: the payload has it."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def add(self, value: object, path: str | None) -> None:
+        """Do nothing."""
+
+
+def could_have(place: Place, key: str) -> bool:
+    """Say whether the object at the place could get a column for a key that has none."""
+    return nameable(key) and clash_form(column_name(key)) not in place.forms
+
 
 def fit(text: Raw, place: Place, misfits: Misfits) -> object:
     """Answer what of a valid JSON text fits the place, and add every other leaf to `misfits`.
@@ -65,7 +117,7 @@ def fit_object(text: Raw, place: Place, misfits: Misfits) -> dict[str, object]:
     for key, item in decode_object(text).items():
         field = place.fields.get(key)
         if field is None:
-            misfits.add(value_of(item), join(place.path, key))
+            misfits.add_field(value_of(item), place, key)
         elif (kept := fit(item, field, misfits)) is not None:
             fitting[key] = kept
     return fitting

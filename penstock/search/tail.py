@@ -76,6 +76,8 @@ class _Part:
     """What is kept of one partition: pieces without a gap, up to a mark."""
 
     mark: Mark
+    rules: Rules | None
+    """By which they are converted: another contract makes other rows of the same events."""
     pieces: list[Piece] = field(default_factory=list)
     fitting: int = sys.maxsize
     """How many rows like the last ones a piece can take."""
@@ -128,11 +130,14 @@ class Tails:
         Raises as `Buffer.read` does.
         """
         kept = self._of(collection)
+        # Where nothing waits nobody needs to know them.
+        waits = any(mark.next < ends[mark.partition] for mark in marks)
+        rules = self._rules(collection) if waits else None
         with kept.guard:
             found: list[Piece] = []
             reached = {}
             for mark in marks:
-                part = self._from(mark, kept)
+                part = self._from(mark, kept, rules)
                 end = ends[mark.partition]
                 self._extend(collection, kept, part, end, shape)
                 reached[mark.partition] = min(end, part.mark.next)
@@ -147,15 +152,16 @@ class Tails:
             self._kept.move_to_end(collection)
             return kept
 
-    def _from(self, mark: Mark, kept: _Kept) -> _Part:
+    def _from(self, mark: Mark, kept: _Kept, rules: Rules | None) -> _Part:
         """Answer what is kept behind a mark, after letting go of what lies before it."""
         part = kept.parts.get(mark.partition)
         if (
             part is None
             or part.mark.log_id != mark.log_id
+            or rules not in (None, part.rules)
             or not part.start <= mark.next <= part.mark.next
         ):
-            part = kept.parts[mark.partition] = _Part(mark)
+            part = kept.parts[mark.partition] = _Part(mark, rules)
         part.pieces = [piece for piece in part.pieces if piece.end > mark.next]
         return part
 
@@ -163,7 +169,7 @@ class Tails:
         self, collection: CollectionId, kept: _Kept, part: _Part, end: int, shape: Struct
     ) -> None:
         size = sum(piece.size for each in kept.parts.values() for piece in each.pieces)
-        while part.mark.next < end and size < self._most_bytes:
+        while part.rules and part.mark.next < end and size < self._most_bytes:
             # The shape so far, so that pieces are of one shape as long as nothing new comes.
             known = part.pieces[-1].shape if part.pieces else shape
             most = self._most_cells
@@ -173,7 +179,7 @@ class Tails:
             if portion.mark.next == part.mark.next:
                 break
             try:
-                converted = convert(portion.rows, known, self._rules(collection), most_cells=most)
+                converted = convert(portion.rows, known, part.rules, most_cells=most)
             except TooWide as wide:
                 part.fitting = wide.rows
                 continue

@@ -54,6 +54,9 @@ ASKS = [
     ["collection", "list"],
     ["collection", "show", "flights"],
     ["collection", "schema", "flights"],
+    ["collection", "contract", "flights"],
+    ["collection", "contract", "flights", "quarantine", "--try", "--since", "7d"],
+    ["collection", "contract", "flights", "freeze"],
     ["collection", "stats", "flights"],
     ["collection", "pause", "flights"],
     ["collection", "resume", "flights"],
@@ -131,6 +134,28 @@ def test_errors_are_problems_on_stderr_with_the_right_code(
     assert told.out == ""
     assert "Traceback" not in told.err
     assert "rror" in told.err
+
+
+def test_a_contract_is_tried_and_then_changed(here: Installation, penstock: Penstock) -> None:
+    """Nobody closes a collection on a guess."""
+    tried = penstock("collection", "contract", "flights", "quarantine", "--try", home=here.home)
+
+    lines = [line.split() for line in tried.out.splitlines()]
+    assert lines[0] == ["quarantine", "tried", "on", "2", "events", "of", "flights"]
+    assert ["1", "would", "go", "to", "quarantine"] in lines
+    assert ["quarantine", "new_field", "a", "1", "e2"] in lines
+    shown = penstock("collection", "contract", "flights", home=here.home)
+    assert shown.out.startswith("flights: evolve, ")
+    changed = penstock("collection", "contract", "flights", "quarantine", home=here.home)
+    assert changed.out.startswith("flights: quarantine, ")
+    assert "--try" in changed.err
+    assert here.platform.store.collection(FLIGHTS).contract == "quarantine"
+    empty = penstock("collection", "show", "flights", home=here.home)
+    assert "no columns, and none will come while its contract is quarantine" in empty.out
+    history = penstock("collection", "schema", "flights", home=here.home)
+    assert "contract evolve -> quarantine" in history.out
+    wrong = penstock("collection", "contract", "flights", "freeze", "--since", "7d", home=here.home)
+    assert (wrong.code, "--try" in wrong.err) == (2, True)
 
 
 def test_statistics_are_drawn(here: Installation, penstock: Penstock) -> None:

@@ -121,6 +121,22 @@ class TestCollections:
         with pytest.raises(NotFound):
             store.set_partitions(OTHERS, 2)
 
+    def test_a_contract_that_changes_is_in_the_history_once(self, store: Store) -> None:
+        """With it and not beside it: the history must not say what did not happen."""
+        store.create_collection(collection())
+
+        assert store.set_contract(FLIGHTS, "freeze", NOON).contract == "freeze"
+        assert store.set_contract(FLIGHTS, "freeze", NOON + 1).contract == "freeze"
+        assert store.collection(FLIGHTS).contract == "freeze"
+        change = {"path": "", "what": "contract", "before": "evolve", "type": "freeze"}
+        assert store.schema_versions(FLIGHTS) == [
+            SchemaVersion(
+                collection=FLIGHTS, version=1, at=NOON, changes=({**change, "event_id": None},)
+            )
+        ]
+        with pytest.raises(NotFound):
+            store.set_contract(OTHERS, "freeze", NOON)
+
 
 class TestTokens:
     def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:
@@ -173,6 +189,7 @@ class TestKnown:
         changes: list[Callable[[], object]] = [
             lambda: store.create_collection(collection()),
             lambda: store.set_paused(FLIGHTS, True),
+            lambda: store.set_contract(FLIGHTS, "freeze", NOON),
             lambda: store.add_token(token(1)),
             lambda: store.revoke_token("main", "t1", NOON),
         ]

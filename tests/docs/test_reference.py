@@ -38,6 +38,7 @@ from penstock.problem import problem, slug
 from penstock.query.parse import field_of, parse
 from penstock.query.tree import Payload
 from penstock.schema import convert
+from penstock.schema.convert import Rules
 from penstock.schema.rows import QUARANTINE_TAIL, ROWS_TAIL
 from penstock.settings import Settings
 from replay.progress import Attempt
@@ -186,8 +187,10 @@ def quarantine_reasons() -> set[str]:
                     continue
                 name = ast.unparse(node.func)
                 words = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+                if name == "_Verdict" and len(words) > 1:
+                    found.add(words[1])
                 wish = name == "metadata.get" and "REASON_KEY" in ast.unparse(node)
-                if wish or name == "Refused":
+                if wish or name in ("Refused", "Barred"):
                     found.add(words[0])
     return found
 
@@ -206,7 +209,10 @@ def test_every_column_is_told() -> None:
     columns = {*ENVELOPE.names, *ROWS_TAIL.names, *QUARANTINE_TAIL.names, "data"}
     fields = set(Attempt.__struct_fields__)
 
-    assert set(rows("rows")) - {"gate", "wish"} == columns | fields
+    stages = set(get_args(get_type_hints(convert._Verdict)["stage"]))
+    contracts = set(get_args(get_type_hints(Rules)["contract"]))
+    assert contracts <= set(rows("rows"))
+    assert set(rows("rows")) - stages - contracts == columns | fields
 
 
 def openapi_routes(paths: dict[str, dict[str, object]]) -> set[str]:

@@ -28,8 +28,8 @@ from penstock.schema.convert import Rules
 
 pytestmark = pytest.mark.crash
 
-LENIENT, STRICT = Rules(), Rules(max_keys=2)
-CALLS = {LENIENT: 4, STRICT: 7}
+LENIENT, STRICT, CLOSED = Rules(), Rules(max_keys=2), Rules(contract="quarantine")
+CALLS = {LENIENT: 4, STRICT: 7, CLOSED: 7}
 """Calls of the catalog that a landing makes until its rows are in."""
 
 
@@ -140,7 +140,9 @@ def doubled(home: Home, first: Rules, second: Rules) -> Iterator[tuple[int, int]
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(LENIENT, STRICT), (STRICT, LENIENT)], ids=["row first", "aside first"]
+    ("first", "second"),
+    [(LENIENT, STRICT), (STRICT, LENIENT), (LENIENT, CLOSED), (CLOSED, LENIENT)],
+    ids=["row first", "aside first", "evolves first", "quarantines first"],
 )
 def test_two_that_disagree_put_no_event_into_both_tables(
     home: Home, first: Rules, second: Rules

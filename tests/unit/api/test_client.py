@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 import httpx
 import msgspec
 import pytest
-from builders import NOON
+from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from platform_stand_ins import InProcess, grant
+from platform_stand_ins import InProcess, StandInTrials, grant
 
+from assets.contract import Past
 from penstock import client as client_module
 from penstock import errors
 from penstock.api.platform import Platform
 from penstock.client import Client, told
+from penstock.errors import EngineUnavailable, NotFound
 from penstock.problem import CONTENT_TYPE, problem
 
 NOON_TIME = datetime.fromtimestamp(NOON / 1_000_000, UTC)
@@ -37,9 +39,33 @@ def test_collections(client: Client) -> None:
     assert client.pause_collection("flights").paused
     assert client.collection("flights").paused
     assert not client.resume_collection("flights").paused
+    assert client.set_contract("flights", "freeze").contract == "freeze"
+    assert [c.what for v in client.schema("flights").versions for c in v.changes] == ["contract"]
     assert client.schema("flights").columns == []
     assert client.collection_status("flights").waiting == 0
     assert [c.name for c in client.status().collections] == ["flights", "loops"]
+
+
+def test_a_trial_is_told_as_it_goes_on(client: Client, here: Platform) -> None:
+    """A year of events takes minutes; an answer that breaks off is no answer."""
+    client.create_collection("flights")
+
+    first, last = client.try_contract("flights", "quarantine", since=NOON_TIME, sample=5)
+
+    assert (first.events, first.wanted, first.done) == (0, 2, False)
+    assert (last.events, last.whole, last.quarantined, last.done) == (2, 1, 1, True)
+    [cause] = last.causes
+    assert (cause.stage, cause.reason, cause.path) == ("contract", "new_field", "a")
+    assert cause.examples == ["e2"]
+    trials = here.trials
+    assert isinstance(trials, StandInTrials)
+    assert trials.asked == [(FLIGHTS, "quarantine", Past(since=NOON, sample=5))]
+    trials.error = EngineUnavailable("the tables cannot be read now")
+    with pytest.raises(EngineUnavailable):
+        list(client.try_contract("flights", "freeze"))
+    assert client.collection("flights").contract == "evolve"
+    with pytest.raises(NotFound):
+        list(client.try_contract("ships", "freeze"))
 
 
 def test_tokens(client: Client) -> None:

@@ -111,6 +111,44 @@ class TestCollections:
         assert admin("POST", "/api/v1/collections/flights/resume").json()["paused"] is False
         assert admin("POST", "/api/v1/collections/trains/pause").status_code == 404
 
+    def test_a_contract_is_changed_and_entered_in_the_history(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Whoever asks why no column came since is told; doors know it as landing does."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+
+        closed = admin("POST", "/api/v1/collections/flights/contract", {"contract": "quarantine"})
+        again = admin("POST", "/api/v1/collections/flights/contract", {"contract": "quarantine"})
+
+        assert closed.json()["contract"] == again.json()["contract"] == "quarantine"
+        assert admin("GET", "/api/v1/collections/flights").json() == closed.json()
+        assert here.cache.read() == here.store.known()
+        assert admin("GET", "/api/v1/collections/flights/schema").json()["versions"] == [
+            {
+                "version": 1,
+                "at": NOON_TEXT,
+                "changes": [
+                    {
+                        "path": "",
+                        "what": "contract",
+                        "before": "evolve",
+                        "type": "quarantine",
+                        "event_id": None,
+                    }
+                ],
+            }
+        ]
+
+    @pytest.mark.parametrize("contract", ["", "Freeze", "drop", None])
+    def test_a_contract_that_is_none_is_refused(self, admin: Caller, contract: object) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        asked = {"contract": contract}
+
+        assert admin("POST", "/api/v1/collections/flights/contract", asked).status_code == 400
+        assert admin("GET", "/api/v1/collections/flights").json()["contract"] == "evolve"
+        asked = {"contract": "freeze"}
+        assert admin("POST", "/api/v1/collections/trains/contract", asked).status_code == 404
+
     def test_the_schema_shows_columns_and_how_they_came(
         self, admin: Caller, here: Platform
     ) -> None:
@@ -135,7 +173,7 @@ class TestCollections:
                 {"path": "carrier", "type": "string"},
                 {"path": "legs[].km", "type": "long"},
             ],
-            "versions": [{"version": 1, "at": NOON_TEXT, "changes": [change]}],
+            "versions": [{"version": 1, "at": NOON_TEXT, "changes": [{**change, "before": None}]}],
         }
 
     def test_the_status_counts_what_waits_and_what_landed(

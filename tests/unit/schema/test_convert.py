@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pyarrow as pa
 import pytest
 from builders import event
 from log_batches import log_batch
+from msgspec import Raw
 from structlog.testing import capture_logs
 
+from assets.landing import as_misfits
 from penstock.codec import ENVELOPE
-from penstock.schema.columns import PIECE_BYTES, parse
+from penstock.errors import Unavailable
+from penstock.schema import convert as conversion
+from penstock.schema.check import Place
+from penstock.schema.columns import PIECE_BYTES, MisfitColumn, parse
 from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
+from penstock.schema.fit import Misfits, fit_object
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import EMPTY, Leaf, List, Struct, columns
 
@@ -666,3 +675,117 @@ def test_converting_again_with_the_wider_shape_changes_nothing() -> None:
     assert second.rows.equals(first.rows)
     assert second.shape == first.shape
     assert second.changes == ()
+
+
+class Breaking:
+    """Parts documents as it should, but for those that say ``break``."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, text: Raw, place: Place, misfits: Misfits) -> dict[str, object]:
+        if b'"break"' in bytes(text):
+            raise self.error
+        return fit_object(text, place, misfits)
+
+
+def test_one_event_that_fails_for_no_known_reason_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same batch would come again for ever, and its collection would land nothing more."""
+    monkeypatch.setattr(conversion, "fit_object", Breaking(ZeroDivisionError("secret")))
+    events = [event(f'{{"a": 1, "m{n % 3}": "x"}}', id=f"e{n}") for n in range(300)]
+    for n in (0, 41, 299):
+        events[n] = event('{"a": "break"}', id=f"e{n}")
+
+    with capture_logs() as logs:
+        converted = convert(log_batch(*events), shape_of(a=LONG), FREEZE)
+
+    why = ("convert", "unexpected", "ZeroDivisionError", 1)
+    assert verdicts(converted) == [("e0", *why), ("e41", *why), ("e299", *why)]
+    assert converted.quarantined.column("payload").to_pylist() == [b'{"a": "break"}'] * 3
+    kept = [n for n in range(300) if n not in (0, 41, 299)]
+    assert converted.rows.column("log_offset").to_pylist() == kept
+    assert misfits(converted) == [[(f"m{n % 3}", '"x"')] for n in kept]
+    assert sorted(one["event_id"] for one in logs) == ["e0", "e299", "e41"]
+    assert {one["error"] for one in logs} == {"ZeroDivisionError"}
+    assert "secret" not in str(logs)
+
+
+def test_a_repeated_batch_makes_an_opaque_row_of_an_event_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was decided to be a row before a crash stays one."""
+    monkeypatch.setattr(conversion, "fit_object", Breaking(ZeroDivisionError()))
+    first = convert(log_batch('{"a": "break"}'), shape_of(a=LONG), FREEZE)
+
+    rows = as_misfits(first.quarantined, rows_schema(first.shape), shape=first.shape, rules=Rules())
+
+    assert rows.column("payload").to_pylist() == [b'{"a": "break"}']
+    assert rows.column("data").to_pylist() == [None]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(), Unavailable("away")])
+def test_what_is_no_events_fault_is_raised(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A full disk must not empty a collection into quarantine."""
+    monkeypatch.setattr(conversion, "fit_object", Breaking(error))
+
+    with pytest.raises(type(error)):
+        convert(log_batch('{"a": "break"}', '{"a": 1}'), shape_of(a=LONG), FREEZE)
+
+
+def test_a_mistake_that_shows_in_every_event_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one of the program; who repairs it wants the events landed, not released."""
+    monkeypatch.setattr(conversion, "fit_object", Breaking(TypeError()))
+
+    with pytest.raises(TypeError):
+        convert(log_batch(*['{"a": "break"}'] * 101), shape_of(a=LONG), FREEZE)
+
+
+def test_a_mistake_that_shows_in_no_single_event_is_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is nobody to put into quarantine for it."""
+
+    def full(column: conversion.MisfitColumn, count: int) -> pa.Array:
+        if count > 2:
+            raise TypeError
+        return MisfitColumn.column(column, count)
+
+    class Small(MisfitColumn):
+        column = full
+
+    monkeypatch.setattr(conversion, "MisfitColumn", Small)
+
+    with pytest.raises(TypeError):
+        convert(log_batch(*['{"a": 1}'] * 8), shape_of(a=LONG), FREEZE)
+
+
+@pytest.mark.parametrize("contract", ["evolve", "quarantine"])
+def test_a_document_that_the_reader_refuses_is_kept_whole(
+    monkeypatch: pytest.MonkeyPatch, contract: str
+) -> None:
+    """No text should be refused; its leaves go beside the columns, or the event to quarantine."""
+    monkeypatch.setattr(conversion, "parse", refusing_the_second())
+    batch = log_batch('{"a": 1}', '{"a": 2}', '{"a": 3}')
+
+    with capture_logs():
+        converted = convert(batch, shape_of(a=LONG), Rules(contract=contract))  # type: ignore[arg-type]
+
+    if contract == "evolve":
+        assert misfits(converted) == [None, [("a", "2")], None]
+    else:
+        assert data(converted) == [{"a": 1}, {"a": 3}]
+        assert [row[1:3] for row in verdicts(converted)] == [("convert", "unexpected")]
+
+
+def refusing_the_second() -> Callable[..., tuple[pa.ChunkedArray, list[int]]]:
+    """Answer a reader that refuses the second of three texts."""
+
+    def read(texts: pa.Array, shape: Struct, **options: Any) -> tuple[pa.ChunkedArray, list[int]]:
+        again = [b"[" if len(texts) == 3 and n == 1 else t for n, t in enumerate(texts.to_pylist())]
+        return parse(pa.array(again, pa.binary()), shape, **options)
+
+    return read

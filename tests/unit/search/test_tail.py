@@ -10,6 +10,7 @@ from builders import FLIGHTS, event
 from penstock.buffer import Portion, start_of
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Mark
+from penstock.errors import EngineUnavailable
 from penstock.schema.columns import count_cells
 from penstock.schema.convert import Rules
 from penstock.schema.shape import EMPTY
@@ -168,6 +169,32 @@ def test_tails_that_nobody_asks_for_are_let_go_first() -> None:
     read(log, tails, collection=ORDERS)
 
     assert list(tails._kept) == [ORDERS]
+
+
+def test_another_contract_converts_again_what_still_waits() -> None:
+    """An event would be found as a row until it lands, and be in quarantine from then on."""
+    log, rules = CountedLog(), [Rules()]
+    tails = Tails(log, lambda _: rules[0])
+    send(log, '{"a":1}')
+
+    assert ids(read(log, tails)) == ['{"a":1}']
+    rules[0] = Rules(contract="quarantine")
+    again = read(log, tails)
+    assert ids(again) == []
+    assert [piece.quarantined.num_rows for piece in again.pieces] == [1]
+    assert log.rows_read == 2
+
+
+def test_nobody_needs_to_know_the_contract_where_nothing_waits() -> None:
+    """Search goes on while the metadata is away."""
+
+    def away(_: CollectionId) -> Rules:
+        raise EngineUnavailable("away")
+
+    log, tails = CountedLog(), Tails(CountedLog(), away)
+    send(log, '{"a":1}')
+
+    assert read(log, tails, mark_at(log, 1)).pieces == ()
 
 
 def test_many_small_pieces_become_few() -> None:
