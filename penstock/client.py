@@ -42,10 +42,16 @@ class Collection:
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A discovered column: its path in the payload, and its type."""
+    """A discovered column: its path in the payload, its type, and the event that brought it.
+
+    `filled` rows have a value, if that was asked for and files count it.
+    """
 
     path: str
     type: str
+    since: datetime | None = None
+    event_id: str | None = None
+    filled: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,7 @@ class Change:
     type: str | None
     before: str | None = None
     event_id: str | None
+    why: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,7 @@ class Schema:
 
     columns: list[Column]
     versions: list[Version]
+    rows: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,9 +487,10 @@ class Client:
         """Let doors accept the collection's events again."""
         return self._post(_path("collections", name, "resume"), Collection)
 
-    def schema(self, name: str) -> Schema:
-        """Answer a collection's columns and how they came."""
-        return self._get(_path("collections", name, "schema"), Schema)
+    def schema(self, name: str, *, fill: bool = False) -> Schema:
+        """Answer a collection's columns and how they came; with `fill` also how full they are."""
+        path = _path("collections", name, "schema")
+        return self._get(f"{path}?fill=true" if fill else path, Schema)
 
     def collection_status(self, name: str) -> CollectionStatus:
         """Answer how far landing is with a collection, and what it holds."""

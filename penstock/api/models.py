@@ -175,7 +175,7 @@ class TrialTold(Told):
     def of(trial: Trial) -> TrialTold:
         """Tell about a trial."""
         told = asdict(trial)
-        told["columns"] = [{**change, "before": None} for change in told["columns"]]
+        told["columns"] = [{**change, "before": None, "why": None} for change in told["columns"]]
         return TrialTold.model_validate(told)
 
 
@@ -224,6 +224,9 @@ class ColumnTold(Told):
 
     path: str
     type: str
+    since: TimeOut | None = Field(description="When it came, if the history knows.")
+    event_id: str | None = Field(description="The first event that had it.")
+    filled: int | None = Field(description="Rows that have a value, if asked for and counted.")
 
 
 class ChangeTold(Told):
@@ -234,6 +237,7 @@ class ChangeTold(Told):
     type: str | None = Field(description="The column's type since, or the new contract.")
     before: str | None = Field(description="The type, or the contract, until then.")
     event_id: str | None
+    why: str | None = Field(description="Why it changed, where no event did it.")
 
 
 class VersionTold(Told):
@@ -256,6 +260,7 @@ class VersionTold(Told):
                     type=_text_or_none(change.get("type")),
                     before=_text_or_none(change.get("before")),
                     event_id=_text_or_none(change.get("event_id")),
+                    why=_text_or_none(change.get("why")),
                 )
                 for change in record.changes
             ],
@@ -271,6 +276,7 @@ class Schema(Told):
 
     columns: list[ColumnTold]
     versions: list[VersionTold]
+    rows: int | None = Field(description="How many there are, if `fill` was asked for.")
 
 
 class PartitionTold(Told):

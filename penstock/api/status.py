@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from lakehouse import TableView
+from lakehouse.fill import fill as fill_of_table
 from penstock.api.access import Reader
 from penstock.api.collections import readable
 from penstock.api.models import (
@@ -19,25 +21,61 @@ from penstock.api.models import (
     VersionTold,
 )
 from penstock.api.platform import API, Here, Platform, Version
-from penstock.envelope import Extent
-from penstock.metadata.records import CollectionRecord
+from penstock.envelope import Extent, Micros
+from penstock.metadata.records import CollectionRecord, SchemaVersion
 from penstock.schema.shape import columns, count_columns
 
 router = APIRouter()
 
 
 @router.get(f"{API}/collections/{{c}}/schema", tags=["collections"])
-def show_schema(c: str, caller: Reader, here: Here) -> Schema:
+def show_schema(
+    c: str,
+    caller: Reader,
+    here: Here,
+    fill: Annotated[bool, Query(description="Also count the rows that have a value.")] = False,
+) -> Schema:
     """Show the columns that a collection's events have, and how they came."""
     record = readable(here, caller, c)
     view = here.lake.view(record.id)
+    versions = here.store.schema_versions(record.id)
+    came = appeared(versions)
+    full = fill_of_table(here.lake, record.id) if fill else None
     return Schema(
         columns=[
-            ColumnTold(path=path, type=kind)
+            ColumnTold(
+                path=path,
+                type=kind,
+                since=came[path].at if path in came else None,
+                event_id=came[path].event_id if path in came else None,
+                filled=full.values.get(path) if full else None,
+            )
             for path, kind in (columns(view.shape) if view is not None else [])
         ],
-        versions=[VersionTold.of(version) for version in here.store.schema_versions(record.id)],
+        versions=[VersionTold.of(version) for version in versions],
+        rows=full.rows if full else None,
     )
+
+
+class Came(NamedTuple):
+    """When a column came, and by which event."""
+
+    at: Micros
+    event_id: str | None
+
+
+def appeared(versions: Iterable[SchemaVersion]) -> Mapping[str, Came]:
+    """Answer when each column came: the last time, if it was gone in between."""
+    came: dict[str, Came] = {}
+    for version in versions:
+        for change in version.changes:
+            event_id = change.get("event_id")
+            if change["what"] == "added":
+                told = None if event_id is None else str(event_id)
+                came[str(change["path"])] = Came(version.at, told)
+            elif change["what"] == "removed":
+                came.pop(str(change["path"]), None)
+    return came
 
 
 @router.get(f"{API}/collections/{{c}}/status", tags=["collections"])

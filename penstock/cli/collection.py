@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,9 +17,11 @@ from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Change, Stats, Trial
+    from penstock.client import Schema, Stats, Trial, Version
 
 _BAR_WIDTH = 30
+
+_FULL = "columns are full: further fields are misfits"
 
 _CONTRACTS = {
     "evolve": "a leaf without a column gets one if it can, else it is kept beside them as a misfit",
@@ -128,29 +130,85 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
 
 
 @app.command()
-def schema(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
-    """Show the discovered columns, and which event brought them."""
+def schema(
+    name: Name,
+    history: Annotated[
+        bool, typer.Option("--history", help="Show each change: when, what, and what caused it.")
+    ] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Also show how many rows have a value in each column.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the discovered columns, when each came, and which event brought it."""
     with connect(home) as client:
-        found = client.schema(name)
+        found = client.schema(name, fill=fill)
     if as_json:
         print_json(found)
-        return
-    console = out()
-    if found.columns:
-        print_table(["column", "type"], [(one.path, one.type) for one in found.columns], console)
-    else:
+    elif history:
+        _show_history(found.versions, name, home)
+    elif not found.columns:
         err().print("no columns yet: they are discovered when the first events land")
-    for version in found.versions:
-        console.print(f"\nversion {version.version}, {version.at:%Y-%m-%d %H:%M:%SZ}")
-        for change in version.changes:
-            console.print(f"  {safe(_told(change))}")
+    else:
+        _show_columns(found)
 
 
-def _told(change: Change) -> str:
-    """Tell of a change in one line."""
-    types = " -> ".join(one for one in (change.before, change.type) if one)
-    brought = f"(first in {change.event_id})" if change.event_id else ""
-    return " ".join(one for one in (change.what, change.path, types, brought) if one)
+def _show_columns(found: Schema) -> None:
+    names = ["column", "type", "since", "first in"]
+    rows = [
+        (one.path, one.type, one.since and f"{one.since:%Y-%m-%d %H:%M:%SZ}", one.event_id)
+        for one in found.columns
+    ]
+    if found.rows is None:
+        print_table(names, rows, out())
+        return
+    full = [_share(one.filled, found.rows) for one in found.columns]
+    print_table(
+        [*names, "rows#", "full#"],
+        [
+            (*row, one.filled, share)
+            for row, one, share in zip(rows, found.columns, full, strict=True)
+        ],
+        out(),
+    )
+    if any(one.filled is None for one in found.columns):
+        err().print("[dim]columns in lists, and those beyond the first hundred, are not counted[/]")
+
+
+def _share(filled: int | None, rows: int) -> str:
+    if filled is None or not rows:
+        return "" if rows else "0 %"
+    # Rounded down: 100 % says that every row has a value.
+    return f"{filled * 1_000 // rows / 10:.1f} %"
+
+
+def _show_history(versions: Sequence[Version], name: str, home: Path) -> None:
+    if not versions:
+        err().print("no changes yet: columns are discovered when the first events land")
+        return
+    changes = [(version, change) for version in versions for change in version.changes]
+    print_table(
+        ["version#", "when", "what", "column", "before", "since then", "caused by"],
+        [
+            (
+                version.version,
+                f"{version.at:%Y-%m-%d %H:%M:%SZ}",
+                _FULL if change.what == "full" else change.what,
+                change.path,
+                change.before,
+                change.type,
+                change.why or change.event_id,
+            )
+            for version, change in changes
+        ],
+        out(),
+        row="change",
+    )
+    events = [change.event_id for _, change in changes if change.event_id]
+    if events:
+        see = command(home, f"event {name} {events[-1]}")
+        err().print(f"[dim]see an event: {safe(see)}[/]")
 
 
 @app.command()

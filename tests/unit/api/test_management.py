@@ -134,6 +134,7 @@ class TestCollections:
                         "before": "evolve",
                         "type": "quarantine",
                         "event_id": None,
+                        "why": None,
                     }
                 ],
             }
@@ -156,6 +157,7 @@ class TestCollections:
         assert admin("GET", "/api/v1/collections/flights/schema").json() == {
             "columns": [],
             "versions": [],
+            "rows": None,
         }
         lake = here.lake
         assert isinstance(lake, StandInLake)
@@ -167,13 +169,21 @@ class TestCollections:
         )
         change = {"path": "carrier", "what": "added", "type": "string", "event_id": "e1"}
         here.store.add_schema_version(FLIGHTS, NOON, [change])
+        brought, unknown = {"since": NOON_TEXT, "event_id": "e1"}, {"since": None, "event_id": None}
 
         assert admin("GET", "/api/v1/collections/flights/schema").json() == {
             "columns": [
-                {"path": "carrier", "type": "string"},
-                {"path": "legs[].km", "type": "long"},
+                {"path": "carrier", "type": "string", **brought, "filled": None},
+                {"path": "legs[].km", "type": "long", **unknown, "filled": None},
             ],
-            "versions": [{"version": 1, "at": NOON_TEXT, "changes": [{**change, "before": None}]}],
+            "rows": None,
+            "versions": [
+                {
+                    "version": 1,
+                    "at": NOON_TEXT,
+                    "changes": [{**change, "before": None, "why": None}],
+                }
+            ],
         }
 
     def test_the_status_counts_what_waits_and_what_landed(
