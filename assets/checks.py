@@ -7,19 +7,21 @@ quarantined event, and above it there is none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from assets.accounting import stand, troubles
+from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.commit import refuse_changed
 from lakehouse.tables import read_view
 from penstock.buffer import Buffer, start_of
 from penstock.envelope import CollectionId, Mark, Micros
-from penstock.errors import PenstockError, Stopped
+from penstock.errors import LogReplaced, PenstockError, Stopped
 
 _SECOND: Micros = 1_000_000
 
@@ -63,8 +65,14 @@ def runs_of(offsets: pa.Array) -> list[Run]:
     ]
 
 
-def account(runs: Iterable[Run], upto: int) -> Account:
-    """Compare the runs with every position from 0 until `upto`."""
+def account(runs: Iterable[Run], upto: int, gaps: Iterable[Run] = ()) -> Account:
+    """Compare the runs with every position from 0 until `upto`; in `gaps` there must be none."""
+    runs, gaps = list(runs), list(gaps)
+    found = _account([*runs, *gaps], upto)
+    return replace(found, rows=found.rows - sum(end - start for start, end in gaps))
+
+
+def _account(runs: Iterable[Run], upto: int) -> Account:
     rows = doubled = beyond = 0
     missing: list[Run] = []
     reached = 0
@@ -132,7 +140,24 @@ def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Ver
     _, batches = _positions(lake, collection, quarantine=True)
     _collect(runs, batches, log_id, below=marks)
     partitions = marks.keys() | runs.keys()
-    return conserved({p: account(runs.get(p, ()), marks.get(p, 0)) for p in partitions})
+    gaps: dict[int, list[Run]] = {}
+    for gap in (*view.lost, *view.carried):
+        if gap.log_id == log_id:
+            gaps.setdefault(gap.partition, []).append((gap.start, gap.end))
+    return conserved(
+        {p: account(runs.get(p, ()), marks.get(p, 0), gaps.get(p, ())) for p in partitions}
+    )
+
+
+def check_books(
+    buffer: Buffer, lake: Lake, collection: CollectionId, now: Micros, retention: Micros | None
+) -> Verdict:
+    """Compare what was accepted with what became of it, and lag with what the log keeps."""
+    standing = stand(buffer, lake, None, collection, now=now)
+    books = standing.books
+    said = troubles(standing, retention)
+    facts = {"accepted": books.accepted, **books.parts, "difference": books.difference}
+    return Verdict(not said, "; ".join(said) or books.sentence, facts)
 
 
 def check_freshness(
@@ -170,10 +195,13 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
                 return Verdict(False, f"the log ends before the mark {mark} in {mark.partition}")
             buffer.read(collection, mark, end=mark.next, max_bytes=1)
     except Stopped as error:
-        return Verdict(False, str(error))
+        return Verdict(False, explained(collection, error))
     logs = {mark.log_id for mark in view.marks}
     if logs and log_id not in logs:
-        return Verdict(False, f"the table was landed from another log, {', '.join(sorted(logs))}")
+        another = LogReplaced(
+            f"{collection} was landed from another log, {', '.join(sorted(logs))}, this is {log_id}"
+        )
+        return Verdict(False, explained(collection, another))
     return Verdict(True, "the log holds what the marks say")
 
 

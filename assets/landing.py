@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import structlog
 
 from assets.minutes import minutes_of
+from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.commit import Batch, Committed, land, opaque, refuse_changed
 from penstock.buffer import Buffer
@@ -29,10 +30,11 @@ from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros, Span
 from penstock.errors import (
     EngineUnavailable,
     LogChanged,
+    LogReplaced,
     NotFound,
     PenstockError,
     Stopped,
-    TableChanged,
+    TableReplaced,
     Unavailable,
 )
 from penstock.faults import fault
@@ -112,7 +114,7 @@ class Trouble:
     def reason(self) -> str:
         """What people may read; of a library's error the name only: it may quote a payload."""
         if isinstance(self.error, PenstockError):
-            return str(self.error)
+            return explained(self.collection, self.error)
         if isinstance(self.error, OSError) and self.error.strerror:
             return self.error.strerror
         return f"an unexpected {type(self.error).__name__}, see the log of the run"
@@ -171,13 +173,13 @@ def back_off(failures: int, limits: Limits) -> Micros:
 def begin(view: TableView, log_id: str, extents: Mapping[int, Extent]) -> list[Mark]:
     """Answer where each partition of the log goes on.
 
-    Raises `LogChanged` if the table was filled from another log, or knows more of this one than
-    there is, and `TableChanged` if the table was rolled back.
+    Raises `LogReplaced` if the table was filled from another log, `LogChanged` if it knows more of
+    this one than there is, `TableRolledBack` and `TableUnmarked` as `refuse_changed` does.
     """
     refuse_changed(view)
     logs = {mark.log_id for mark in view.marks}
     if logs and log_id not in logs:
-        raise LogChanged(
+        raise LogReplaced(
             f"{view.collection} was landed from the log {', '.join(sorted(logs))}, this is {log_id}"
         )
     starts = [view.mark(log_id, partition) for partition in sorted(extents)]
@@ -564,8 +566,10 @@ class Landing:
 
     def _refuse_another_table(self, view: TableView) -> None:
         known = self._uuids.setdefault(view.collection, view.uuid)
-        if known != view.uuid:
-            raise TableChanged(
+        if view.adopted == view.uuid:
+            self._uuids[view.collection] = view.uuid
+        elif known != view.uuid:
+            raise TableReplaced(
                 f"the table of {view.collection} was replaced by another one while events landed"
             )
 
@@ -586,7 +590,7 @@ def _report(collection: CollectionId, error: Exception) -> None:
                 "landing stopped, an operator has to look",
                 collection=str(collection),
                 reason=type(error).__name__,
-                error=str(error),
+                error=explained(collection, error),
             )
         case Unavailable():
             log.warning("landing waits", collection=str(collection), error=str(error))

@@ -23,7 +23,7 @@ from assets.landing import Trouble
 from lakehouse import Lake, TableView
 from lakehouse.sql import Engine
 from penstock.envelope import Clock, CollectionId, Micros, Span
-from penstock.errors import EngineUnavailable, PenstockError, TableChanged, Unavailable
+from penstock.errors import EngineUnavailable, PenstockError, TableRolledBack, Unavailable
 from penstock.faults import fault
 from penstock.query.pieces import all_of, sql, value
 from penstock.search import Place
@@ -108,7 +108,7 @@ class Indexing:
     def index_once(self, collection: CollectionId) -> Indexed | None:
         """Index one span of the collection; None if the index has all that has landed.
 
-        An index that is not whole, or not of this table, is begun anew. Raises `TableChanged` if
+        An index that is not whole, or not of this table, is begun anew. Raises `TableRolledBack` if
         the table was rolled back, `Unavailable` if trying again later can help.
         """
         view = self._view(collection)
@@ -204,7 +204,7 @@ class Indexing:
     def _view(self, collection: CollectionId) -> TableView | None:
         view = self._lake.view(collection)
         if view is not None and view.rolled_back:
-            raise TableChanged(f"the table of {collection} was rolled back")
+            raise TableRolledBack(f"the table of {collection} was rolled back")
         return view
 
     def _state(self, collection: CollectionId, role: Role = "used") -> Known | None:

@@ -49,6 +49,13 @@ def keeping_of(settings: Settings) -> Keeping:
     return Keeping(settings.log_partitions, settings.log_retention_hours)
 
 
+def retention_of(settings: Settings) -> Micros | None:
+    """Answer how long the log keeps events that have not landed; None for as long as it takes."""
+    if settings.log.startswith("embedded:"):
+        return None
+    return settings.log_retention_hours * 3_600_000_000
+
+
 class Metadata:
     """The metadata, left alone for a while after it did not answer."""
 

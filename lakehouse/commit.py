@@ -51,7 +51,13 @@ from lakehouse.parquet import columns_of, data_file, write
 from lakehouse.tables import CLAIM, LANDED, Lake, TableView, mark_properties, read_view
 from lakehouse.updates import same_last_id, same_schema, set_schema
 from penstock.envelope import Clock, Mark, Micros
-from penstock.errors import EngineUnavailable, TableChanged
+from penstock.errors import (
+    EngineUnavailable,
+    TableChanged,
+    TableReplaced,
+    TableRolledBack,
+    TableUnmarked,
+)
 from penstock.faults import fault
 from penstock.schema.convert import Converted
 from penstock.schema.shape import Struct
@@ -138,14 +144,14 @@ def after_failure(
 
 
 def refuse_changed(view: TableView) -> None:
-    """Raise `TableChanged` if the table lost what its marks say it has, or the marks themselves."""
+    """Raise `TableRolledBack` if the table lost what it had, `TableUnmarked` if it has no marks."""
     if view.rolled_back:
-        raise TableChanged(
+        raise TableRolledBack(
             f"a table of {view.collection} was rolled back: its marks say that events landed "
             "which it no longer has"
         )
     if view.rows and not view.marks:
-        raise TableChanged(
+        raise TableUnmarked(
             f"a table of {view.collection} has rows but no marks: it was copied or made anew by "
             "something else, and landing into it could double what it has"
         )
@@ -560,7 +566,7 @@ def _load(lake: Lake, name: Identifier) -> Table:
 
 def _refuse_other_table(view: TableView, based_on: TableView) -> None:
     if view.uuid != based_on.uuid:
-        raise TableChanged(f"the table of {view.collection} was replaced by another one")
+        raise TableReplaced(f"the table of {view.collection} was replaced by another one")
 
 
 def _kept_changing(batch: Batch) -> EngineUnavailable:

@@ -56,6 +56,10 @@ MARK = "penstock.mark."
 CLAIM = "penstock.claim."
 LANDED = "penstock.landed.sequence"
 LEAVING = "penstock.leaving"
+LOST = "penstock.lost."
+CARRIED = "penstock.carried."
+BOOKS = "penstock.books."
+ADOPTED = "penstock.adopted"
 
 PROPERTIES = {
     # PyIceberg cannot write version 3, and Trino 476 reads 2 best.
@@ -75,6 +79,19 @@ PROPERTIES = {
     "write.delete.isolation-level": "snapshot",
     "write.update.isolation-level": "snapshot",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Positions of a log partition, `end` exclusive, that will not land."""
+
+    log_id: str
+    partition: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,14 @@ class TableView:
     files: int
     claims: tuple[Mark, ...] = ()
     """Up to where somebody may be about to put events into quarantine, see `lakehouse.commit`."""
+    lost: tuple[Gap, ...] = ()
+    """What an operator gave up because it is gone, by log id, partition and start."""
+    carried: tuple[Gap, ...] = ()
+    """What a log that got another id still holds, but landed under its old one."""
+    counted: tuple[tuple[str, int], ...] = ()
+    """Parts of the books that are no rows (any more), by name, see `assets.accounting`."""
+    adopted: str = ""
+    """The id of the table that an operator took in place of another one."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
@@ -129,6 +154,38 @@ def marks_of(properties: Mapping[str, str], prefix: str = MARK) -> tuple[Mark, .
 def mark_properties(marks: Iterable[Mark], prefix: str = MARK) -> dict[str, str]:
     """Answer the table properties that say these marks (or claims)."""
     return {f"{prefix}{mark.log_id}.{mark.partition}": str(mark) for mark in marks}
+
+
+def gaps_of(properties: Mapping[str, str], prefix: str = LOST) -> tuple[Gap, ...]:
+    """Read what was given up (or carried over) from table properties, sorted."""
+    gaps = []
+    for name, value in properties.items():
+        if name.startswith(prefix):
+            log_id, _, partition = name.removeprefix(prefix).rpartition(".")
+            for run in value.split(","):
+                start, _, end = run.partition("-")
+                gaps.append(Gap(log_id, int(partition), int(start), int(end)))
+    return tuple(sorted(gaps, key=lambda gap: (gap.log_id, gap.partition, gap.start)))
+
+
+def gap_properties(gaps: Iterable[Gap], prefix: str = LOST) -> dict[str, str]:
+    """Answer the table properties that say all of these gaps."""
+    runs: dict[str, list[str]] = {}
+    for gap in gaps:
+        runs.setdefault(f"{prefix}{gap.log_id}.{gap.partition}", []).append(
+            f"{gap.start}-{gap.end}"
+        )
+    return {name: ",".join(some) for name, some in runs.items()}
+
+
+def counted_of(properties: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    """Read the parts of the books that a table keeps as numbers, sorted."""
+    found = (
+        (name.removeprefix(BOOKS), int(value))
+        for name, value in properties.items()
+        if name.startswith(BOOKS)
+    )
+    return tuple(sorted(found))
 
 
 def rolled_back(ancestors: Iterable[int], landed: int) -> bool:
@@ -179,6 +236,27 @@ class Lake:
     def quarantine_view(self, collection: CollectionId) -> TableView | None:
         """Answer its quarantine table as it is now; None before its first landing."""
         return self._view(collection, quarantine_table(collection))
+
+    def quarantine_beside(
+        self, collection: CollectionId, main: TableView | None
+    ) -> tuple[TableView | None, int]:
+        """Answer the quarantine table as it is now, and how many of its rows `main` does not cover.
+
+        Landing brings events to quarantine before main's marks say so: such rows lie at or behind
+        those marks. They are counted only where quarantine's own marks are ahead.
+        """
+        name = quarantine_table(collection)
+        table = self.table(name)
+        if table is None:
+            return None, 0
+        view = self._known(collection, name, table)
+        beyond = 0
+        for mark in view.marks:
+            start = main.mark(mark.log_id, mark.partition).next if main is not None else 0
+            if start < mark.next:
+                with _asking():
+                    beyond += _rows_from(table, mark.log_id, mark.partition, start)
+        return view, beyond
 
     def table(self, name: Identifier) -> Table | None:
         """Load a table by its name; None where there is none.
@@ -327,8 +405,10 @@ class Lake:
 
     def _view(self, collection: CollectionId, name: Identifier) -> TableView | None:
         table = self.table(name)
-        if table is None:
-            return None
+        return None if table is None else self._known(collection, name, table)
+
+    def _known(self, collection: CollectionId, name: Identifier, table: Table) -> TableView:
+        """Answer what this load says; the same metadata is not read again."""
         with self._guard:
             known = self._views.get(name)
         if known is not None and known.metadata_location == table.metadata_location:
@@ -409,6 +489,21 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         bytes=int(summary.get("total-files-size", "0")),
         files=int(summary.get("total-data-files", "0")),
         claims=marks_of(metadata.properties, CLAIM),
+        lost=gaps_of(metadata.properties),
+        carried=gaps_of(metadata.properties, CARRIED),
+        counted=counted_of(metadata.properties),
+        adopted=metadata.properties.get(ADOPTED, ""),
+    )
+
+
+def _rows_from(table: Table, log_id: str, partition: int, start: int) -> int:
+    """Count the rows of a log partition from a position on."""
+    scan = table.scan(
+        row_filter=f"log_partition = {partition} and log_offset >= {start}",
+        selected_fields=("log_id",),
+    )
+    return sum(
+        batch.column("log_id").to_pylist().count(log_id) for batch in scan.to_arrow_batch_reader()
     )
 
 

@@ -10,10 +10,17 @@ from functools import partial
 
 import dagster as dg
 
-from assets.checks import Verdict, check_conservation, check_freshness, check_marks, checked
+from assets.checks import (
+    Verdict,
+    check_books,
+    check_conservation,
+    check_freshness,
+    check_marks,
+    checked,
+)
 from assets.landing import Trouble
 from assets.stats import count_from_lake
-from assets.stores import Stores
+from assets.stores import Stores, retention_of
 from assets.upkeep import Tended, tend
 from orchestration.digest import Digest, Sum
 from orchestration.indexing import following
@@ -223,7 +230,7 @@ def upkeep() -> None:
     tidy()
 
 
-CHECKS = ("conservation", "freshness", "marks")
+CHECKS = ("conservation", "freshness", "marks", "books")
 
 
 @dg.multi_asset_check(
@@ -245,11 +252,18 @@ CHECKS = ("conservation", "freshness", "marks")
             asset=EVENTS,
             description="The log still holds the records that the tables say they absorbed.",
         ),
+        dg.AssetCheckSpec(
+            "books",
+            asset=EVENTS,
+            description="Accepted = landed + quarantined + waiting + lost, landing goes on, and no "
+            "event has waited for half of the time for which the log keeps it.",
+        ),
     ],
 )
 def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
     """Check every collection; a check passes if it does for all of them."""
     buffer, lake, now = stores.buffer, stores.lake, machine_clock()
+    retention = retention_of(stores.settings)
     verdicts: dict[str, dict[CollectionId, Verdict]] = {name: {} for name in CHECKS}
     # Those of the lake as well: another log knows nothing of them, and that must be told.
     for collection in sorted({*buffer.collections(), *lake.collections()}):
@@ -257,6 +271,7 @@ def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
             ("conservation", lambda c: check_conservation(lake, c, buffer.log_id(c))),
             ("freshness", lambda c: check_freshness(buffer, lake, c, now, limit=FRESH_WITHIN)),
             ("marks", lambda c: check_marks(buffer, lake, c)),
+            ("books", lambda c: check_books(buffer, lake, c, now, retention)),
         ):
             verdicts[name][collection] = checked(partial(check, collection))
     for name, found in verdicts.items():
@@ -270,6 +285,7 @@ def result(name: str, verdicts: dict[CollectionId, Verdict]) -> dg.AssetCheckRes
         asset_key=EVENTS,
         check_name=name,
         passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(verdicts) - len(failed)} of {len(verdicts)} collections pass",
         metadata={
             str(collection): dg.MetadataValue.text(verdict.sentence)

@@ -129,6 +129,26 @@ class Partition:
     end: int
     mark: int
     waiting: int
+    lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Books:
+    """What was accepted, and what became of it: the sum of `parts`, but for the difference."""
+
+    accepted: int
+    parts: dict[str, int]
+    difference: int
+    sentence: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """Why landing of a collection has stopped, and the command that goes on from there."""
+
+    name: str
+    detail: str
+    command: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +163,13 @@ class CollectionStatus:
     quarantined: int
     columns: int
     snapshot_id: str | None
+    books: Books
+    stop: Stop | None
+    troubles: list[str]
+    lake_lag_seconds: float | None
+    search_lag_seconds: float | None
+    search_waiting: int
+    last_event_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -411,6 +438,10 @@ class Client:
         """Answer the platform's metrics as Prometheus reads them."""
         return self._checked("GET", "/metrics").text
 
+    def collection_metrics(self) -> str:
+        """Answer the books and lag of the team's collections as Prometheus reads them."""
+        return self._checked("GET", "/api/v1/metrics").text
+
     # Collections
 
     def collections(self) -> list[Collection]:
@@ -493,7 +524,7 @@ class Client:
         return self._get(f"{path}?fill=true" if fill else path, Schema)
 
     def collection_status(self, name: str) -> CollectionStatus:
-        """Answer how far landing is with a collection, and what it holds."""
+        """Answer how far landing is with a collection, its books, and what is wrong with it."""
         return self._get(_path("collections", name, "status"), CollectionStatus)
 
     def collection_stats(

@@ -25,10 +25,14 @@
     │   ├── LogUnavailable    the log cannot make anything durable now
     │   └── EngineUnavailable a store or service does not answer
     ├── Stopped               going on could skip or double events; an operator has to look
-    │   ├── LogChanged        another log, or the same one with other records
+    │   ├── LogChanged        the log has lost records that landed, or holds others
+    │   │   └── LogReplaced   another log
     │   ├── LogTruncated      the log no longer holds what was not absorbed yet
     │   ├── LogDamaged        durable records cannot be read back
-    │   └── TableChanged      another table, or one that was rolled back
+    │   └── TableChanged      what landed is not in the table, or not as it was
+    │       ├── TableReplaced   another table has its name
+    │       ├── TableRolledBack the table was set back to an older snapshot
+    │       └── TableUnmarked   it has rows, and no marks that say up to where
     └── BadSetting            a setting that cannot be used; the process does not start
 
 An error carries its facts as attributes. It becomes a status code at the edges only
@@ -206,7 +210,11 @@ class Stopped(PenstockError):
 
 
 class LogChanged(Stopped):
-    """The log is another one, or holds other records than those that were absorbed."""
+    """The log has lost records that were absorbed, or holds others in their place."""
+
+
+class LogReplaced(LogChanged):
+    """The log is another one than the table was landed from."""
 
 
 class LogTruncated(Stopped):
@@ -218,7 +226,19 @@ class LogDamaged(Stopped):
 
 
 class TableChanged(Stopped):
-    """The table is another one than the one landed into, or was rolled back."""
+    """The table is not the one landed into, or not as landing left it."""
+
+
+class TableReplaced(TableChanged):
+    """Another table has taken the name of the one landed into."""
+
+
+class TableRolledBack(TableChanged):
+    """The table was set back: its marks promise events that it no longer has."""
+
+
+class TableUnmarked(TableChanged):
+    """The table has rows and no marks: nobody knows up to where it was landed."""
 
 
 class BadSetting(PenstockError):

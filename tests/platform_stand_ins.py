@@ -25,8 +25,10 @@ from assets.contract import Past, Tallying, Trial
 from lakehouse.sql import Answer, Limits, Tables
 from lakehouse.tables import TableView
 from penstock.api.platform import Platform
+from penstock.buffer import Portion
 from penstock.buffer.keeping import EmbeddedKeeper
 from penstock.cache import open_cache
+from penstock.codec import Gathering, encode
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
@@ -58,6 +60,15 @@ class StandInBuffer:
 
     def collections(self) -> Sequence[CollectionId]:
         return sorted(self.held)
+
+    def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
+        """Answer the first of the records that are there, received at noon."""
+        rows = [event(b"{}", received_at=NOON)] if mark.next < end else []
+        gathering = Gathering()
+        if rows:
+            gathering.add(encode(rows), mark.next, 0, 1, max_bytes=max_bytes)
+        after = Mark(mark.log_id, mark.partition, mark.next + len(rows), "")
+        return Portion(gathering.batch(mark.log_id, mark.partition), after)
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         return self.held.get(collection, {0: Extent(0, 0)})
@@ -91,6 +102,11 @@ class StandInLake:
 
     def quarantine_view(self, collection: CollectionId) -> TableView | None:
         return self.quarantined.get(collection)
+
+    def quarantine_beside(
+        self, collection: CollectionId, main: TableView | None
+    ) -> tuple[TableView | None, int]:
+        return self.quarantined.get(collection), 0
 
     def collections(self) -> list[CollectionId]:
         return sorted(self.views)

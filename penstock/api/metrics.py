@@ -1,13 +1,19 @@
 """What the platform counts. Names and meanings are here only.
 
-No team or collection is a label: whoever may scrape need not know of them.
+No team or collection is a label of what is answered without a token: whoever may scrape that need
+not know of them. The books of collections are a page of their own, for those who may read them.
 """
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from collections.abc import Iterable, Iterator
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from assets.accounting import PARTS, Standing
 from penstock.buffer import Buffer
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -51,3 +57,57 @@ def waiting(buffer: Buffer) -> int:
         for collection in buffer.collections()
         for partition, extent in buffer.extents(collection).items()
     )
+
+
+_SECOND = 1_000_000
+_STATES = {"quarantined": "quarantined_events", "waiting": "collection_waiting_events"}
+"""The parts of the books that become fewer in the ordinary course of things; the rest only grow."""
+
+
+def books_text(standings: Iterable[Standing]) -> bytes:
+    """Answer the books of collections as Prometheus reads them."""
+    registry = CollectorRegistry()
+    registry.register(_Books(list(standings)))
+    return generate_latest(registry)
+
+
+class _Books(Collector):
+    """The families that the books become."""
+
+    def __init__(self, standings: list[Standing]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a family for each figure, a sample for each collection."""
+        accepted = _counter("accepted", "Events that the log has accepted, ever.")
+        parts = {
+            name: _gauge(_STATES[name], f"Accepted, and now {meaning}.")
+            if name in _STATES
+            else _counter(name, f"Accepted, and now {meaning}.")
+            for name, meaning in PARTS.items()
+        }
+        differs = _gauge("books_difference", "Accepted events that are nowhere; 0 in sound books.")
+        stopped = _gauge("stopped", "1 while landing has stopped until an operator has looked.")
+        lake = _gauge("lake_lag_seconds", "Age of the oldest event that has not landed.")
+        search = _gauge("search_lag_seconds", "Age of the oldest event that is not in the index.")
+        for standing in self._standings:
+            books = standing.books
+            label = [books.collection.name]
+            accepted.add_metric(label, books.accepted)
+            for name, family in parts.items():
+                family.add_metric(label, books.parts[name])
+            differs.add_metric(label, books.difference)
+            stopped.add_metric(label, standing.stop is not None)
+            if standing.lake_lag is not None:
+                lake.add_metric(label, standing.lake_lag / _SECOND)
+            if standing.search_lag is not None:
+                search.add_metric(label, standing.search_lag / _SECOND)
+        yield from (accepted, *parts.values(), differs, stopped, lake, search)
+
+
+def _counter(name: str, meaning: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"penstock_{name}", meaning, labels=("collection",))
+
+
+def _gauge(name: str, meaning: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"penstock_{name}", meaning, labels=("collection",))

@@ -20,9 +20,12 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from assets.accounting import PartitionBooks, Standing, troubles
 from assets.contract import Trial
+from assets.remedies import command_for
 from penstock.api.values import base64_of, text_of
 from penstock.envelope import Micros
+from penstock.errors import Stopped
 from penstock.metadata.records import (
     CollectionRecord,
     Contract,
@@ -34,6 +37,8 @@ from penstock.metadata.records import (
     TokenRecord,
     Wish,
 )
+from penstock.problem import problem, slug
+from penstock.schema.shape import count_columns
 from penstock.search import Found
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -287,6 +292,36 @@ class PartitionTold(Told):
     end: int
     mark: int
     waiting: int = Field(description="Events that the table has not absorbed yet.")
+    lost: int = Field(description="Events that are gone, as an operator has stated.")
+
+    @staticmethod
+    def of(books: PartitionBooks) -> PartitionTold:
+        """Tell about a partition."""
+        return PartitionTold(
+            partition=books.partition,
+            start=books.start,
+            end=books.end,
+            mark=books.mark,
+            waiting=books.waiting,
+            lost=books.lost,
+        )
+
+
+class BooksTold(Told):
+    """What was accepted, and what became of it: `accepted` is the sum of `parts`."""
+
+    accepted: int
+    parts: dict[str, int] = Field(description="Landed, quarantined, waiting, and what else is.")
+    difference: int = Field(description="Accepted events that are nowhere; 0 in sound books.")
+    sentence: str
+
+
+class StopTold(Told):
+    """Why landing of the collection has stopped, and the command that goes on from there."""
+
+    name: str = Field(description="The name of the error.")
+    detail: str
+    command: str | None = Field(description="Null where no command can help.")
 
 
 class OneStatus(Told):
@@ -300,6 +335,62 @@ class OneStatus(Told):
     quarantined: int
     columns: int
     snapshot_id: str | None = Field(description="Text: it is too large for JavaScript's numbers.")
+    books: BooksTold
+    stop: StopTold | None
+    troubles: list[str] = Field(description="A sentence for each thing that needs somebody.")
+    lake_lag_seconds: float | None = Field(
+        description="Age of the oldest event that has not landed, 0 if all have; null: not known."
+    )
+    search_lag_seconds: float | None = Field(
+        description="Likewise of the search index; null without one, or if it does not answer."
+    )
+    search_waiting: int = Field(description="Landed events that the index does not have.")
+    last_event_at: TimeOut | None = Field(description="When the newest known event was received.")
+
+    @staticmethod
+    def of(
+        record: CollectionRecord,
+        standing: Standing,
+        *,
+        retention: Micros | None,
+        newest: Micros | None,
+    ) -> OneStatus:
+        """Tell how a collection stands; `newest` is for a log that holds no event any more."""
+        books, table = standing.books, standing.books.table
+        return OneStatus(
+            name=record.id.name,
+            paused=record.paused,
+            partitions=[PartitionTold.of(one) for one in books.partitions],
+            waiting=books.waiting,
+            rows=books.parts["landed"],
+            quarantined=books.parts["quarantined"],
+            columns=count_columns(table.shape) if table is not None else 0,
+            snapshot_id=str(table.snapshot_id) if table and table.snapshot_id else None,
+            books=BooksTold(
+                accepted=books.accepted,
+                parts=dict(books.parts),
+                difference=books.difference,
+                sentence=books.sentence,
+            ),
+            stop=None if standing.stop is None else _stop(record, standing.stop),
+            troubles=troubles(standing, retention),
+            lake_lag_seconds=_seconds(standing.lake_lag),
+            search_lag_seconds=_seconds(standing.search_lag),
+            search_waiting=standing.search_waiting,
+            last_event_at=newest if standing.newest is None else standing.newest,
+        )
+
+
+def _stop(record: CollectionRecord, stop: Stopped) -> StopTold:
+    return StopTold(
+        name=slug(problem(stop).title),
+        detail=str(stop),
+        command=command_for(record.id, stop),
+    )
+
+
+def _seconds(time: Micros | None) -> float | None:
+    return None if time is None else time / 1_000_000
 
 
 # The whole

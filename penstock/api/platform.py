@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from assets.accounting import Watch, stand
 from assets.contract import Trials
 from lakehouse import Lake
 from lakehouse.sql import Limits, Sql
@@ -17,11 +19,12 @@ from penstock.api.turnstile import Rooms
 from penstock.buffer import Buffer, Keeper
 from penstock.bus import Bus
 from penstock.cache import Cache
-from penstock.envelope import Clock
+from penstock.envelope import Clock, Micros
 from penstock.guard import Guard
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
 from penstock.search import Searcher
+from penstock.search.index import Index
 from penstock.stats import Stats
 from replay.plan import Planner
 from replay.targets.opening import LOG_TOPICS
@@ -29,7 +32,7 @@ from replay.targets.opening import LOG_TOPICS
 API = "/api/v1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Platform:
     """The opened stores and engines of one installation, and where time and chance come from."""
 
@@ -55,7 +58,20 @@ class Platform:
     """Answers the statistics, opened when they are first asked for."""
     own_topics: str = LOG_TOPICS
     """How the topics of this installation's own log begin: no destination may be one of them."""
+    index: Index | None = None
+    """The search index, None where there is none."""
+    retention: Micros | None = None
+    """How long the log keeps what has not landed; None for as long as it takes."""
     rooms: Rooms = field(default_factory=Rooms)
+
+    @cached_property
+    def watch(self) -> Watch:
+        """How collections stand, remembered for who asks every few seconds."""
+        return Watch(
+            lambda c: stand(self.buffer, self.lake, self.index, c, now=self.clock()),
+            self.buffer.extents,
+            clock=self.clock,
+        )
 
 
 async def _platform(connection: HTTPConnection) -> Platform:

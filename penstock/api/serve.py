@@ -12,6 +12,7 @@ import uvicorn
 
 from assets.contract import Trials
 from assets.stores import opened as stores_of
+from assets.stores import retention_of
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
@@ -120,4 +121,6 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 clock=machine_clock,
                 chance=secrets.token_bytes,
                 stats=lambda: stores.stats,
+                index=index,
+                retention=retention_of(settings),
             )

@@ -1,4 +1,4 @@
-"""How far everything is: one collection, and the whole."""
+"""How far everything is: one collection, the whole, and all of it for Prometheus."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, NamedTuple
 
-from fastapi import APIRouter, Query
+import structlog
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import PlainTextResponse
 
-from lakehouse import TableView
+from assets.accounting import stand
 from lakehouse.fill import fill as fill_of_table
 from penstock.api.access import Reader
 from penstock.api.collections import readable
-from penstock.api.models import (
-    ColumnTold,
-    OneStatus,
-    PartitionTold,
-    Schema,
-    Status,
-    VersionTold,
-)
+from penstock.api.metrics import CONTENT_TYPE, books_text
+from penstock.api.models import ColumnTold, OneStatus, Schema, Status, VersionTold
 from penstock.api.platform import API, Here, Platform, Version
-from penstock.envelope import Extent, Micros
+from penstock.envelope import CollectionId, Micros
+from penstock.errors import Unavailable
 from penstock.metadata.records import CollectionRecord, SchemaVersion
-from penstock.schema.shape import columns, count_columns
+from penstock.schema.shape import columns
+
+log = structlog.get_logger()
 
 router = APIRouter()
 
@@ -80,13 +79,13 @@ def appeared(versions: Iterable[SchemaVersion]) -> Mapping[str, Came]:
 
 @router.get(f"{API}/collections/{{c}}/status", tags=["collections"])
 def show_collection_status(c: str, caller: Reader, here: Here) -> OneStatus:
-    """Show how far landing is with a collection, and what it holds."""
+    """Show how far landing is with a collection, what it holds, and whether its books add up."""
     return _status_of(here, readable(here, caller, c))
 
 
 @router.get(f"{API}/status", tags=["status"])
 def show_status(caller: Reader, here: Here, version: Version) -> Status:
-    """Show everything in one answer: collections with their lag, replays by state."""
+    """Show everything in one answer: collections with their books and lag, replays by state."""
     return Status(
         version=version,
         team=caller.team,
@@ -96,46 +95,23 @@ def show_status(caller: Reader, here: Here, version: Version) -> Status:
     )
 
 
+@router.get(f"{API}/metrics", tags=["status"], response_class=PlainTextResponse)
+def show_metrics(caller: Reader, here: Here) -> Response:
+    """Show the books and lag of the team's collections as Prometheus reads them."""
+    names = [record.id for record in here.store.collections(caller.team)]
+    return Response(books_text(here.watch.standings(names)), media_type=CONTENT_TYPE)
+
+
 def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
-    # The log's end before the marks: the other way round, an event that lands between the two
-    # would count as waiting less than nothing.
-    extents = here.buffer.extents(record.id)
-    return status_of(
-        record,
-        here.buffer.log_id(record.id),
-        extents,
-        here.lake.view(record.id),
-        here.lake.quarantine_view(record.id),
-    )
+    standing = stand(here.buffer, here.lake, here.index, record.id, now=here.clock())
+    newest = _newest(here, record.id) if standing.newest is None else None
+    return OneStatus.of(record, standing, retention=here.retention, newest=newest)
 
 
-def status_of(
-    record: CollectionRecord,
-    log_id: str,
-    extents: Mapping[int, Extent],
-    table: TableView | None,
-    quarantine: TableView | None,
-) -> OneStatus:
-    """Put together what log and tables say about a collection."""
-    partitions = []
-    for number, extent in sorted(extents.items()):
-        mark = table.mark(log_id, number).next if table is not None else 0
-        partitions.append(
-            PartitionTold(
-                partition=number,
-                start=extent.start,
-                end=extent.end,
-                mark=mark,
-                waiting=max(0, extent.end - max(mark, extent.start)),
-            )
-        )
-    return OneStatus(
-        name=record.id.name,
-        paused=record.paused,
-        partitions=partitions,
-        waiting=sum(partition.waiting for partition in partitions),
-        rows=table.rows if table is not None else 0,
-        quarantined=quarantine.rows if quarantine is not None else 0,
-        columns=count_columns(table.shape) if table is not None else 0,
-        snapshot_id=str(table.snapshot_id) if table is not None and table.snapshot_id else None,
-    )
+def _newest(here: Platform, collection: CollectionId) -> Micros | None:
+    """Answer the minute of the newest event that was counted; the log holds none any more."""
+    try:
+        return here.stats().newest(collection)
+    except Unavailable as error:
+        log.warning("statistics are away, the last event is not known", reason=str(error))
+        return None

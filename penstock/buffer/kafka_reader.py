@@ -21,7 +21,7 @@ from penstock.buffer.kafka_cluster import (
 )
 from penstock.buffer.kafka_codec import Records
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import LogChanged, LogTruncated, LogUnavailable
+from penstock.errors import LogChanged, LogReplaced, LogTruncated, LogUnavailable
 
 _OUT_OF_RANGE = frozenset({
     KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE,  # noqa: SLF001 - named so
@@ -214,7 +214,7 @@ class KafkaBuffer:
         topic = self._cluster.topic(self._place.topic(collection))
         found = topic.id if topic else self._cluster.id
         if found != mark.log_id or (topic and mark.partition >= topic.partitions):
-            raise LogChanged(
+            raise LogReplaced(
                 f"the mark {mark} of {collection} is of partition {mark.partition} of the topic "
                 f"{mark.log_id}; here is {found}"
                 + (f" with {topic.partitions} partitions" if topic else ", without the topic")

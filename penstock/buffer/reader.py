@@ -16,7 +16,7 @@ from penstock.buffer.frames import Frame
 from penstock.buffer.index import Gone, Index, Run, close_together, open_segment
 from penstock.codec import Gathering
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import LogChanged, LogDamaged, LogTruncated, LogUnavailable
+from penstock.errors import LogChanged, LogDamaged, LogReplaced, LogTruncated, LogUnavailable
 
 _T = TypeVar("_T")
 _Seen = tuple[bytes, tuple[int, int]]
@@ -214,7 +214,7 @@ def _next_run(
 def _checked(index: Index | None, collection: CollectionId, mark: Mark) -> Extent:
     """Answer the collection's extent; raise unless this log goes on where the mark says."""
     if index is None or index.log_id != mark.log_id or mark.partition != 0:
-        raise LogChanged(
+        raise LogReplaced(
             f"the mark {mark} of {collection} is of partition {mark.partition} of the log "
             f"{mark.log_id}; here is partition 0 of {index.log_id if index else 'no log'}"
         )

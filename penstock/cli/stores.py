@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
+from assets.accounting import stand, troubles
+from assets.remedies import short
+from assets.stores import retention_of
 from lakehouse import Lake, open_lake
 from lakehouse.sql import Limits, open_trino
 from lakehouse.sql.tables import LakeTables
@@ -21,6 +24,7 @@ from penstock.cache import cache_of
 from penstock.cli.console import size
 from penstock.cli.findings import Check
 from penstock.cli.moments import utc_now
+from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
 from penstock.errors import BadSetting, BadSql, EngineUnavailable
 from penstock.metadata import database
@@ -62,6 +66,10 @@ def checks_of(settings: Settings) -> Mapping[str, Check]:
             lambda: _catalog(settings), away("catalog_url", f"remove nothing, {lake}")
         ),
         "lake": Check(lambda: _lake(settings), away("warehouse_url", f"remove nothing, {lake}")),
+        "books": Check(
+            lambda: _books(settings),
+            "'penstock status NAME' shows the sum; docs/howto/operate.md says what each can mean",
+        ),
         "metadata": Check(
             lambda: _metadata(settings), away("metadata_url", "nothing can be changed until then")
         ),
@@ -148,6 +156,24 @@ def _lake(settings: Settings) -> str:
     rows = sum(view.rows for view in views)
     stored = sum(view.bytes for view in views)
     return f"{rows:,} rows in {size(stored)} ({shown(settings.warehouse)})"
+
+
+def _books(settings: Settings) -> str:
+    """Look at every collection as `penstock status` does; raise what somebody has to look at."""
+    lake, retention = _opened_lake(settings), retention_of(settings)
+    with closing(open_buffer(settings.log)) as buffer:
+        names = sorted({*buffer.collections(), *lake.collections()})
+        now = machine_clock()
+        standings = [stand(buffer, lake, None, name, now=now) for name in names]
+    said = [
+        f"{short(one.books.collection)}: {trouble}"
+        for one in standings
+        for trouble in troubles(one, retention)
+    ]
+    if said:
+        raise EngineUnavailable("; ".join(said))
+    accepted = sum(one.books.accepted for one in standings)
+    return f"{accepted:,} events accepted in {len(names)} collections, each is accounted for"
 
 
 def _opened_lake(settings: Settings) -> Lake:

@@ -22,7 +22,7 @@ import structlog
 from lakehouse import Lake, TableView
 from penstock.buffer import Buffer
 from penstock.envelope import CollectionId, Mark
-from penstock.errors import EngineUnavailable, LogTruncated, TableChanged
+from penstock.errors import EngineUnavailable, LogTruncated, TableRolledBack
 from penstock.query.pieces import ALWAYS, Sql, any_of, sql, value
 from penstock.schema.shape import EMPTY
 from penstock.search import View
@@ -123,7 +123,7 @@ class Cuts:
 
 def _refuse_rolled_back(view: TableView | None) -> None:
     if view is not None and view.rolled_back:
-        raise TableChanged(
+        raise TableRolledBack(
             f"the table of {view.collection} was rolled back: its marks say that events landed "
             "which it no longer has"
         )

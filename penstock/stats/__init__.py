@@ -86,6 +86,10 @@ class Stats(Protocol):
         """
         ...
 
+    def newest(self, collection: CollectionId) -> Micros | None:
+        """Answer the last minute in which an event was received that is counted, None without."""
+        ...
+
     def forget(self, collection: CollectionId) -> None:
         """Forget all about the collection: it is counted from the lake again."""
         ...

@@ -95,6 +95,13 @@ class SqlStats:
                 for begin, events, size, quarantined, lag in connection.execute(query)
             ]
 
+    def newest(self, collection: CollectionId) -> Micros | None:
+        """Answer the last minute in which an event was received that is counted."""
+        query = select(func.max(minutes.c.minute)).where(_of(minutes, collection))
+        with self._reading() as connection:
+            found = connection.execute(query.where(minutes.c.events > 0)).scalar()
+        return None if found is None else int(found)
+
     def forget(self, collection: CollectionId) -> None:
         """Forget sums and marks of the collection."""
         with self._writing() as connection:

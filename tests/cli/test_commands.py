@@ -46,6 +46,7 @@ TOKEN = re.compile(r"pst_\w{20,}")
 
 ASKS = [
     ["status"],
+    ["status", "flights"],
     ["search", "flights"],
     ["search", "flights", "--count"],
     ["search", "flights", "--histogram"],

@@ -134,6 +134,15 @@ class TestAdding:
         ]
         assert stats.marks(FLIGHTS) == {(LOG, 0): 9}
 
+    def test_the_newest_minute_is_the_last_one_with_an_event(self, stats: Stats) -> None:
+        """Long after the log has let go of it, somebody asks when the last event came."""
+        assert stats.newest(FLIGHTS) is None
+        stats.add(batch(0, 5))
+        stats.add(batch(5, 6, at=NOON - HOUR, lag=3 * HOUR))
+
+        assert stats.newest(FLIGHTS) == NOON
+        assert stats.newest(OTHERS) is None
+
     def test_a_batch_that_is_told_twice_is_counted_once(self, stats: Stats) -> None:
         """A run that was killed after it told is followed by one that tells again."""
         assert stats.add(batch(0, 5, lag=7))

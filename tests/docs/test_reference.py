@@ -30,6 +30,7 @@ from penstock.api import collections, destinations, replays, search, sql, stats,
 from penstock.api.access import Needs
 from penstock.api.app import create_app
 from penstock.api.metrics import Metrics as PlatformMetrics
+from penstock.api.metrics import books_text
 from penstock.api.models import PlanTold, ReplayBooks
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import ENVELOPE
@@ -109,7 +110,7 @@ def test_every_metric_has_its_kind_and_meaning() -> None:
         f"{family.name}_total" if family.type == "counter" else family.name: family.type
         for family in door.collect()
     }
-    text = PlatformMetrics().text(MemoryLog()).decode()
+    text = (PlatformMetrics().text(MemoryLog()) + books_text([])).decode()
     kinds |= {
         name: kind
         for name, kind in re.findall(r"^# TYPE (penstock_\w+) (\w+)$", text, re.MULTILINE)
@@ -358,7 +359,7 @@ def test_everything_in_dagster_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     text = page("dagster")
 
     assert set(rows("dagster")) == names
-    assert len(checks) == 3
+    assert len(checks) == 4
     for one in (*repository.sensor_defs, *repository.schedule_defs):
         assert f"`{one.name}`" in text
     lane = LaneConfig()

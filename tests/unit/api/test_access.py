@@ -24,6 +24,7 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/metrics"): EVERYBODY,
     ("GET", "/api/v1/status"): "read",
+    ("GET", "/api/v1/metrics"): "read",
     ("GET", "/api/v1/collections"): "read",
     ("POST", "/api/v1/collections"): "admin",
     ("GET", "/api/v1/collections/{c}"): "read",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from platform_stand_ins import Caller, StandInBuffer, StandInLake, grant, table
+from platform_stand_ins import LOG_ID, Caller, StandInBuffer, StandInLake, grant, table
 
+from lakehouse.tables import Gap
 from penstock.api.platform import Platform
-from penstock.envelope import Extent
+from penstock.envelope import Extent, Mark
 from penstock.metadata.tokens import digest
 from penstock.schema.shape import Leaf, List, Struct
 
@@ -194,21 +196,39 @@ class TestCollections:
         assert isinstance(buffer, StandInBuffer)
         assert isinstance(lake, StandInLake)
         buffer.held[FLIGHTS] = {0: Extent(5, 120), 1: Extent(10, 30)}
-        lake.views[FLIGHTS] = table(FLIGHTS, rows=98, mark=100)
+        gap = Gap(LOG_ID, 1, 0, 10)
+        lake.views[FLIGHTS] = replace(
+            table(FLIGHTS, rows=98, mark=100),
+            marks=(Mark(LOG_ID, 0, 100, "f"), Mark(LOG_ID, 1, 10, "")),
+            lost=(gap,),
+        )
         lake.quarantined[FLIGHTS] = table(FLIGHTS, rows=2)
 
         expected = {
             "name": "flights",
             "paused": False,
             "partitions": [
-                {"partition": 0, "start": 5, "end": 120, "mark": 100, "waiting": 20},
-                {"partition": 1, "start": 10, "end": 30, "mark": 0, "waiting": 20},
+                {"partition": 0, "start": 5, "end": 120, "mark": 100, "waiting": 20, "lost": 0},
+                {"partition": 1, "start": 10, "end": 30, "mark": 10, "waiting": 20, "lost": 10},
             ],
             "waiting": 40,
             "rows": 98,
             "quarantined": 2,
             "columns": 0,
             "snapshot_id": "6000000000000000001",
+            "books": {
+                "accepted": 150,
+                "parts": {"landed": 98, "quarantined": 2, "waiting": 40, "lost": 10, "carried": 0},
+                "difference": 0,
+                "sentence": "the books add up: 150 accepted, 98 landed + 2 quarantined + "
+                "40 waiting + 10 lost",
+            },
+            "stop": None,
+            "troubles": [],
+            "lake_lag_seconds": 0.0,
+            "search_lag_seconds": None,
+            "search_waiting": 0,
+            "last_event_at": NOON_TEXT,
         }
         assert admin("GET", "/api/v1/collections/flights/status").json() == expected
         whole = admin("GET", "/api/v1/status").json()

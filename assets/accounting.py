@@ -1,0 +1,413 @@
+"""The books of a collection: how many events were accepted, and where each of them is.
+
+    accepted = landed + quarantined + waiting + lost + …
+
+`accepted` comes from the log: a partition whose next position is 7 has accepted 7 events, however
+many of them it has let go of since. It never comes from what landed, or the sum would prove
+nothing. The parts come from the tables, each from one load. `balance` puts them together, and is
+the only place that does: `penstock status`, the API, the metrics, `penstock doctor` and the check
+`books` all show what it says.
+
+The order of the reads is what makes the sum right while events arrive and land:
+
+1. The log's ends. They only grow, and the log keeps what has not landed: behind the marks that
+   are read next there is nothing that the log has let go of before.
+2. The main table: rows and marks of one load. What landed since 1. is accepted as well, so a
+   partition has accepted up to its end or its mark, whichever is further.
+3. Quarantine. It is ahead of the marks for a moment in each landing, and after one that broke
+   off; the rows at or behind the marks still count as waiting, so they are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from assets.landing import begin
+from assets.remedies import explained
+from lakehouse.commit import refuse_changed
+from lakehouse.tables import TableView
+from penstock.buffer import Buffer
+from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros
+from penstock.errors import LogTruncated, Stopped, Unavailable
+from penstock.search.index import Index
+
+_SECOND: Micros = 1_000_000
+
+PARTS: Mapping[str, str] = {
+    "landed": "rows of the table",
+    "quarantined": "events in quarantine",
+    "waiting": "events that the log holds and that have not landed yet",
+    "lost": "events that are gone, as an operator has stated by `collection resolve`",
+    "carried": "events that are on the log twice over, because it was given a new id",
+}
+"""What an accepted event can be, in the order in which it is shown.
+
+A part that is neither a row nor a position is a number that the table keeps beside its rows, as the
+property `penstock.books.<part>`, and moves in the commit that takes the rows away.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionBooks:
+    """One partition of the log: what it keeps from `start` to `end`, and where the table is."""
+
+    partition: int
+    start: int
+    end: int
+    mark: int
+    waiting: int
+    lost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What was accepted of a collection, and what became of it, at one moment."""
+
+    collection: CollectionId
+    log_id: str
+    accepted: int
+    parts: Mapping[str, int]
+    """By the names in `PARTS`; all of them, and what the tables keep beside."""
+    partitions: tuple[PartitionBooks, ...]
+    """Those of the log that there is now."""
+    table: TableView | None
+    quarantine: TableView | None
+
+    @property
+    def difference(self) -> int:
+        """How many accepted events are nowhere; less than 0 if some are there twice."""
+        return difference(self.accepted, self.parts)
+
+    @property
+    def waiting(self) -> int:
+        """How many events have not landed."""
+        return self.parts["waiting"]
+
+    @property
+    def sentence(self) -> str:
+        """Say whether the books add up, and the sum."""
+        sum_ = " + ".join(f"{count:,} {name}" for name, count in shown(self.parts).items())
+        found = f"{self.accepted:,} accepted, {sum_}"
+        if not self.difference:
+            return f"the books add up: {found}"
+        what = "too few" if self.difference > 0 else "too many"
+        return f"the books do not add up: {found}, which is {abs(self.difference):,} {what}"
+
+
+def difference(accepted: int, parts: Mapping[str, int]) -> int:
+    """Answer how many accepted events the parts do not account for."""
+    return accepted - sum(parts.values())
+
+
+def shown(parts: Mapping[str, int]) -> dict[str, int]:
+    """Answer the parts that people see: the first three, and what else there is any of."""
+    always = ("landed", "quarantined", "waiting")
+    return {name: count for name, count in parts.items() if count or name in always}
+
+
+def balance(
+    collection: CollectionId,
+    *,
+    log_id: str,
+    extents: Mapping[int, Extent],
+    table: TableView | None,
+    quarantine: TableView | None,
+    beyond: int,
+) -> Books:
+    """Put the books together from what was read, in the order that this module tells.
+
+    `beyond` is how many rows of `quarantine` the marks of `table` do not cover.
+    """
+    partitions = tuple(
+        _partition(number, extent, table, log_id) for number, extent in sorted(extents.items())
+    )
+    # What landed from a log that is no more, or from a partition that it does not tell of.
+    elsewhere = (
+        mark.next
+        for mark in (table.marks if table is not None else ())
+        if mark.log_id != log_id or mark.partition not in extents
+    )
+    views = [view for view in (table, quarantine) if view is not None]
+    parts = dict.fromkeys(PARTS, 0)
+    for view in views:
+        for name, count in view.counted:
+            parts[name] = parts.get(name, 0) + count
+    parts["landed"] += table.rows if table is not None else 0
+    parts["quarantined"] += (quarantine.rows if quarantine is not None else 0) - beyond
+    parts["waiting"] += sum(one.waiting for one in partitions)
+    parts["lost"] += sum(map(len, table.lost)) if table is not None else 0
+    parts["carried"] += sum(map(len, table.carried)) if table is not None else 0
+    return Books(
+        collection=collection,
+        log_id=log_id,
+        accepted=sum(max(one.end, one.mark) for one in partitions) + sum(elsewhere),
+        parts=parts,
+        partitions=partitions,
+        table=table,
+        quarantine=quarantine,
+    )
+
+
+def _partition(number: int, extent: Extent, table: TableView | None, log_id: str) -> PartitionBooks:
+    mark = table.mark(log_id, number).next if table is not None else 0
+    lost = (
+        sum(len(gap) for gap in table.lost if (gap.log_id, gap.partition) == (log_id, number))
+        if table is not None
+        else 0
+    )
+    return PartitionBooks(
+        partition=number,
+        start=extent.start,
+        end=extent.end,
+        mark=mark,
+        waiting=max(0, extent.end - max(mark, extent.start)),
+        lost=lost,
+    )
+
+
+class Log(Protocol):
+    """What the books ask of a log, see `penstock.buffer.Buffer`."""
+
+    def log_id(self, collection: CollectionId) -> str:
+        """Answer which log it is."""
+        ...
+
+    def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+        """Answer what each partition holds."""
+        ...
+
+
+class Tables(Protocol):
+    """What the books ask of a lake, see `lakehouse.Lake`."""
+
+    def view(self, collection: CollectionId) -> TableView | None:
+        """Answer the main table."""
+        ...
+
+    def quarantine_beside(
+        self, collection: CollectionId, main: TableView | None
+    ) -> tuple[TableView | None, int]:
+        """Answer quarantine, and how many of its rows `main` does not cover."""
+        ...
+
+
+def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
+    """Read log and tables, in the one order in which no sum is wrong; see `balance`.
+
+    Raises `Unavailable` if one of them does not answer.
+    """
+    extents = log.extents(collection)
+    log_id = log.log_id(collection)
+    table = tables.view(collection)
+    quarantine, beyond = tables.quarantine_beside(collection, table)
+    return balance(
+        collection,
+        log_id=log_id,
+        extents=extents,
+        table=table,
+        quarantine=quarantine,
+        beyond=beyond,
+    )
+
+
+def stop_of(books: Books, extents: Mapping[int, Extent]) -> Stopped | None:
+    """Answer why landing cannot go on, None if it can, as far as it shows without a read.
+
+    `extents` were read after the table: a mark is ahead of ends that were read before it whenever
+    something landed in between. What the log has let go of is told by the ends read before: a log
+    that lets go in between has everything behind the marks all the same.
+    """
+    if books.table is None:
+        return None
+    try:
+        for view in (books.table, books.quarantine):
+            if view is not None:
+                refuse_changed(view)
+        begin(books.table, books.log_id, extents)
+    except Stopped as error:
+        return error
+    for one in books.partitions:
+        if one.mark < one.start:
+            return LogTruncated(
+                f"the log of {books.collection} begins at {one.start} in partition "
+                f"{one.partition}; what lies between the mark {one.mark} and that is gone"
+            )
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How a collection stands: its books, what has stopped, and how far behind everything is."""
+
+    books: Books
+    stop: Stopped | None
+    lake_lag: Micros | None
+    """The age of the oldest event that has not landed, 0 if all have, None if nobody knows."""
+    search_lag: Micros | None
+    """Likewise of the index; None without one too. Where the log no longer holds the event it is
+    the age of the oldest one that it holds, which is less."""
+    search_waiting: int
+    """Landed events that the index does not have."""
+    newest: Micros | None
+    """When the newest event was received that the log holds; None if it holds none."""
+    at: Micros
+
+
+def troubles(standing: Standing, retention: Micros | None) -> list[str]:
+    """Answer a sentence for each thing about a collection that somebody has to look at.
+
+    `retention` is how long the log keeps events whether or not they landed, None for ever.
+    """
+    said = []
+    books = standing.books
+    if standing.stop is not None:
+        said.append(f"landing has stopped: {explained(books.collection, standing.stop)}")
+    if books.difference:
+        said.append(books.sentence)
+    lag = standing.lake_lag
+    if retention is not None and lag is not None and 2 * lag > retention:
+        said.append(
+            f"an event waits for {lag // _SECOND:,} s to land, more than half of the "
+            f"{retention // _SECOND:,} s for which the log keeps it: then it is lost"
+        )
+    return said
+
+
+def stand(
+    buffer: Buffer, lake: Tables, index: Index | None, collection: CollectionId, *, now: Micros
+) -> Standing:
+    """Look at everything that belongs to a collection.
+
+    Raises `Unavailable` if log or lake do not answer; an index that does not is not known.
+    """
+    books = read_books(buffer, lake, collection)
+    stop = stop_of(books, buffer.extents(collection))
+    lag: Micros | None = None
+    try:
+        oldest = [_oldest(buffer, books, one) for one in books.partitions]
+        lag = max((now - at for at in oldest if at is not None), default=0)
+    except Stopped as error:
+        stop = stop or error
+    behind, search_lag = (0, None) if index is None else _indexed(buffer, index, books, now)
+    return Standing(
+        books=books,
+        stop=stop,
+        lake_lag=None if lag is None else max(0, lag),
+        search_lag=search_lag,
+        search_waiting=behind,
+        newest=_newest(buffer, books),
+        at=now,
+    )
+
+
+def _oldest(buffer: Buffer, books: Books, one: PartitionBooks) -> Micros | None:
+    """Answer when the first waiting event of a partition came; checks the mark in any case."""
+    if books.table is None:
+        mark = Mark(books.log_id, one.partition, one.start, "")
+    else:
+        mark = books.table.mark(books.log_id, one.partition)
+    end = one.end if one.waiting else mark.next
+    return _first(buffer, books.collection, mark, end)
+
+
+def _first(buffer: Buffer, collection: CollectionId, mark: Mark, end: int) -> Micros | None:
+    portion = buffer.read(collection, mark, end=end, max_bytes=1)
+    return portion.rows["received_at"][0].value if portion.rows.num_rows else None
+
+
+def _newest(buffer: Buffer, books: Books) -> Micros | None:
+    """Answer when the last event of each partition came, the latest of them."""
+    found = []
+    for one in books.partitions:
+        if one.start < one.end:
+            last = Mark(books.log_id, one.partition, one.end - 1, "")
+            try:
+                found.append(_first(buffer, books.collection, last, one.end))
+            except Stopped:
+                # What is wrong with the log is told by what reads from the mark.
+                continue
+    return max((at for at in found if at is not None), default=None)
+
+
+def _indexed(buffer: Buffer, index: Index, books: Books, now: Micros) -> tuple[int, Micros | None]:
+    """Answer how many landed events the index does not have, and the age of the oldest."""
+    table = books.table
+    if table is None:
+        return 0, 0
+    try:
+        known = index.state(books.collection)
+    except Unavailable:
+        return 0, None
+    state = known.state if known is not None else None
+    if state is not None and (state.log_id, state.table) != (books.log_id, table.uuid):
+        state = None
+    behind, oldest = 0, []
+    for one in books.partitions:
+        reached = state.next(one.partition) if state is not None else 0
+        if reached < one.mark:
+            behind += one.mark - reached
+            begin_ = Mark(books.log_id, one.partition, max(reached, one.start), "")
+            try:
+                oldest.append(_first(buffer, books.collection, begin_, max(one.end, one.mark)))
+            except Stopped:
+                continue
+    ages = [now - at for at in oldest if at is not None]
+    return behind, max([0, *ages]) if ages or not behind else None
+
+
+class Watch:
+    """Remembers how collections stand, so that asking every few seconds costs little.
+
+    One in which nothing waits, and to which nothing has come since, is looked at again after
+    `idle` only: nothing has landed in it either. Threads may share it; one at a time looks.
+    """
+
+    def __init__(
+        self,
+        look: Callable[[CollectionId], Standing],
+        extents: Callable[[CollectionId], Mapping[int, Extent]],
+        *,
+        clock: Clock,
+        fresh: Micros = 10 * _SECOND,
+        idle: Micros = 300 * _SECOND,
+    ) -> None:
+        self._look = look
+        self._extents = extents
+        self._clock = clock
+        self._fresh = fresh
+        self._idle = idle
+        self._known: dict[CollectionId, Standing] = {}
+
+    def standings(self, collections: Iterable[CollectionId]) -> Sequence[Standing]:
+        """Answer how each of them stands, or stood at most `fresh` ago, or since when it rests.
+
+        One that cannot be looked at is left out.
+        """
+        found = []
+        for collection in collections:
+            try:
+                found.append(self._one(collection))
+            except Unavailable:
+                self._known.pop(collection, None)
+        return found
+
+    def _one(self, collection: CollectionId) -> Standing:
+        known, now = self._known.get(collection), self._clock()
+        age = now - known.at if known is not None else 0
+        if (
+            known is None
+            or not 0 <= age < self._idle
+            or (age >= self._fresh and self._moved(known))
+        ):
+            known = self._known[collection] = self._look(collection)
+        return known
+
+    def _moved(self, known: Standing) -> bool:
+        """Say whether anything can have changed but by somebody's hand."""
+        books = known.books
+        if books.waiting or known.search_waiting or known.stop is not None or books.difference:
+            return True
+        ends = {one.partition: (one.start, one.end) for one in books.partitions}
+        return ends != {p: tuple(extent) for p, extent in self._extents(books.collection).items()}
