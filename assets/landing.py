@@ -23,6 +23,7 @@ import structlog
 from assets.minutes import minutes_of
 from assets.remedies import explained
 from lakehouse import Lake, TableView
+from lakehouse.closings import settle_releases
 from lakehouse.commit import Batch, Committed, land, opaque, refuse_changed
 from penstock.buffer import Buffer
 from penstock.codec import ENVELOPE, LOG_SCHEMA
@@ -297,6 +298,7 @@ class Landing:
                 return None
             rules = self._rules(collection)
             read, converted = self._convert(read, view, rules, extents)
+            converted = settle_releases(self._lake, collection, converted, clock=self._clock)
             outcome = land(self._lake, self._batch(view, read, converted, rules), clock=self._clock)
             view = outcome.view
             if isinstance(outcome, Committed) and outcome.here:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lakehouse import Lake
 from lakehouse.catalog import main_table, quarantine_table
+from lakehouse.closings import closed_table
 from lakehouse.upkeep import Compacted, compact, expire, sweep_orphans
 from penstock.envelope import Clock, CollectionId, Micros
 
@@ -15,7 +16,7 @@ _SECOND: Micros = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tended:
-    """What upkeep did to a collection's two tables, and `seen`, which the next one needs.
+    """What upkeep did to a collection's tables, and `seen`, which the next one needs.
 
     `seen` says when each file that nothing refers to was first seen. Who loses it only makes
     orphans live longer.
@@ -46,7 +47,7 @@ def tend(
     started = clock()
     read = written = given_up = expired = deleted = 0
     still: dict[str, Micros] = {}
-    for name in (main_table(collection), quarantine_table(collection)):
+    for name in _tables(lake, collection):
         # What compaction replaces stays referenced by the snapshots that expiry leaves, and what
         # expiry lets go is seen by the sweep at once.
         merged = compact(lake, name, below=below, new_name=lambda: f"merged-{chance(8).hex()}")
@@ -64,3 +65,10 @@ def tend(
         seen=still,
         seconds=(clock() - started) / _SECOND,
     )
+
+
+def _tables(lake: Lake, collection: CollectionId) -> tuple[tuple[str, ...], ...]:
+    """Answer the collection's tables; most have no quarantined event that was ever closed."""
+    both = main_table(collection), quarantine_table(collection)
+    closed = closed_table(collection)
+    return both if lake.table(closed) is None else (*both, closed)

@@ -188,6 +188,29 @@ _EVENT_ROUTES: dict[str, Any] = {
             },
         }
     },
+    "/v1/release/{collection}": {
+        "post": {
+            "summary": "Take events back from quarantine; the platform's own way in",
+            "description": (
+                "MessagePack: a list of events as the log has them, each with the marks of its "
+                "release among its metadata. Needs a token with the scope `admin`."
+            ),
+            "security": _SECURITY,
+            "parameters": [
+                {
+                    "name": "collection",
+                    "in": "path",
+                    "required": True,
+                    "schema": {"type": "string"},
+                }
+            ],
+            "requestBody": {"content": {"application/msgpack": _ANY_BODY}},
+            "responses": {
+                "202": {"description": "Stored; answered like other events."},
+                **_REFUSALS,
+            },
+        }
+    },
     "/v1/collection": {
         "post": {
             "summary": "Send one event, as to Batch's HTTP collector",

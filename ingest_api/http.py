@@ -1,4 +1,4 @@
-"""The door's HTTP side: a bare ASGI application for the two routes that take events.
+"""The door's HTTP side: a bare ASGI application for the routes that take events.
 
 Nothing is answered with success before the log has made every event of the request durable. What
 can be refused without the body is refused before it is read (a client that sends
@@ -21,6 +21,7 @@ from ingest_api.answers import COLLECTED, Answer, answer_to, refusal, wrong_meth
 from ingest_api.encoding import coding_of, decoded
 from ingest_api.framing import Framed, Sent, frame, one_event
 from ingest_api.headers import Headers, by_name, text_of, token_of
+from ingest_api.release import refuse_all_but_admins, released
 from ingest_api.waiting import Completions
 from penstock.errors import Loop, Malformed, NotFound, Overloaded, PenstockError, TooLarge
 from penstock.faults import fault
@@ -33,6 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 EVENTS = "/v1/events/"
+RELEASE = "/v1/release/"
 BATCH_COLLECTION = "/v1/collection"
 
 _ORIGIN = ORIGIN.encode()
@@ -46,7 +48,7 @@ class _Gone(Exception):
 
 
 class HttpDoor:
-    """`POST /v1/events/{collection}` and Batch's `POST /v1/collection`.
+    """The routes below `EVENTS` and `RELEASE`, and Batch's `POST /v1/collection`.
 
     `max_held_bytes` bounds the bodies that are being read, of all requests together; a request that
     would go over it gets 503. `log_seconds` is how long the log may take to make events durable;
@@ -81,7 +83,10 @@ class HttpDoor:
         if scope["method"] != "POST":
             return wrong_method("POST")
         try:
-            framed, stored = await self._take(collection, scope["headers"], receive)
+            release = scope["path"].startswith(RELEASE)
+            framed, stored = await self._take(
+                collection, scope["headers"], receive, release=release
+            )
         except _Gone:
             raise
         except Exception as error:
@@ -96,11 +101,13 @@ class HttpDoor:
         return COLLECTED if collection is None and answer.status in _SUCCESS else answer
 
     async def _take(
-        self, collection: str | None, headers: Headers, receive: Receive
+        self, collection: str | None, headers: Headers, receive: Receive, *, release: bool
     ) -> tuple[Framed, Future[Outcomes]]:
         """Bring a request to the log: answer its events and what will become of them."""
         given = by_name(headers)
         grant, record = self._door.may_ingest(token_of(given), collection)
+        if release:
+            refuse_all_but_admins(grant)
         if _ORIGIN in given and not record.allow_loops:
             _refuse_loop(given[_ORIGIN], str(record.id))
         coding = coding_of(given.get(b"content-encoding"))
@@ -116,7 +123,9 @@ class HttpDoor:
                 coding=coding,
                 received_at=self._door.received(),
             )
-            if collection is None:
+            if release:
+                framed = released(sent)
+            elif collection is None:
                 framed = one_event(sent, self._door.new_ids)
             else:
                 framed = frame(sent, self._door.new_ids, self._door.limits.max_event_bytes)
@@ -210,7 +219,8 @@ def _collection_of(path: str) -> str | None:
     """Answer the collection that the path names; None where the token has to name it."""
     if path == BATCH_COLLECTION:
         return None
-    name = path.removeprefix(EVENTS)
-    if not path.startswith(EVENTS) or not name or "/" in name:
+    prefix = RELEASE if path.startswith(RELEASE) else EVENTS
+    name = path.removeprefix(prefix)
+    if not path.startswith(prefix) or not name or "/" in name:
         raise NotFound("address", path)
     return name

@@ -324,6 +324,104 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cause:
+    """The open events of one cause; `bars` counts them for each step of time."""
+
+    stage: str
+    reason: str
+    count: int
+    first: datetime
+    last: datetime
+    bars: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Causes:
+    """Why landed events are in quarantine; the bars of each cause begin at `start`."""
+
+    collection: str
+    open: int
+    closed: int
+    start: datetime | None
+    step_seconds: float
+    causes: list[Cause]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PayloadPlace:
+    """Where a payload is wrong, and what is around it, escaped."""
+
+    byte: int | None
+    path: str | None
+    before: str
+    after: str
+    before_cut: int
+    after_cut: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """How a quarantined event was closed: `released`, `discarded`, or a `copy` of another."""
+
+    state: str
+    at: datetime
+    by: str
+    why: str | None = None
+    release: str | None = None
+    to_partition: int | None = None
+    to_offset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quarantined:
+    """A quarantined event, where it is wrong, and how it was closed; None: it is open."""
+
+    event: FoundEvent
+    place: PayloadPlace
+    closed: Closed | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What an event would become after a repair."""
+
+    event_id: str
+    received_at: datetime
+    row: bool
+    stage: str | None
+    reason: str | None
+    detail: str | None
+    content_type: str | None
+    payload: str | None
+    payload_base64: str | None
+    columns: list[dict[str, str]]
+    misfits: list[dict[str, str]]
+    new_columns: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedRepair:
+    """A repair tried on some events; `cursor` asks for the next ones."""
+
+    trials: list[Trial]
+    closed: int
+    waiting: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worked:
+    """What one page of a release or discard did: `done` events, and those `held` back, with why."""
+
+    release: str | None
+    done: int
+    held: list[dict[str, str]]
+    closed: int
+    waiting: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """The events received from `start` on, up to the next step."""
 
@@ -625,6 +723,83 @@ class Client:
     def event(self, collection: str, event_id: str) -> FoundEvent:
         """Answer one event by its id."""
         return self._get(_path("collections", collection, "events", event_id), FoundEvent)
+
+    # Quarantine
+
+    def quarantine(
+        self,
+        collection: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        bars: int | None = None,
+    ) -> Causes:
+        """Answer why the landed events of a collection are in quarantine, over time."""
+        asked = _asked(since=since, until=until, bars=bars)
+        path = _path("collections", collection, "quarantine")
+        return self._get(f"{path}?{urlencode(asked)}" if asked else path, Causes)
+
+    def quarantined(self, collection: str, event_id: str) -> Quarantined:
+        """Answer a quarantined event, and where its payload is wrong."""
+        path = _path("collections", collection, "quarantine", "events", event_id)
+        return self._get(path, Quarantined)
+
+    def try_repair(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        repair: Mapping[str, object] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 5,
+        cursor: str | None = None,
+    ) -> TriedRepair:
+        """Answer what the first open events would become after a repair; changes nothing."""
+        body = _asked(
+            query=query, repair=repair, since=since, until=until, limit=limit, cursor=cursor
+        )
+        return self._post(_path("collections", collection, "quarantine", "try"), TriedRepair, body)
+
+    def release(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        repair: Mapping[str, object] | None = None,
+        release: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Worked]:
+        """Send quarantined events to the log again, repaired; yield what each page of them did.
+
+        All of it may be repeated, after an error too: each event becomes a row once.
+        """
+        body = _asked(query=query, repair=repair, release=release, since=since, until=until)
+        for page in self._worked(collection, "release", body):
+            body["release"] = page.release
+            yield page
+
+    def discard(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        why: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[Worked]:
+        """Take quarantined events out of the list; yield what each page of them did."""
+        body = _asked(query=query, why=why, since=since, until=until)
+        yield from self._worked(collection, "discard", body)
+
+    def _worked(self, collection: str, verb: str, body: dict[str, object]) -> Iterator[Worked]:
+        while True:
+            page = self._post(_path("collections", collection, "quarantine", verb), Worked, body)
+            yield page
+            if page.cursor is None:
+                return
+            body["cursor"] = page.cursor
 
     # SQL
 

@@ -313,3 +313,9 @@ def _all_problems(error: ValidationError) -> str:
         else:
             lines.append(f"{name}: {problem['msg']}")
     return "\n".join(lines)
+
+
+def door_of(settings: Settings) -> str:
+    """Answer the address at which this machine reaches its door."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    return f"http://{host}:{settings.http_port}"

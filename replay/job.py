@@ -28,7 +28,7 @@ from penstock.metadata.home import ensure_ledger_token, ensure_system_collection
 from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import Store
-from penstock.settings import Settings
+from penstock.settings import Settings, door_of
 from replay.ledger import DoorLedger
 from replay.plan import Planner
 from replay.progress import read_progress, report
@@ -271,12 +271,6 @@ def tools_of(stores: Stores, engine: Engine) -> Tools:
         clock=machine_clock,
         bus=stores.bus,
     )
-
-
-def door_of(settings: Settings) -> str:
-    """Answer the address at which this machine reaches its door."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
-    return f"http://{host}:{settings.http_port}"
 
 
 def ledger_token(stores: Stores) -> str:

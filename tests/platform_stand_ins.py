@@ -29,7 +29,7 @@ from penstock.buffer import Portion
 from penstock.buffer.keeping import EmbeddedKeeper
 from penstock.cache import open_cache
 from penstock.codec import Gathering, encode
-from penstock.envelope import CollectionId, Extent, Mark
+from penstock.envelope import CollectionId, Event, Extent, Mark
 from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
 from penstock.metadata.records import Contract, Scope
@@ -111,6 +111,9 @@ class StandInLake:
     def collections(self) -> list[CollectionId]:
         return sorted(self.views)
 
+    def table(self, name: Sequence[str]) -> None:
+        """No table is there to be read."""
+
 
 class StandInSql:
     """Answers the rows that a test says, and remembers what it was asked."""
@@ -164,6 +167,13 @@ class StandInDagster:
             raise EngineUnavailable("Dagster does not answer")
         self.launched.append(replay_id)
         return f"run-{len(self.launched)}"
+
+
+class StandInDoor:
+    """Takes every released event."""
+
+    def send(self, collection: CollectionId, events: Sequence[Event]) -> Sequence[str | None]:
+        return [None] * len(events)
 
 
 def plan(request: ReplayRequest, *, count: int = 10) -> Plan:
@@ -330,6 +340,8 @@ def platform(folder: Path, **given: Any) -> Platform:
         "guard": Guard(),
         "clock": lambda: NOON,
         "chance": chances(),
+        "rules": lambda _: Rules(),
+        "release_door": lambda _: StandInDoor(),
         "stats": functools.cache(lambda: open_stats(f"sqlite:///{file}")),
     }
     return Platform(**{**parts, **given})

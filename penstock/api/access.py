@@ -20,6 +20,12 @@ _REFUSAL = "the token is missing, unknown, revoked or out of date"
 _bearer = HTTPBearer(auto_error=False, description="A token, as `penstock token create` shows it.")
 
 
+async def _credentials(
+    given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> str:
+    return "" if given is None else given.credentials
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who calls: the team whose things are seen, and the token that says so."""
@@ -56,3 +62,5 @@ class Needs:
 Reader = Annotated[Caller, Depends(Needs("read"))]
 Replayer = Annotated[Caller, Depends(Needs("replay"))]
 Admin = Annotated[Caller, Depends(Needs("admin"))]
+Credentials = Annotated[str, Depends(_credentials)]
+"""The text of the caller's token, for what the platform asks of a door in the caller's name."""

@@ -13,7 +13,17 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from starlette.types import Lifespan
 
-from penstock.api import collections, destinations, replays, search, sql, stats, status, tokens
+from penstock.api import (
+    collections,
+    destinations,
+    quarantine,
+    replays,
+    search,
+    sql,
+    stats,
+    status,
+    tokens,
+)
 from penstock.api.health import Probe, Probes, add_health
 from penstock.api.metrics import CONTENT_TYPE, Metrics
 from penstock.api.middleware import Counted, Guarded, LimitedBody
@@ -68,7 +78,17 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
     app.add_middleware(Guarded)
     app.add_middleware(LimitedBody, limit=MAX_BODY_BYTES)
     app.add_middleware(Counted, metrics=metrics)
-    for noun in (collections, status, stats, search, sql, tokens, destinations, replays):
+    for noun in (
+        collections,
+        status,
+        stats,
+        search,
+        sql,
+        tokens,
+        destinations,
+        replays,
+        quarantine,
+    ):
         app.include_router(noun.router)
     app.include_router(_pages(platform, metrics, others or {}))
     return app

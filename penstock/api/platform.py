@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 
 from assets.accounting import Watch, stand
 from assets.contract import Trials
+from assets.release import ReleaseDoor
 from lakehouse import Lake
 from lakehouse.sql import Limits, Sql
 from penstock.api.publishing import Publisher
@@ -19,10 +20,11 @@ from penstock.api.turnstile import Rooms
 from penstock.buffer import Buffer, Keeper
 from penstock.bus import Bus
 from penstock.cache import Cache
-from penstock.envelope import Clock, Micros
+from penstock.envelope import Clock, CollectionId, Micros
 from penstock.guard import Guard
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
+from penstock.schema.convert import Rules
 from penstock.search import Searcher
 from penstock.search.index import Index
 from penstock.stats import Stats
@@ -56,6 +58,10 @@ class Platform:
     """Events above which a replay has to be confirmed by its count."""
     stats: Callable[[], Stats]
     """Answers the statistics, opened when they are first asked for."""
+    rules: Callable[[CollectionId], Rules]
+    """Answers how the payloads of a collection become columns."""
+    release_door: Callable[[str], ReleaseDoor]
+    """Answers the way of released events to a door, with the token of who releases them."""
     own_topics: str = LOG_TOPICS
     """How the topics of this installation's own log begin: no destination may be one of them."""
     index: Index | None = None

@@ -16,13 +16,14 @@ from assets.stores import retention_of
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
+from penstock.api.door import DoorRoute
 from penstock.api.platform import Platform
 from penstock.buffer.keeping import make_places
 from penstock.clock import machine_clock
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
-from penstock.settings import Settings
+from penstock.settings import Settings, door_of
 from replay.plan import Planner
 from replay.targets.opening import log_topics
 
@@ -90,6 +91,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         folder = settings.home / "sql"
         index = stores.index
         with (
+            closing(DoorRoute(door_of(settings))) as door,
             closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine,
             closing(
                 open_sql(
@@ -117,6 +119,8 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 launch=dagster.launch,
                 confirm_above=settings.replay_confirm_above,
                 guard=Guard(settings.allow_networks, settings.allow_ports),
+                rules=stores.rules,
+                release_door=door.with_token,
                 own_topics=log_topics(settings.log),
                 clock=machine_clock,
                 chance=secrets.token_bytes,

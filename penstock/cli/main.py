@@ -15,6 +15,7 @@ from penstock.cli import (
     doctor,
     event,
     land,
+    quarantine,
     replay,
     search,
     send,
@@ -52,6 +53,7 @@ app.command("search", rich_help_panel=WORK)(search.search)
 app.command("event", rich_help_panel=WORK)(event.event)
 app.command("sql", rich_help_panel=WORK)(sql.sql)
 app.add_typer(replay.app, name="replay", rich_help_panel=WORK)
+app.add_typer(quarantine.app, name="quarantine", rich_help_panel=WORK)
 app.add_typer(collection.app, name="collection", rich_help_panel=MANAGE)
 app.add_typer(destination.app, name="destination", rich_help_panel=MANAGE)
 app.add_typer(token.app, name="token", rich_help_panel=MANAGE)

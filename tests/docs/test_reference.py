@@ -26,7 +26,17 @@ from lakehouse.sql.statement import _TABLE_FUNCTIONS
 from orchestration.digest import Sum
 from orchestration.jobs import LaneConfig, figures
 from penstock import errors
-from penstock.api import collections, destinations, replays, search, sql, stats, status, tokens
+from penstock.api import (
+    collections,
+    destinations,
+    quarantine,
+    replays,
+    search,
+    sql,
+    stats,
+    status,
+    tokens,
+)
 from penstock.api.access import Needs
 from penstock.api.app import create_app
 from penstock.api.metrics import Metrics as PlatformMetrics
@@ -36,6 +46,7 @@ from penstock.buffer.memory import MemoryLog
 from penstock.codec import ENVELOPE
 from penstock.metadata.records import State
 from penstock.problem import problem, slug
+from penstock.quarantine.release import COPY, STAGE
 from penstock.query.parse import field_of, parse
 from penstock.query.tree import Payload
 from penstock.schema import convert
@@ -201,8 +212,9 @@ def test_every_quarantine_reason_and_stage_is_told() -> None:
     section = page("rows").partition("## Quarantine")[2].partition("\n## ")[0]
     told = re.findall(r"^\| `(\w+)` \| `(\w+)` \|", section, re.MULTILINE)
 
-    assert {reason for _, reason in told} == quarantine_reasons()
-    assert {stage for stage, _ in told} == set(get_args(get_type_hints(convert._Verdict)["stage"]))
+    assert {reason for _, reason in told} == {*quarantine_reasons(), COPY}
+    stages = get_args(get_type_hints(convert._Verdict)["stage"])
+    assert {stage for stage, _ in told} == {*stages, STAGE}
 
 
 def test_every_column_is_told() -> None:
@@ -213,7 +225,7 @@ def test_every_column_is_told() -> None:
     stages = set(get_args(get_type_hints(convert._Verdict)["stage"]))
     contracts = set(get_args(get_type_hints(Rules)["contract"]))
     assert contracts <= set(rows("rows"))
-    assert set(rows("rows")) - stages - contracts == columns | fields
+    assert set(rows("rows")) - stages - contracts - {STAGE} == columns | fields
 
 
 def openapi_routes(paths: dict[str, dict[str, object]]) -> set[str]:
@@ -235,7 +247,17 @@ def test_every_route_of_the_platform_is_told_with_its_scope(tmp_path: Path) -> N
     described = openapi_routes(create_app(here).openapi()["paths"])
     here.store.close()
     scopes = dict.fromkeys(described, "none")
-    for noun in (collections, destinations, replays, search, sql, stats, status, tokens):
+    for noun in (
+        collections,
+        destinations,
+        quarantine,
+        replays,
+        search,
+        sql,
+        stats,
+        status,
+        tokens,
+    ):
         for route in noun.router.routes:
             assert isinstance(route, APIRoute)
             (scope,) = [d.call.scope for d in route.dependant.dependencies if _needs(d.call)]

@@ -28,13 +28,12 @@ from penstock.errors import BadRequest, NotFound
 from penstock.metadata.home import LEDGER_TOKEN
 from penstock.metadata.records import Destination
 from penstock.metadata.store import Store
-from penstock.settings import Settings, load_settings
+from penstock.settings import Settings, door_of, load_settings
 from replay.job import (
     REPLAY_TAG,
     REPLAYS,
     ReplayConfig,
     ask,
-    door_of,
     ledger_token,
     replay,
     waker,

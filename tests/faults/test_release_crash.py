@@ -1,0 +1,222 @@
+"""Kill a release, or the landing of what it sent, at each point; release twice at once.
+
+Each death is a SIGKILL of a process of its own, on the embedded log and a lake on disk. After any
+of them the same release again leaves each event as one row or one open quarantined event.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import FLIGHTS, NOON, event
+from lakes import begin_process, child, finished, land_in_process, new_lake
+from releasing import AppendingDoor, Books, books, home_of, release_all, workplace
+
+from assets.checks import check_conservation
+from assets.landing import Landing, Limits
+from lakehouse import Lake, closings
+from lakehouse.sql import open_engine
+from penstock.buffer import open_appender, open_buffer
+from penstock.quarantine.repair import Repair, transform
+from penstock.schema.convert import Rules
+
+pytestmark = pytest.mark.crash
+
+EVENTS = 8
+BROKEN = {1, 3, 4, 6}
+HOPELESS = {6}
+IDS = [f"e{number}" for number in range(EVENTS)]
+BATCH_BYTES = 40
+"""Some four events, so that the log takes several batches."""
+
+DROP_BOM = Repair(steps=(transform("bom"),))
+
+
+def payload_of(number: int) -> bytes:
+    """Answer a payload that is right, one that a repair makes right, or one that is hopeless."""
+    if number in HOPELESS:
+        return b'{"n": '
+    return (b"\xef\xbb\xbf" if number in BROKEN else b"") + f'{{"n": {number}}}'.encode()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Answer a folder with events that have landed, some of them in quarantine."""
+    appender = open_appender(home_of(tmp_path))
+    events = [event(payload_of(n), id=IDS[n], received_at=NOON + n) for n in range(EVENTS)]
+    appender.append(FLIGHTS, events).result(10)
+    appender.close()
+    run(land_in_process, tmp_path, None, BATCH_BYTES)
+    assert books(new_lake(tmp_path)).open == Counter(IDS[n] for n in BROKEN)
+    return tmp_path
+
+
+def release_in_process(folder: Path, fault: str | None, release: str) -> None:
+    """Release everything that a repair helps, page by page, with a door of its own."""
+    begin_process(fault)
+    appender = open_appender(home_of(folder))
+    buffer = open_buffer(home_of(folder))
+    engine = open_engine(folder / f"spill-{os.getpid()}", memory="300MB")
+    work = workplace(new_lake(folder), buffer, engine)
+    release_all(work, AppendingDoor(appender.append), DROP_BOM, release=release, limit=2)
+    engine.close()
+    buffer.close()
+    appender.close()
+
+
+def run(target: Callable[..., None], *arguments: Any, ends: int = 0) -> None:
+    process = child(target, *arguments)
+    process.start()
+    assert finished(process) == ends
+
+
+def assert_released(folder: Path) -> Books:
+    """Each event is there once, all that the repair helps are rows, no position is lost."""
+    lake = new_lake(folder)
+    buffer = open_buffer(home_of(folder))
+    after = books(lake)
+    after.each_once(IDS)
+    assert after.open == Counter(IDS[n] for n in HOPELESS)
+    assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
+    # The books of the decision: what is on the log once more than it was sent is closed or a row.
+    sent_again = buffer.extents(FLIGHTS)[0].end - EVENTS
+    closed = closings.count_closed(lake, FLIGHTS)
+    assert after.rows.total() + after.open.total() == EVENTS
+    assert (after.closed.total(), closed) == (sent_again, sent_again)
+    buffer.close()
+    return after
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("point", ["release_read", "release_before_send", "release_sent"])
+def test_a_release_that_is_killed_is_repeated(home: Path, point: str, nth: int) -> None:
+    """After `release_sent` the door has the events and nobody was told."""
+    run(release_in_process, home, f"{point}:{nth}:kill", "r1", ends=-signal.SIGKILL)
+    run(release_in_process, home, None, "r1")
+    run(land_in_process, home, None, BATCH_BYTES)
+
+    assert_released(home)
+
+
+@pytest.mark.parametrize(
+    ("point", "nth"),
+    [
+        ("span_read", 1),
+        ("release_before_close", 1),
+        ("release_closed", 1),
+        ("release_before_close", 2),
+        ("release_closed", 2),
+        ("mid_parquet", 1),
+        ("mid_parquet", 2),
+        ("before_commit", 1),
+        ("after_commit", 1),
+        ("before_commit", 2),
+        ("after_commit", 2),
+        ("after_parquet", 1),
+    ],
+)
+def test_the_landing_of_a_release_that_is_killed_goes_on(home: Path, point: str, nth: int) -> None:
+    """Two releases are on the log, so there are copies, and quarantine is written as well."""
+    run(release_in_process, home, None, "r1")
+    run(release_in_process, home, None, "r2")
+    run(land_in_process, home, f"{point}:{nth}:kill", BATCH_BYTES, ends=-signal.SIGKILL)
+    run(release_in_process, home, None, "r3")
+    run(land_in_process, home, None, BATCH_BYTES)
+
+    assert_released(home)
+
+
+def test_a_release_that_is_killed_again_and_again_comes_to_its_end(home: Path) -> None:
+    for point in ("release_sent", "release_before_send:2", "release_sent:2"):
+        run(release_in_process, home, f"{point}:kill", "r1", ends=-signal.SIGKILL)
+    for point in ("release_closed", "before_commit", "after_commit"):
+        process = child(land_in_process, home, f"{point}:1:kill", BATCH_BYTES)
+        process.start()
+        finished(process)
+    run(release_in_process, home, None, "r1")
+    run(land_in_process, home, None, BATCH_BYTES)
+
+    assert_released(home)
+
+
+def test_two_landings_of_two_releases_agree_on_one_of_them(home: Path) -> None:
+    """Both processes land the same batches at once; each has its own idea of being first."""
+    run(release_in_process, home, None, "r1")
+    run(release_in_process, home, None, "r2")
+    both = [child(land_in_process, home, None, BATCH_BYTES) for _ in range(2)]
+    for process in both:
+        process.start()
+    assert [finished(process) for process in both] == [0, 0]
+
+    assert_released(home)
+
+
+def land_here(folder: Path) -> None:
+    """Land in this process, where a test can seed a bug."""
+    lake = new_lake(folder)
+    buffer = open_buffer(home_of(folder))
+    limits = Limits(batch_bytes=BATCH_BYTES)
+    landing = Landing(buffer, lake, rules=lambda _: Rules(), clock=lambda: NOON, limits=limits)
+    while landing.land_once(FLIGHTS):
+        pass
+    buffer.close()
+
+
+def test_the_checker_finds_a_landing_that_folds_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutant: copies become rows, and what was released stays open."""
+    run(release_in_process, home, None, "r1")
+    run(release_in_process, home, None, "r2")
+    monkeypatch.setattr("assets.landing.settle_releases", lambda _lake, _id, made, **_: made)
+    land_here(home)
+
+    with pytest.raises(AssertionError, match=r"doubled.*e1"):
+        assert_released(home)
+
+
+def test_the_checker_finds_a_closing_that_does_not_look_first(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutant: whoever closes believes to be the first."""
+    run(release_in_process, home, None, "r1")
+    run(release_in_process, home, None, "r2")
+    monkeypatch.setattr(closings, "_of", lambda _table, _origins: {})
+    real = closings.close
+
+    def once(lake: Lake, collection: Any, wanted: Any, **more: Any) -> Any:
+        real(lake, collection, wanted, **more)
+        return {closing.origin: closing for closing in wanted}
+
+    monkeypatch.setattr(closings, "close", once)
+    land_here(home)
+
+    with pytest.raises(AssertionError):
+        assert_released(home)
+
+
+def test_the_checker_finds_an_event_that_was_closed_and_never_sent(home: Path) -> None:
+    """A mutant: the quarantine row is closed before the log has the event, and then a crash."""
+    lake = new_lake(home)
+    buffer = open_buffer(home_of(home))
+    origin = closings.Origin(buffer.log_id(FLIGHTS), 0, 1)
+    buffer.close()
+    closing = closings.Closing(
+        origin=origin,
+        event_id="e1",
+        received_at=NOON + 1,
+        state="released",
+        closed_at=NOON,
+        closed_by="ann",
+        to=closings.Origin(origin.log_id, 0, EVENTS),
+    )
+    closings.close(lake, FLIGHTS, [closing])
+
+    with pytest.raises(AssertionError, match=r"lost \['e1'\]"):
+        books(lake).each_once(IDS)
