@@ -324,7 +324,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
+class QuarantineCause:
     """The open events of one cause; `bars` counts them for each step of time."""
 
     stage: str
@@ -344,7 +344,7 @@ class Causes:
     closed: int
     start: datetime | None
     step_seconds: float
-    causes: list[Cause]
+    causes: list[QuarantineCause]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,7 +382,7 @@ class Quarantined:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class RepairTrial:
     """What an event would become after a repair."""
 
     event_id: str
@@ -403,7 +403,7 @@ class Trial:
 class TriedRepair:
     """A repair tried on some events; `cursor` asks for the next ones."""
 
-    trials: list[Trial]
+    trials: list[RepairTrial]
     closed: int
     waiting: int
     cursor: str | None

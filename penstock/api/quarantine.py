@@ -17,7 +17,7 @@ from penstock.api.quarantine_models import (
     DoneTold,
     QuarantinedTold,
     ReleaseAsked,
-    TrialTold,
+    RepairTrialTold,
     TriedTold,
     TryAsked,
 )
@@ -62,7 +62,7 @@ def try_repair(c: str, asked: TryAsked, caller: Reader, here: Here) -> TriedTold
             asked.asked(collection), asked.repair.repair(), limit=asked.limit, cursor=asked.cursor
         )
     return TriedTold(
-        trials=[TrialTold.of(trial) for trial in tried.trials],
+        trials=[RepairTrialTold.of(trial) for trial in tried.trials],
         closed=tried.closed,
         waiting=tried.waiting,
         cursor=tried.cursor,

@@ -121,7 +121,7 @@ class DiscardAsked(QuarantineAsked):
     limit: int = Field(default=MOST_EVENTS, ge=1, le=MOST_EVENTS)
 
 
-class CauseTold(Told):
+class QuarantineCauseTold(Told):
     """The open events of one cause. `bars` counts them for each step from `start` on."""
 
     stage: str
@@ -132,9 +132,9 @@ class CauseTold(Told):
     bars: list[int]
 
     @staticmethod
-    def of(cause: Cause) -> CauseTold:
+    def of(cause: Cause) -> QuarantineCauseTold:
         """Tell about a cause."""
-        return CauseTold(
+        return QuarantineCauseTold(
             stage=cause.why.stage,
             reason=cause.why.reason,
             count=cause.count,
@@ -152,7 +152,7 @@ class CausesTold(Told):
     closed: int = Field(description="Released, discarded, and copies of those.")
     start: TimeOut | None
     step_seconds: float
-    causes: list[CauseTold]
+    causes: list[QuarantineCauseTold]
 
     @staticmethod
     def of(collection: str, causes: Causes) -> CausesTold:
@@ -163,7 +163,7 @@ class CausesTold(Told):
             closed=causes.closed,
             start=causes.start if causes.causes else None,
             step_seconds=causes.step / _SECOND,
-            causes=[CauseTold.of(cause) for cause in causes.causes],
+            causes=[QuarantineCauseTold.of(cause) for cause in causes.causes],
         )
 
 
@@ -228,7 +228,7 @@ class QuarantinedTold(Told):
         )
 
 
-class TrialTold(Told):
+class RepairTrialTold(Told):
     """What an event would become. `columns` and `misfits` are those of the row, if it is one."""
 
     event_id: str
@@ -245,10 +245,10 @@ class TrialTold(Told):
     new_columns: list[str]
 
     @staticmethod
-    def of(trial: Trial) -> TrialTold:
+    def of(trial: Trial) -> RepairTrialTold:
         """Tell about a trial."""
         payload = text_of(trial.payload)
-        return TrialTold(
+        return RepairTrialTold(
             event_id=trial.found.event_id,
             received_at=trial.found.received_at,
             row=trial.row,
@@ -267,7 +267,7 @@ class TrialTold(Told):
 class TriedTold(Told):
     """A repair tried on some events; `cursor` asks for the next ones."""
 
-    trials: list[TrialTold]
+    trials: list[RepairTrialTold]
     closed: int = Field(description="Events found that are closed already.")
     waiting: int = Field(description="Events found that have not landed yet.")
     cursor: str | None

@@ -20,7 +20,7 @@ from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Causes, Closed, PayloadPlace, Trial, Worked
+    from penstock.client import Causes, Closed, PayloadPlace, RepairTrial, Worked
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at, repair, release and discard what could not become rows."
@@ -406,7 +406,7 @@ def _closed(closed: Closed) -> str:
             return f"another copy of a released event, folded {at}"
 
 
-def _show_trial(trial: Trial, console: Console) -> None:
+def _show_trial(trial: RepairTrial, console: Console) -> None:
     at = f"{trial.received_at:%Y-%m-%d %H:%M:%S}Z"
     console.print(f"[dim]{at}[/] [bold]{safe(trial.event_id)}[/]")
     if not trial.row:
