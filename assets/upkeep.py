@@ -1,68 +1,147 @@
-"""Upkeep of a collection's tables: merge small files, expire snapshots, sweep orphans."""
+"""Upkeep of collections: merge small files, expire snapshots, sweep orphans, say who is behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import msgspec
+
+from assets.checks import Verdict
 from lakehouse import Lake
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.closings import closed_table
-from lakehouse.upkeep import Compacted, compact, expire, sweep_orphans
+from lakehouse.upkeep import Compacted, Condition, compact, expire, look, sweep_orphans
 from penstock.envelope import Clock, CollectionId, Micros
+from penstock.settings import Settings
 
 _SECOND: Micros = 1_000_000
 
+SWEEP_EVERY: Micros = 3_600 * _SECOND
+"""A sweep lists every file and reads every manifest, to delete what is three days old."""
+
+AT_LATEST: Micros = 3_600 * _SECOND
+"""What was not tended for so long comes before what is busy."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tended:
-    """What upkeep did to a collection's tables, and `seen`, which the next one needs.
+class Aims:
+    """How the tables shall be: so many snapshots, files of `target` bytes, none below `below`."""
+
+    keep: int
+    below: int
+    target: int
+
+
+class Notes(msgspec.Struct, frozen=True):
+    """What upkeep of a collection has to know from the one before.
 
     `seen` says when each file that nothing refers to was first seen. Who loses it only makes
     orphans live longer.
     """
 
+    tended: Micros = 0
+    swept: Micros = 0
+    seen: dict[str, Micros] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tended:
+    """What upkeep did to a collection's two tables, how they are now, and the next one's notes."""
+
     collection: CollectionId
     compacted: Compacted
     expired: int
     deleted: int
-    seen: dict[str, Micros]
+    files_before: int
+    files: int
+    snapshots: int
+    notes: Notes
     seconds: float
+
+    def figures(self) -> dict[str, int | float]:
+        """Answer it by the names that people see."""
+        return {
+            "files before": self.files_before,
+            "files": self.files,
+            "files merged": self.compacted.read,
+            "files written": self.compacted.written,
+            "bytes rewritten": self.compacted.bytes,
+            "snapshots": self.snapshots,
+            "snapshots expired": self.expired,
+            "orphans": len(self.notes.seen),
+            "orphans deleted": self.deleted,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Untended:
+    """A collection that could not be tended, and why."""
+
+    collection: CollectionId
+    error: Exception
+
+
+def aims_of(settings: Settings) -> Aims:
+    """Answer how the settings want the tables."""
+    return Aims(
+        keep=settings.snapshots_kept,
+        below=settings.compact_below_bytes,
+        target=settings.compact_to_bytes,
+    )
 
 
 def tend(
     lake: Lake,
     collection: CollectionId,
     *,
-    keep: int,
-    below: int,
-    seen: Mapping[str, Micros],
+    aims: Aims,
+    notes: Notes,
     clock: Clock,
     chance: Callable[[int], bytes],
+    until: Callable[[], bool] = lambda: False,
 ) -> Tended:
-    """Merge data files smaller than `below` bytes, leave `keep` snapshots, delete old orphans.
+    """Merge files, expire snapshots and, once an hour, delete old orphans.
 
+    Once `until` says so no further files are merged; the rest is done whatever it says.
     Safe beside landing, plans and another upkeep; interrupted anywhere, the next one goes on.
     """
     started = clock()
-    read = written = given_up = expired = deleted = 0
+    sweeps = not 0 <= started - notes.swept < SWEEP_EVERY
+    before = _sizes(lake, collection)
+    compacted = Compacted()
+    expired = deleted = 0
     still: dict[str, Micros] = {}
     for name in _tables(lake, collection):
         # What compaction replaces stays referenced by the snapshots that expiry leaves, and what
         # expiry lets go is seen by the sweep at once.
-        merged = compact(lake, name, below=below, new_name=lambda: f"merged-{chance(8).hex()}")
-        read, written = read + merged.read, written + merged.written
-        given_up += merged.given_up
-        expired += expire(lake, name, keep=keep, clock=clock)
-        swept = sweep_orphans(lake, name, seen, clock())
-        deleted += len(swept.deleted)
-        still.update(swept.seen)
+        compacted += compact(
+            lake,
+            name,
+            below=aims.below,
+            target=aims.target,
+            new_name=lambda: f"merged-{chance(8).hex()}",
+            clock=clock,
+            until=until,
+        )
+        expired += expire(lake, name, keep=aims.keep, clock=clock)
+        if sweeps:
+            swept = sweep_orphans(lake, name, notes.seen, clock())
+            deleted += len(swept.deleted)
+            still.update(swept.seen)
+    after = _sizes(lake, collection)
     return Tended(
         collection=collection,
-        compacted=Compacted(read, written, given_up),
+        compacted=compacted,
         expired=expired,
         deleted=deleted,
-        seen=still,
+        files_before=before[0],
+        files=after[0],
+        snapshots=after[1],
+        notes=Notes(
+            started, started if sweeps else notes.swept, still if sweeps else dict(notes.seen)
+        ),
         seconds=(clock() - started) / _SECOND,
     )
 
@@ -72,3 +151,138 @@ def _tables(lake: Lake, collection: CollectionId) -> tuple[tuple[str, ...], ...]
     both = main_table(collection), quarantine_table(collection)
     closed = closed_table(collection)
     return both if lake.table(closed) is None else (*both, closed)
+
+
+def _sizes(lake: Lake, collection: CollectionId) -> tuple[int, int]:
+    """Answer how many files and snapshots the collection's tables have."""
+    files = snapshots = 0
+    for name in _tables(lake, collection):
+        table = lake.table(name)
+        current = table.current_snapshot() if table else None
+        if table is None or current is None:
+            continue
+        snapshots += len(table.metadata.snapshots)
+        summary = current.summary.additional_properties if current.summary else {}
+        files += int(summary.get("total-data-files", "0"))
+    return files, snapshots
+
+
+def in_turn(
+    busy: Mapping[CollectionId, int], notes: Mapping[CollectionId, Notes], now: Micros
+) -> list[CollectionId]:
+    """Answer the collections in the order in which they are tended.
+
+    Those that were not for an hour come first, the longest neglected before the others; then the
+    busiest. `busy` says how many snapshots each has: who lands much has many.
+    """
+
+    def place(collection: CollectionId) -> tuple[bool, Micros, int, CollectionId]:
+        tended = notes.get(collection, Notes()).tended
+        late = now - tended >= AT_LATEST
+        return not late, tended if late else 0, -busy[collection], collection
+
+    return sorted(busy, key=place)
+
+
+def tend_all(
+    lake: Lake,
+    collections: Sequence[CollectionId],
+    notes: Mapping[CollectionId, Notes],
+    *,
+    aims: Aims,
+    seconds: float,
+    clock: Clock,
+    chance: Callable[[int], bytes],
+) -> Iterator[Tended | Untended]:
+    """Tend the collections within about so many seconds, and answer each.
+
+    In the first round each has an equal share of the time that is left, so that all have a turn;
+    who has more to merge then goes on in further rounds, with a `Tended` for each, while there is
+    time. What is not reached is the first of the next upkeep.
+    """
+    end = clock() + round(seconds * _SECOND)
+    known = dict(notes)
+    busy: dict[CollectionId, int] = {}
+    for collection in collections:
+        try:
+            busy[collection] = _sizes(lake, collection)[1]
+        except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
+            yield Untended(collection, error)
+    waiting = in_turn(busy, known, clock())
+    while waiting:
+        unfinished = []
+        for place, collection in enumerate(waiting):
+            now = clock()
+            if now >= end:
+                return
+            until = now + (end - now) // (len(waiting) - place)
+            try:
+                done = tend(
+                    lake,
+                    collection,
+                    aims=aims,
+                    notes=known.get(collection, Notes()),
+                    clock=clock,
+                    chance=chance,
+                    until=lambda until=until: clock() >= until,  # type: ignore[misc]  # bound now
+                )
+            except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
+                yield Untended(collection, error)
+                continue
+            known[collection] = done.notes
+            if done.compacted.more:
+                unfinished.append(collection)
+            yield done
+        waiting = unfinished
+
+
+def together(first: Tended, then: Tended) -> Tended:
+    """Answer what two rounds did to a collection."""
+    return Tended(
+        collection=then.collection,
+        compacted=replace(first.compacted + then.compacted, more=then.compacted.more),
+        expired=first.expired + then.expired,
+        deleted=first.deleted + then.deleted,
+        files_before=first.files_before,
+        files=then.files,
+        snapshots=then.snapshots,
+        notes=then.notes,
+        seconds=first.seconds + then.seconds,
+    )
+
+
+def tended_well(conditions: Sequence[Condition], collection: CollectionId) -> Verdict:
+    """Say whether upkeep keeps up with a collection's tables, and if not, what to do."""
+    files = sum(one.files for one in conditions)
+    snapshots = sum(one.snapshots for one in conditions)
+    late_files = sum(one.late_files for one in conditions)
+    late_snapshots = sum(one.late_snapshots for one in conditions)
+    facts = {
+        "files": files,
+        "snapshots": snapshots,
+        "late files": late_files,
+        "late snapshots": late_snapshots,
+    }
+    sentence = f"{files:,} files, {snapshots:,} snapshots"
+    if not late_files and not late_snapshots:
+        return Verdict(True, sentence, facts)
+    behind = [
+        f"{count:,} {what}"
+        for count, what in (
+            (late_files, "small files that should be merged by now"),
+            (late_snapshots, "snapshots that should be gone by now"),
+        )
+        if count
+    ]
+    return Verdict(
+        False, f"{sentence}; {' and '.join(behind)}: run 'penstock upkeep {collection}'", facts
+    )
+
+
+def check_upkeep(lake: Lake, collection: CollectionId, aims: Aims, now: Micros) -> Verdict:
+    """Look at the tables of a collection."""
+    found = (
+        look(lake, name, keep=aims.keep, now=now, below=aims.below, target=aims.target)
+        for name in _tables(lake, collection)
+    )
+    return tended_well([one for one in found if one is not None], collection)

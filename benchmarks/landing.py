@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from assets.landing import Landed
 from assets.stores import opened
-from assets.upkeep import tend
+from assets.upkeep import Notes, aims_of, tend
 from benchmarks.data import append, nested
 from benchmarks.measure import Figure, Result, median, own
 from penstock.buffer import open_appender
@@ -129,7 +129,7 @@ def _many_commits(home: Path) -> tuple[Figure, Figure]:
     payload = nested(1)[0]
     appender = open_appender(settings.log)
     times: list[tuple[float, float]] = []
-    seen: dict[str, int] = {}
+    notes = Notes()
     try:
         with opened(settings) as stores:
             landing = stores.landing()
@@ -150,13 +150,12 @@ def _many_commits(home: Path) -> tuple[Figure, Figure]:
                     tended = tend(
                         stores.lake,
                         collection,
-                        keep=settings.snapshots_kept,
-                        below=settings.compact_below_bytes,
-                        seen=seen,
+                        aims=aims_of(settings),
+                        notes=notes,
                         clock=machine_clock,
                         chance=os.urandom,
                     )
-                    seen = tended.seen
+                    notes = tended.notes
     finally:
         appender.close()
     return _sum(times[100:200]), _sum(times[-100:])

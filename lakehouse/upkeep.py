@@ -2,12 +2,17 @@
 
 All of it works beside landing, and nothing of it deletes a file but the sweep, which waits three
 days: a commit that was reported as failed may have landed and need its files.
+
+Compaction comes to an end. A file of half the target size is never read again, and a smaller one
+only together with others that have their share of rows: as many as it has itself while its day
+goes on, an eighth as many once that is over. So a row is written again as often as its file can
+double, not as often as upkeep runs; see `choose`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, cast
 
@@ -16,6 +21,7 @@ import pyarrow.compute as pc
 import structlog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.exceptions import CommitFailedException, ValidationException
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _SnapshotProducer
@@ -42,6 +48,7 @@ from penstock.faults import fault
 log = structlog.get_logger()
 
 TARGET_BYTES = 128 << 20
+BELOW_BYTES = TARGET_BYTES // 2
 
 # A file may hold a thousand times its size: a year of one event, or null in a thousand columns.
 MOST_MEMORY = 1 << 30
@@ -49,8 +56,8 @@ MOST_MEMORY = 1 << 30
 # What a value takes in memory, about; a text takes its length as well.
 _CELL_BYTES = 16
 
-# Fewer are not worth a commit and the files that it replaces.
-FEWEST_FILES = 5
+HOUR: Micros = 3_600_000_000
+DAY: Micros = 24 * HOUR
 
 # A pin is loaded and committed within two minutes at the most; see `expire`.
 LEAD: Micros = 10 * 60_000_000
@@ -69,7 +76,8 @@ _RETRIES = {
 class Candidate:
     """A data file as the choice of what to merge sees it.
 
-    `first` is its least log position, `memory` about what its rows take when they are read.
+    `first` is its least log position, `memory` about what its rows take when they are read,
+    `newest` when the last of its events was received.
     """
 
     path: str
@@ -77,15 +85,68 @@ class Candidate:
     bytes: int
     first: tuple[int, int]
     memory: int = 0
+    rows: int = 1
+    newest: Micros = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When files that make no whole one are merged all the same.
+
+    They have at least `ratio` times the rows of the largest of them, and are `fewest` or more.
+    """
+
+    ratio: float
+    fewest: int
+
+
+GROWING = Rule(ratio=4.0, fewest=5)
+"""For files with an event of the newest hour: there are more to come."""
+
+SETTLED = Rule(ratio=2.0, fewest=5)
+"""For older ones of a day that is not over."""
+
+OVER = Rule(ratio=1.125, fewest=2)
+"""For those of a day that is over for an hour; what comes late has to be worth it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compacted:
-    """What compaction did: how many files it read and wrote, and how many groups it gave up."""
+    """What compaction did: how many files it read and wrote, and how many groups it gave up.
+
+    `bytes` are those of the files written; `more` says that it ended before its work did.
+    """
 
     read: int = 0
     written: int = 0
     given_up: int = 0
+    bytes: int = field(default=0, compare=False)
+    more: bool = field(default=False, compare=False)
+
+    def __add__(self, other: Compacted) -> Compacted:
+        """Answer what both did."""
+        return Compacted(
+            self.read + other.read,
+            self.written + other.written,
+            self.given_up + other.given_up,
+            self.bytes + other.bytes,
+            self.more or other.more,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How a table is.
+
+    `late_files` should have been merged an hour ago, `late_snapshots` should have gone then.
+    """
+
+    files: int
+    bytes: int
+    snapshots: int
+    pinned: int
+    late_files: int
+    late_snapshots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +160,69 @@ class Swept:
 def choose(
     files: Iterable[Candidate],
     *,
-    below: int,
+    now: Micros,
+    below: int = BELOW_BYTES,
     target: int = TARGET_BYTES,
     most_memory: int = MOST_MEMORY,
-    fewest: int = FEWEST_FILES,
+    fewest: int | None = None,
 ) -> list[list[Candidate]]:
-    """Answer the files to merge: small ones of one day, in log order, up to `target` bytes."""
+    """Answer the groups of files to merge, those with the most files first.
+
+    A group has files of one day that are smaller than `below` (half of `target` at the most), and
+    becomes a file of up to `target` bytes. Groups that fill one are always worth it: what they
+    become is not read again. For what is left over there are three rules, so that each time the
+    file grows by its share; `fewest` stands in for theirs.
+    """
+    below = min(below, target // 2)
     groups = []
-    small = sorted((f for f in files if f.bytes < below), key=lambda f: (f.day, f.first))
-    for _, of_day in groupby(small, key=lambda f: f.day):
-        group: list[Candidate] = []
-        size = memory = 0
-        for file in of_day:
-            full = size + file.bytes > target or memory + file.memory > most_memory
-            if group and full:
-                groups.append(group)
-                group, size, memory = [], 0, 0
-            group.append(file)
-            size += file.bytes
-            memory += file.memory
-        groups.append(group)
-    return [group for group in groups if len(group) >= fewest]
+    small = [f for f in files if f.bytes < below and f.memory * 2 < most_memory]
+    for (day, grows), of_day in _grouped(small, lambda f: (f.day, f.newest > now - HOUR)):
+        over = (day + 1) * DAY + HOUR <= now
+        rule = GROWING if grows else OVER if over else SETTLED
+        full, rest = _packed(of_day, target=target, most_memory=most_memory)
+        groups += full
+        groups.append(_worth(rest, rule.ratio, rule.fewest if fewest is None else fewest))
+    return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+
+
+def _grouped(
+    files: Iterable[Candidate], key: Callable[[Candidate], tuple[int, bool]]
+) -> Iterator[tuple[tuple[int, bool], list[Candidate]]]:
+    """Split the files by `key`, those of each in log order."""
+    ordered = sorted(files, key=lambda f: (key(f), f.first))
+    for value, group in groupby(ordered, key=key):
+        yield value, list(group)
+
+
+def _packed(
+    files: Iterable[Candidate], *, target: int, most_memory: int
+) -> tuple[list[list[Candidate]], list[Candidate]]:
+    """Answer the groups that fill a file, in log order, and what is left over."""
+    full: list[list[Candidate]] = []
+    group: list[Candidate] = []
+    size = memory = 0
+    for file in files:
+        if group and (size + file.bytes > target or memory + file.memory > most_memory):
+            full.append(group)
+            group, size, memory = [], 0, 0
+        group.append(file)
+        size += file.bytes
+        memory += file.memory
+    return full, group
+
+
+def _worth(files: Iterable[Candidate], ratio: float, fewest: int) -> list[Candidate]:
+    """Answer as many of the smallest files as have `ratio` times the rows of their largest.
+
+    By rows, not by bytes: a file of one row is nine tenths footer, and that is gone when merged.
+    """
+    ladder = sorted(files, key=lambda f: f.rows)
+    rows = best = 0
+    for count, file in enumerate(ladder, 1):
+        rows += file.rows
+        if count >= fewest and rows >= ratio * file.rows:
+            best = count
+    return sorted(ladder[:best], key=lambda f: f.first)
 
 
 def expendable(snapshots: Sequence[tuple[int, int]], *, keep: int, pinned: set[int]) -> list[int]:
@@ -160,16 +263,19 @@ def compact(
     lake: Lake,
     name: Identifier,
     *,
-    below: int,
     new_name: Callable[[], str],
+    below: int = BELOW_BYTES,
     target: int = TARGET_BYTES,
     most_memory: int = MOST_MEMORY,
-    fewest: int = FEWEST_FILES,
+    fewest: int | None = None,
     retries: int = 50,
+    clock: Clock = machine_clock,
+    until: Callable[[], bool] = lambda: False,
 ) -> Compacted:
-    """Merge the data files smaller than `below` bytes, day by day, into files of about `target`.
+    """Merge data files, day by day, into files of about `target` bytes; see `choose`.
 
-    Reads no more rows at once than about `most_memory` bytes hold.
+    Reads no more rows at once than about `most_memory` bytes hold, and begins nothing new once
+    `until` says so.
     Rows stay the same, sorted by their log position; what lands meanwhile is kept, and a commit
     that meets another one is tried again `retries` times. `new_name` gives a file a name that
     nobody else gives.
@@ -177,33 +283,98 @@ def compact(
     done = Compacted()
     tried: set[str] = set()
     memory: dict[str, int] = {}
+    sizes = {"below": below, "target": target}
     while True:
         # One load for the look and the commit: rows that landed between two loads were lost.
         table = lake.table(name)
-        tasks = {task.file.file_path: task for task in table.scan().plan_files()} if table else {}
         if table is None:
             return done
-        # Rows that were deleted beside their file are only known to the engine that did it.
-        whole = (t for path, t in tasks.items() if path not in tried and not t.delete_files)
-        small = (task for task in whole if task.file.file_size_in_bytes < below)
-        groups = choose(
-            candidates(table, small, memory),
-            below=below,
-            target=target,
-            most_memory=most_memory,
-            fewest=fewest,
+        # Rows that were deleted beside a file are only known to the engine that did it.
+        tasks = {
+            task.file.file_path: task
+            for task in table.scan().plan_files()
+            if task.file.file_path not in tried and not task.delete_files
+        }
+        groups = _choice(
+            table, tasks, memory, now=clock(), most_memory=most_memory, fewest=fewest, **sizes
         )
         if not groups:
             return done
+        if until():
+            return done + Compacted(more=True)
         group = [tasks[file.path] for file in groups[0]]
         tried.update(task.file.file_path for task in group)
         merged = _merge(lake, _patient(table, retries), group, new_name())
-        tried.update(merged)
-        done = (
-            Compacted(done.read + len(group), done.written + len(merged), done.given_up)
-            if merged
-            else Compacted(done.read, done.written, done.given_up + 1)
+        tried.update(file.file_path for file in merged)
+        size = sum(file.file_size_in_bytes for file in merged)
+        done += Compacted(len(group), len(merged), 0, size) if merged else Compacted(given_up=1)
+
+
+def _choice(
+    table: Table,
+    tasks: Mapping[str, FileScanTask],
+    memory: dict[str, int],
+    *,
+    now: Micros,
+    below: int,
+    target: int,
+    most_memory: int,
+    fewest: int | None = None,
+) -> list[list[Candidate]]:
+    """Answer the groups of the table's files to merge.
+
+    What rows take in memory is in each file's footer. Those of a day with nothing to merge, as
+    most are, are not opened.
+    """
+
+    def chosen(files: Iterable[Candidate]) -> list[list[Candidate]]:
+        return choose(
+            files, now=now, below=below, target=target, most_memory=most_memory, fewest=fewest
         )
+
+    files = list(candidates(table, tasks.values()))
+    days = {file.day for group in chosen(files) for file in group}
+    opened = [f for f in files if f.day in days and f.bytes < below]
+    return chosen(weighed(table, [tasks[f.path] for f in opened], opened, memory))
+
+
+def look(
+    lake: Lake, name: Identifier, *, keep: int, now: Micros, below: int, target: int
+) -> Condition | None:
+    """Answer how a table is, and what upkeep should have done an hour ago; None without a table.
+
+    Ten minutes' landings are waiting at any time, and so is what the next upkeep will merge.
+    """
+    table = lake.table(name)
+    if table is None:
+        return None
+    metadata = table.metadata
+    tasks = {task.file.file_path: task for task in table.scan().plan_files()}
+    then = now - HOUR
+    whole = {path: task for path, task in tasks.items() if not task.delete_files}
+    old = [f.path for f in candidates(table, whole.values()) if f.newest <= then - HOUR]
+    groups = _choice(
+        table,
+        {path: whole[path] for path in old},
+        {},
+        now=then,
+        below=below,
+        target=target,
+        most_memory=MOST_MEMORY,
+    )
+    pinned = {ref.snapshot_id for ref in metadata.refs.values()}
+    numbered = [(s.snapshot_id, s.sequence_number or 0) for s in metadata.snapshots]
+    going = set(expendable(numbered, keep=keep, pinned=pinned))
+    # One that was the newest until a moment ago may be of any age: what counts is its successor.
+    times = {s.parent_snapshot_id: s.timestamp_ms * 1_000 for s in metadata.snapshots}
+    return Condition(
+        files=len(tasks),
+        bytes=sum(task.file.file_size_in_bytes for task in tasks.values()),
+        snapshots=len(metadata.snapshots),
+        pinned=len(pinned) - (metadata.current_snapshot_id in pinned),
+        late_files=sum(len(group) for group in groups),
+        late_snapshots=sum(times.get(number, now) <= then for number in going),
+    )
 
 
 def expire(
@@ -310,7 +481,9 @@ def _leave() -> None:
     """Delete nothing: a commit that was reported as failed may have landed."""
 
 
-def _merge(lake: Lake, table: Table, group: Sequence[FileScanTask], name: str) -> list[str]:
+def _merge(
+    lake: Lake, table: Table, group: Sequence[FileScanTask], name: str
+) -> tuple[DataFile, ...]:
     """Replace the files by merged ones; answer those, none where others were faster."""
     schema = table.metadata.schema()
     arrow = arrow_schema(schema)
@@ -334,8 +507,8 @@ def _merge(lake: Lake, table: Table, group: Sequence[FileScanTask], name: str) -
         log.info("compaction gave way", table=".".join(table.name()), error=str(error))
         now = lake.table(table.name())
         if now is None or now.metadata.snapshot_by_id(overwrite.snapshot_id) is None:
-            return []
-    return [file.file_path for file in files]
+            return ()
+    return files
 
 
 def _patient(table: Table, retries: int) -> Table:
@@ -362,30 +535,43 @@ def _sorted(partitions: pa.Array, offsets: pa.Array) -> bool:
     return answer
 
 
-def candidates(
-    table: Table, tasks: Iterable[FileScanTask], memory: dict[str, int]
-) -> Iterator[Candidate]:
-    """Answer what the choice has to know of each file; `memory` keeps what is known from before."""
+def candidates(table: Table, tasks: Iterable[FileScanTask]) -> Iterator[Candidate]:
+    """Answer what a manifest says of each file."""
     schema = table.metadata.schema()
-    columns = len(columns_of(schema))
     partition = schema.find_field("log_partition").field_id
     offset = schema.find_field("log_offset").field_id
+    received = schema.find_field("received_at").field_id
     for file in (task.file for task in tasks):
-        least = file.lower_bounds or {}
-        first = (_bound(IntegerType(), least.get(partition)), _bound(LongType(), least.get(offset)))
+        least, most = file.lower_bounds or {}, file.upper_bounds or {}
+        day = file.partition[0]
+        newest = most.get(received)
+        yield Candidate(
+            file.file_path,
+            day,
+            file.file_size_in_bytes,
+            (_bound(IntegerType(), least.get(partition)), _bound(LongType(), least.get(offset))),
+            rows=file.record_count,
+            newest=_bound(LongType(), newest) if newest else (day + 1) * DAY,
+        )
+
+
+def weighed(
+    table: Table,
+    tasks: Iterable[FileScanTask],
+    files: Iterable[Candidate],
+    memory: dict[str, int],
+) -> Iterator[Candidate]:
+    """Answer the files with what they take in memory; `memory` keeps what is known from before."""
+    columns = len(columns_of(table.metadata.schema()))
+    for task, known in zip(tasks, files, strict=True):
+        file = task.file
         if file.file_path not in memory:
             with table.io.new_input(file.file_path).open() as stream:
                 raw = uncompressed_bytes(stream)
             # Merged, it gets every column that the table has by now.
             cells = max(file.record_count * columns, sum((file.value_counts or {}).values()))
             memory[file.file_path] = raw + _CELL_BYTES * cells
-        yield Candidate(
-            file.file_path,
-            file.partition[0],
-            file.file_size_in_bytes,
-            first,
-            memory[file.file_path],
-        )
+        yield replace(known, memory=memory[file.file_path])
 
 
 def _bound(kind: PrimitiveType, packed: bytes | None) -> int:

@@ -24,7 +24,7 @@ def definitions() -> dg.Definitions:
     set_up_logs()
     check_books = dg.define_asset_job(
         "check_books",
-        selection=dg.AssetSelection.checks(jobs.books),
+        selection=dg.AssetSelection.checks(jobs.books, jobs.kept_up),
         executor_def=dg.in_process_executor,
     )
     stores = stores_of_environment()
@@ -52,7 +52,7 @@ def definitions() -> dg.Definitions:
                 "penstock_system.replay_attempts.",
             ),
         ],
-        asset_checks=[jobs.books],
+        asset_checks=[jobs.books, jobs.kept_up],
         jobs=[jobs.land, jobs.upkeep, replay, check_books],
         sensors=[sensors.landing, sensors.replays],
         schedules=[

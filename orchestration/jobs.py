@@ -3,7 +3,6 @@
 # No postponed annotations here: Dagster reads the classes in them.
 
 import os
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,17 +20,17 @@ from assets.checks import (
 from assets.landing import Trouble
 from assets.stats import count_from_lake
 from assets.stores import Stores, retention_of
-from assets.upkeep import Tended, tend
+from assets.upkeep import Tended, Untended, aims_of, check_upkeep, together
 from orchestration.digest import Digest, Sum
 from orchestration.indexing import following
 from orchestration.keys import COLLECTIONS, EVENTS, LAND, QUARANTINE, UPKEEP
 from orchestration.lease import held
-from orchestration.memory import read_seen, write_seen
 from orchestration.stopping import told_to_stop
+from orchestration.tending import tend_home
 from penstock import faults
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId
-from penstock.errors import Unavailable
+from penstock.errors import Unavailable, WrongState
 
 SECOND = 1_000_000
 
@@ -167,31 +166,41 @@ def ensure_partition(instance: dg.DagsterInstance, partition: str) -> None:
 @dg.op(description="Merge small files, expire snapshots and delete orphans of every collection.")
 def tidy(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
     """Tend every collection; one that cannot be tended fails the run after the others are done."""
-    file = stores.settings.home / "upkeep.json"
-    seen = read_seen(file)
-    still: dict[str, int] = {}
+    collections = stores.lake.collections()
+    sums: dict[CollectionId, Tended] = {}
     failed: list[CollectionId] = []
-    for collection in stores.lake.collections():
-        try:
-            tended = tend(
-                stores.lake,
-                collection,
-                keep=stores.settings.snapshots_kept,
-                below=stores.settings.compact_below_bytes,
-                seen=seen,
-                clock=machine_clock,
-                chance=secrets.token_bytes,
-            )
-        except Exception:  # one table must not keep the others from being tended
-            context.log.exception("%s could not be tended", collection)
-            failed.append(collection)
-            continue
-        still.update(tended.seen)
+    try:
+        for outcome in tend_home(
+            stores, collections, holder=context.run_id, seconds=stores.settings.upkeep_seconds
+        ):
+            collection = outcome.collection
+            if isinstance(outcome, Untended):
+                # Without the error's own words: a library may quote what it could not read.
+                context.log.error(
+                    "%s could not be tended: %s", collection, type(outcome.error).__name__
+                )
+                failed.append(collection)
+            elif collection in sums:
+                sums[collection] = together(sums[collection], outcome)
+            else:
+                sums[collection] = outcome
+    except WrongState as error:
+        context.log.info("%s", error)
+        return
+    for collection, tended in sums.items():
         ensure_partition(context.instance, str(collection))
         context.log_event(
             dg.AssetObservation(EVENTS, partition=str(collection), metadata=done(tended))
         )
-    write_seen(file, still)
+    context.add_output_metadata(
+        {
+            "collections": dg.MetadataValue.int(len(collections)),
+            "tended": dg.MetadataValue.int(len(sums)),
+            "with more to merge": dg.MetadataValue.int(
+                sum(tended.compacted.more for tended in sums.values())
+            ),
+        }
+    )
     count_rest(context, stores)
     if failed:
         raise dg.Failure(f"{len(failed)} collections could not be tended: {failed[0]} …")
@@ -212,11 +221,10 @@ def count_rest(context: dg.OpExecutionContext, stores: Stores) -> None:
 def done(tended: Tended) -> dict[str, dg.MetadataValue]:
     """Answer what upkeep did, as Dagster shows it."""
     return {
-        "files merged": dg.MetadataValue.int(tended.compacted.read),
-        "files written": dg.MetadataValue.int(tended.compacted.written),
-        "snapshots expired": dg.MetadataValue.int(tended.expired),
-        "orphans deleted": dg.MetadataValue.int(tended.deleted),
-        "seconds": dg.MetadataValue.float(tended.seconds),
+        name: dg.MetadataValue.float(value)
+        if isinstance(value, float)
+        else dg.MetadataValue.int(value)
+        for name, value in tended.figures().items()
     }
 
 
@@ -276,6 +284,23 @@ def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
             verdicts[name][collection] = checked(partial(check, collection))
     for name, found in verdicts.items():
         yield result(name, found)
+
+
+@dg.asset_check(
+    asset=EVENTS,
+    name=UPKEEP,
+    description="Small files and old snapshots are gone an hour after they could be.",
+)
+def kept_up(stores: dg.ResourceParam[Stores]) -> dg.AssetCheckResult:
+    """Check whether upkeep keeps up with every collection."""
+    aims, now = aims_of(stores.settings), machine_clock()
+    return result(
+        UPKEEP,
+        {
+            collection: checked(partial(check_upkeep, stores.lake, collection, aims, now))
+            for collection in stores.lake.collections()
+        },
+    )
 
 
 def result(name: str, verdicts: dict[CollectionId, Verdict]) -> dg.AssetCheckResult:

@@ -168,7 +168,15 @@ class Settings(BaseModel):
     max_columns: int = Field(1000, ge=1, description="Discovered columns of one collection.")
     snapshots_kept: int = Field(50, ge=2, description="Iceberg snapshots that upkeep leaves.")
     compact_below_bytes: int = Field(
-        32 << 20, ge=1, description="Upkeep merges data files smaller than this."
+        64 << 20,
+        ge=1,
+        description="Upkeep merges data files smaller than this, or than half of the next one.",
+    )
+    compact_to_bytes: int = Field(
+        128 << 20, ge=1 << 20, description="How large the files are that it makes of them."
+    )
+    upkeep_seconds: float = Field(
+        480.0, gt=0, description="After so long a run of upkeep begins nothing new."
     )
 
     sql_url: str = Field(

@@ -24,6 +24,7 @@ from penstock.cli import (
     status,
     token,
     up,
+    upkeep,
 )
 from penstock.cli.console import FAILED, report
 from penstock.errors import BadRequest
@@ -46,6 +47,7 @@ app.command("up", rich_help_panel=RUN)(up.up)
 app.command("demo", rich_help_panel=RUN)(demo.demo)
 app.command("doctor", rich_help_panel=RUN)(doctor.doctor)
 app.command("land", rich_help_panel=RUN)(land.land)
+app.command("upkeep", rich_help_panel=RUN)(upkeep.upkeep)
 app.add_typer(serve.app, name="serve", rich_help_panel=RUN)
 app.command("status", rich_help_panel=WORK)(status.status)
 app.command("send", rich_help_panel=WORK)(send.send)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -32,19 +33,25 @@ from lakehouse.columns import arrow_schema
 from lakehouse.files import Files
 from lakehouse.parquet import read
 from lakehouse.upkeep import (
+    DAY,
+    HOUR,
     ORPHAN_AGE,
     Candidate,
     Compacted,
+    Condition,
     candidates,
     choose,
     compact,
     expendable,
     expire,
+    look,
     sort_out,
     sweep_orphans,
     unused_schemas,
+    weighed,
 )
 from penstock.buffer.memory import MemoryLog
+from penstock.clock import machine_clock
 
 MB = 1 << 20
 
@@ -56,13 +63,22 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def file(name: str, *, day: int = 1, size: int = MB, at: int = 0, memory: int = 0) -> Candidate:
-    return Candidate(name, day, size, (0, at), memory)
+LONG_AGO = 30 * DAY
+"""When the days of these tests, from the first of 1970 on, are over."""
 
 
-def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[str]:
-    groups = choose(files, below=4 * MB, target=target, fewest=fewest)
+def file(
+    name: str, *, day: int = 1, size: int = MB, at: int = 0, memory: int = 0, newest: int = 0
+) -> Candidate:
+    return Candidate(name, day, size, (0, at), memory, rows=size // 1_000, newest=newest)
+
+
+def named(groups: list[list[Candidate]]) -> list[str]:
     return ["".join(file.path for file in group) for group in groups]
+
+
+def chosen(*files: Candidate, target: int = 10 * MB, now: int = LONG_AGO) -> list[str]:
+    return named(choose(files, now=now, below=4 * MB, target=target))
 
 
 @pytest.mark.parametrize(
@@ -71,10 +87,11 @@ def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[st
         (chosen(file("a", at=2), file("c", at=1), file("b", at=3)), ["cab"]),
         (chosen(file("a"), file("x", day=2), file("b"), file("y", day=2)), ["ab", "xy"]),
         (chosen(file("a"), file("b", size=4 * MB), file("c")), ["ac"]),
-        (chosen(file("a"), file("b"), fewest=3), []),
+        (chosen(file("a", size=3 * MB), file("b", size=MB // 4)), []),
         (chosen(*(file(n, at=ord(n)) for n in "abcdef"), target=3 * MB), ["abc", "def"]),
         (chosen(*(file(n, at=ord(n)) for n in "abcd"), target=3 * MB), ["abc"]),
         (chosen(*(file(n, at=ord(n), memory=400 * MB) for n in "abcdef")), ["ab", "cd", "ef"]),
+        (chosen(file("a", memory=600 * MB), file("b", memory=600 * MB)), []),
         (chosen(), []),
     ],
     ids=[
@@ -85,12 +102,120 @@ def chosen(*files: Candidate, fewest: int = 2, target: int = 10 * MB) -> list[st
         "parts",
         "rest stays",
         "memory",
+        "whole in memory",
         "nothing",
     ],
 )
 def test_small_files_of_a_day_are_merged(groups: list[str], expected: list[str]) -> None:
     """A file for every two seconds makes planning slower than reading."""
     assert groups == expected
+
+
+def test_a_day_that_goes_on_waits_for_files_to_come() -> None:
+    """Merged with each few that came, the rows of the morning were written all day long."""
+    morning = file("m", size=3 * MB, at=0)
+    others = [file(name, size=MB // 2, at=at) for at, name in enumerate("abcde", 1)]
+    noon = DAY + 12 * HOUR
+
+    assert chosen(morning, *others, now=noon) == ["abcde"]
+    assert chosen(*others[:4], now=noon) == []
+    assert chosen(morning, *others, *(file(n, size=MB // 2) for n in "fg"), now=noon) == [
+        "fgmabcde"
+    ]
+    fresh = [replace(one, newest=noon - HOUR // 2) for one in (morning, *others)]
+    assert chosen(*fresh, now=noon) == ["abcde"]
+    assert chosen(*fresh[1:5], *others[4:], now=noon) == []
+    assert chosen(morning, *others, now=2 * DAY + HOUR) == ["mabcde"]
+
+
+class Day:
+    """A collection's files while a day of commits of one row comes in, upkeep in between."""
+
+    def __init__(
+        self, *, row: int, target: int, rule: Callable[..., list[list[Candidate]]] = choose
+    ) -> None:
+        self.row, self.target, self.rule = row, target, rule
+        self.files: list[Candidate] = []
+        self.rewritten = self.landed = 0
+
+    def land(self, now: int, *, rows: int) -> None:
+        at = self.landed
+        self.landed += rows
+        self.files.append(self.written((0, at), rows, now, day=now // DAY))
+
+    def written(self, first: tuple[int, int], rows: int, newest: int, *, day: int) -> Candidate:
+        # A footer beside the rows, as real files have.
+        size = 10_000 + rows * self.row
+        return Candidate(f"{first[1]}+{rows}", day, size, first, rows=rows, newest=newest)
+
+    def tend(self, now: int) -> None:
+        tried: set[str] = set()
+        while True:
+            open_ = [one for one in self.files if one.path not in tried]
+            groups = self.rule(open_, now=now, target=self.target, below=self.target)
+            if not groups:
+                return
+            (group, *_) = groups
+            rows = sum(one.rows for one in group)
+            merged = self.written(
+                min(one.first for one in group),
+                rows,
+                max(one.newest for one in group),
+                day=group[0].day,
+            )
+            tried.add(merged.path)
+            gone = {one.path for one in group}
+            self.files = [one for one in self.files if one.path not in gone] + [merged]
+            self.rewritten += rows
+
+
+MINUTES = 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("row", "rows", "amplification"),
+    [(100, 1, 5), (1_000, 20, 5), (1_000, 2_000, 2), (1_000, 50_000, 1)],
+    ids=["a trickle", "slow", "busy", "full"],
+)
+def test_compaction_ends_and_writes_no_row_again_and_again(
+    row: int, rows: int, amplification: int
+) -> None:
+    """Each file that is merged with a few new ones at each upkeep is written 144 times a day."""
+    day = Day(row=row, target=128 * MB)
+
+    for minute in range(26 * 60):
+        now = 20 * DAY + minute * MINUTES
+        day.land(now, rows=rows)
+        if minute % 10 == 9:
+            day.tend(now)
+        if minute % 60 == 59:
+            of_day = [one for one in day.files if one.newest <= now - HOUR]
+            small = [one for one in of_day if one.bytes < day.target // 2]
+            assert len(small) <= 8
+
+    yesterday = [one for one in day.files if one.day == 20]
+    unfinished = [one for one in yesterday if one.bytes < day.target // 2]
+    assert sum(one.rows for one in day.files) == day.landed
+    assert len(unfinished) <= 2
+    assert day.rewritten <= amplification * day.landed
+    assert max(one.bytes for one in day.files) <= day.target
+
+
+def test_compaction_that_takes_what_is_there_writes_rows_again_and_again() -> None:
+    """The mutant of the test before: what is small is merged, whatever it is merged with."""
+
+    def eager(files: list[Candidate], *, below: int, **_: int) -> list[list[Candidate]]:
+        small = [one for one in files if one.bytes < below]
+        return [small] if len(small) > 1 else []
+
+    day = Day(row=1_000, target=128 * MB, rule=eager)
+    for minute in range(24 * 60):
+        now = 20 * DAY + minute * MINUTES
+        day.land(now, rows=20)
+        if minute % 10 == 9:
+            day.tend(now)
+
+    assert day.rewritten > 30 * day.landed
 
 
 def test_the_newest_snapshots_and_the_pinned_ones_stay() -> None:
@@ -189,7 +314,8 @@ def test_compaction_reads_no_more_than_memory_holds(
     files = [task.file for task in table.scan().plan_files()]
     assert sum(file.file_size_in_bytes for file in files) < MB // 2
     memory: dict[str, int] = {}
-    list(candidates(table, table.scan().plan_files(), memory))
+    tasks = list(table.scan().plan_files())
+    list(weighed(table, tasks, candidates(table, tasks), memory))
     most = max(memory.values())
     assert sum(memory.values()) > 2 * most
 
@@ -326,6 +452,42 @@ def test_expiry_meets_a_landing_and_tries_again(tmp_path: Path) -> None:
     assert table is not None
     assert len(table.metadata.snapshots) == 2
     assert offsets(lake) == [0, 1, 2, 3, 4]
+
+
+def looked(lake: Lake, now: int, *, keep: int = 50, below: int = MB) -> Condition:
+    found = look(lake, MAIN, keep=keep, now=now, below=below, target=128 * MB)
+    assert found is not None
+    return found
+
+
+def test_a_table_is_behind_when_upkeep_was_due_an_hour_ago(tmp_path: Path) -> None:
+    """Between two upkeeps small files wait, which is no reason to wake anybody."""
+    lake, _, _ = filled(tmp_path, *numbered(6))
+    now = machine_clock()
+
+    at_noon = looked(lake, NOON + HOUR // 2, keep=2)
+    assert (at_noon.files, at_noon.snapshots) == (6, 6)
+    assert (at_noon.late_files, at_noon.late_snapshots) == (0, 0)
+    assert looked(lake, now, keep=2).late_files == 6
+    assert looked(lake, now, keep=2).late_snapshots == 0
+    assert looked(lake, now + HOUR, keep=2).late_snapshots == 4
+    assert looked(lake, now + HOUR, keep=6).late_snapshots == 0
+    merge(lake)
+    expire(lake, MAIN, keep=2)
+    assert looked(lake, now + HOUR).late_files == 0
+    assert looked(lake, now + HOUR, keep=2).late_snapshots == 0
+
+
+def test_compaction_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    """One busy collection must not keep 300 others waiting."""
+    lake, _, _ = filled(tmp_path, *numbered(4))
+
+    none = compact(lake, MAIN, new_name=namer(), until=lambda: True)
+    all_ = compact(lake, MAIN, new_name=namer())
+
+    assert (none, none.more) == (Compacted(), True)
+    assert (all_, all_.more) == (Compacted(read=4, written=1), False)
+    assert all_.bytes > 0
 
 
 def files_of(lake: Lake) -> set[str]:

@@ -21,6 +21,7 @@ from assets.stores import Stores, opened
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
 from orchestration.lease import TTL
+from orchestration.memory import read_notes
 from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
@@ -275,3 +276,38 @@ def test_the_instance_watches_runs_and_retries_them(tmp_path) -> None:
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_start_timeout_seconds == 60
         assert instance.run_retries_enabled
+
+
+def test_an_upkeep_tells_dagster_what_it_did_and_one_at_a_time_does(stores, instance) -> None:
+    """Two at once would do the same work; what was done is where operators look for it."""
+    for number in range(6):
+        append(stores, fresh(f'{{"n": {number}}}'))
+        assert stores.landing().land_once(FLIGHTS)
+    given = {"resources": {"stores": stores}, "instance": instance}
+
+    epoch = stores.store.take_lease("upkeep", "somebody", machine_clock(), TTL)
+    jobs.upkeep.execute_in_process(**given)
+    assert not instance.fetch_observations(EVENTS, limit=10).records
+    stores.store.drop_lease("upkeep", epoch)
+    run = jobs.upkeep.execute_in_process(**given)
+
+    assert run.success
+    (record,) = instance.fetch_observations(EVENTS, limit=10).records
+    told = {name: value.value for name, value in record.asset_observation.metadata.items()}
+    assert record.asset_observation.partition == "main.flights"
+    assert (told["files before"], told["files"], told["files merged"]) == (6, 1, 6)
+    assert told["bytes rewritten"] > 0
+    assert read_notes(stores.settings.home / "upkeep.json")[FLIGHTS].tended > 0
+    assert jobs.kept_up(stores).passed
+
+
+def test_a_table_that_upkeep_is_behind_with_fails_the_check(stores, tmp_path) -> None:
+    """Nobody sees tables become slow, commit by commit."""
+    for number in range(6):
+        append(stores, event(f'{{"n": {number}}}', received_at=machine_clock() - 86_400_000_000))
+        assert stores.landing().land_once(FLIGHTS)
+
+    behind = jobs.kept_up(stores)
+
+    assert not behind.passed
+    assert "penstock upkeep main.flights" in behind.metadata["main.flights"].value

@@ -1,0 +1,54 @@
+"""Upkeep of a home: who does it, for how long, and what it remembers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+from assets.stores import Stores
+from assets.upkeep import Tended, Untended, aims_of, tend_all
+from orchestration.keys import UPKEEP
+from orchestration.lease import held
+from orchestration.memory import read_notes, write_notes
+from penstock.clock import machine_clock
+from penstock.envelope import Clock, CollectionId
+from penstock.errors import WrongState
+
+
+def tend_home(
+    stores: Stores,
+    collections: Sequence[CollectionId],
+    *,
+    holder: str,
+    seconds: float,
+    clock: Clock = machine_clock,
+    chance: Callable[[int], bytes] = secrets.token_bytes,
+) -> Iterator[Tended | Untended]:
+    """Tend the collections, see `tend_all`, and remember what the next upkeep has to know.
+
+    Raises `WrongState` where another upkeep is at work: nothing would be lost, but both would do
+    the same.
+    """
+    file = stores.settings.home / "upkeep.json"
+    with held(lambda: stores.store, UPKEEP, holder=holder, clock=clock) as lease:
+        if lease is None:
+            raise WrongState("another upkeep is at work here; it tends every collection")
+        notes = read_notes(file)
+        try:
+            for outcome in tend_all(
+                stores.lake,
+                collections,
+                notes,
+                aims=aims_of(stores.settings),
+                seconds=seconds,
+                clock=clock,
+                chance=chance,
+            ):
+                if isinstance(outcome, Tended):
+                    notes[outcome.collection] = outcome.notes
+                yield outcome
+                if lease.lost:
+                    return
+        finally:
+            known = set(stores.lake.collections())
+            write_notes(file, {one: found for one, found in notes.items() if one in known})
