@@ -5,7 +5,7 @@ Iceberg knows a column by its id, not its name: an id is given once, by `evolve`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import pyarrow as pa
@@ -130,6 +130,72 @@ def evolve(schema: Schema, shape: Struct, *, last_id: int, schema_id: int) -> Sc
         place = next(i for i, f in enumerate(schema.fields) if f.name == ROWS_TAIL.names[0])
         fields = [*schema.fields[:place], added, *schema.fields[place:]]
     return Schema(*fields, schema_id=schema_id)
+
+
+def reshaped(
+    schema: Schema, shape: Struct, earlier: Schema | None = None, *, last_id: int, schema_id: int
+) -> Schema:
+    """Answer the schema with just the columns of the shape below `data`.
+
+    A column that keeps its type keeps its id, one of another type gets a new one: a name keeps its
+    meaning, and an id its type. Where files were written for an `earlier` such schema its ids come
+    first. New ids are those above `last_id`, and above all that `earlier` has.
+    """
+    new_id = count(max(last_id, earlier.highest_field_id if earlier else 0) + 1).__next__
+    known = [
+        field
+        for one in (earlier, schema)
+        if one is not None
+        for field in one.fields
+        if field.name == DATA
+    ]
+    fields = [field for field in schema.fields if field.name != DATA]
+    if shape != EMPTY:
+        number = known[0].field_id if known else new_id()
+        kind = _reshaped(shape, [field.field_type for field in known], new_id)
+        data = NestedField(number, DATA, kind, required=False)
+        place = next(i for i, f in enumerate(fields) if f.name == ROWS_TAIL.names[0])
+        fields.insert(place, data)
+    return Schema(*fields, schema_id=schema_id)
+
+
+def _reshaped(kind: Type, known: Sequence[IcebergType], new_id: _NewId) -> IcebergType:
+    """Answer the type; `known` are types that may stand there, with the ids to be kept."""
+    match kind:
+        case Leaf():
+            return _KINDS[kind.kind]
+        case List(element):
+            lists = [one for one in known if isinstance(one, ListType)]
+            elements = [one.element_type for one in lists]
+            number = lists[0].element_id if lists else new_id()
+            return ListType(number, _reshaped(element, elements, new_id), element_required=False)
+        case _:
+            structs = [one for one in known if isinstance(one, StructType)]
+            return StructType(
+                *(_field(name, inner, structs, new_id) for name, inner in kind.fields)
+            )
+
+
+def _field(name: str, kind: Type, structs: Sequence[StructType], new_id: _NewId) -> NestedField:
+    known = [
+        f for one in structs for f in one.fields if f.name == name and _keeps(f.field_type, kind)
+    ]
+    number = known[0].field_id if known else new_id()
+    inner = _reshaped(kind, [field.field_type for field in known], new_id)
+    return NestedField(number, name, inner, required=False)
+
+
+def _keeps(existing: IcebergType, kind: Type) -> bool:
+    """Say whether the existing type is this one, but for fields of objects: those come and go."""
+    match existing, kind:
+        case StructType(), Struct():
+            return True
+        case ListType(), List(element):
+            return _keeps(existing.element_type, element)
+        case PrimitiveType(), Leaf():
+            return existing == _KINDS[kind.kind]
+        case _:
+            return False
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:

@@ -48,7 +48,15 @@ from pyiceberg.typedef import Identifier
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.columns import PARTITION, ShapeChanged, arrow_schema, evolve
 from lakehouse.parquet import columns_of, data_file, write
-from lakehouse.tables import CLAIM, LANDED, Lake, TableView, mark_properties, read_view
+from lakehouse.tables import (
+    CLAIM,
+    LANDED,
+    Lake,
+    TableView,
+    held_back,
+    mark_properties,
+    read_view,
+)
 from lakehouse.updates import same_last_id, same_schema, set_schema
 from penstock.envelope import Clock, Mark, Micros
 from penstock.errors import (
@@ -294,7 +302,7 @@ def claimed_beyond(main: TableView, quarantine: TableView, batch: Batch) -> bool
 def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Committed | Stale:
     """Let quarantine decide about the batch, where it must; answer the rows left for main."""
     name = quarantine_table(batch.based_on.collection)
-    sent = _Sent()
+    sent = Sent()
     claimed = False
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
@@ -308,7 +316,7 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Comm
         if not quarantined.num_rows and not claimed_beyond(batch.based_on, view, batch):
             return _Decided(rows, view)
         if quarantined.num_rows and not claimed:
-            overtaken = _claim(lake, batch)
+            overtaken = _claim(lake, batch, clock)
             if overtaken:
                 return overtaken
             claimed = True
@@ -321,9 +329,9 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Comm
     raise _kept_changing(batch)
 
 
-def _claim(lake: Lake, batch: Batch) -> Committed | Stale | None:
+def _claim(lake: Lake, batch: Batch, clock: Clock) -> Committed | Stale | None:
     """Claim the batch for quarantine in main; answer how it was overtaken, None if it was not."""
-    sent = _Sent()
+    sent = Sent()
     for _ in lake.patience.attempts():
         table = _load(lake, main_table(batch.based_on.collection))
         view = read_view(batch.based_on.collection, table)
@@ -337,6 +345,8 @@ def _claim(lake: Lake, batch: Batch) -> Committed | Stale | None:
         ahead = [m for m in batch.marks if m.next > view.claim(m.log_id, m.partition).next]
         if not ahead:
             return None
+        if held_back(table.metadata, clock()):
+            continue
         sent.stop_if_hopeless()
         if sent.send(lake, _stage_claim(table, ahead, batch.batch_id)):
             return None
@@ -359,7 +369,7 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
     rows = decided.rows
     events = batch.converted.rows.num_rows + batch.converted.quarantined.num_rows
     quarantined = events - rows.num_rows
-    sent = _Sent()
+    sent = Sent()
     files: Written | None = None
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
@@ -373,6 +383,8 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
             return Committed(view, rows.num_rows, quarantined, size, here=landed)
         if step is Next.REPLAN or claimed_beyond(view, decided.quarantine, batch):
             return Stale(view)
+        if held_back(table.metadata, clock()):
+            continue
         sent.stop_if_hopeless()
         if files is None or files.last_id != table.metadata.last_column_id:
             schema = _evolved(table.metadata, batch.converted.shape)
@@ -422,8 +434,8 @@ class Staged(Transaction):
         return lake.send(self._table, self._updates, self._requirements)
 
 
-class _Sent:
-    """The commits that were sent for one batch, and what went wrong with them."""
+class Sent:
+    """The commits that were sent for one purpose, and what went wrong with them."""
 
     def __init__(self) -> None:
         self._snapshots: list[int] = []
@@ -498,17 +510,22 @@ def write_days(
     """Write the rows, a file for each day, durably; raise rather than write over a file."""
     arrow = arrow_schema(schema)
     columns = columns_of(schema)
-    arranged = _arranged(rows, arrow)
+    laid_out = arranged(rows, arrow)
     spec = table.metadata.default_spec_id
-    folder = table.location_provider().data_path
     files = []
-    for day, part in _days(arranged):
-        location = f"{folder}/{PARTITION}={_date(day)}/{name}.parquet"
+    for day, part in _days(laid_out):
+        location = location_of(table, day, name)
         output = table.io.new_output(location)
         with output.create() as stream:
             footer = write(part, arrow, columns, stream, dense=dense)
         files.append(data_file(location, len(output), footer, columns, day=day, spec=spec))
     return tuple(files)
+
+
+def location_of(table: Table, day: int, name: str) -> str:
+    """Answer where a data file of a day (since 1970) is to be."""
+    folder = table.location_provider().data_path
+    return f"{folder}/{PARTITION}={_date(day)}/{name}.parquet"
 
 
 def _days(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -534,7 +551,7 @@ def _date(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
-def _arranged(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+def arranged(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Answer the rows with the columns of the table, in its order."""
     columns = []
     for field in schema:

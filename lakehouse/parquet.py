@@ -7,7 +7,7 @@ needs no statistics and no dictionary, most envelope columns hold one value for 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
@@ -129,6 +129,21 @@ def write(
     `out` is left open.
     """
     group = _rows_per_group(rows.num_rows, rows.nbytes)
+    parts = (rows.slice(start, group) for start in range(0, rows.num_rows, group))
+    most = min(group, max(rows.num_rows, 1))
+    return write_groups(parts, schema, columns, out, dense=dense, most=most)
+
+
+def write_groups(
+    groups: Iterable[pa.Table],
+    schema: pa.Schema,
+    columns: list[Column],
+    out: OutputStream,
+    *,
+    dense: bool,
+    most: int,
+) -> pq.FileMetaData:
+    """Do so with rows that come a row group at a time, each of at most `most` rows."""
     with pq.ParquetWriter(
         out,
         schema,
@@ -138,15 +153,12 @@ def write(
         column_encoding=dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
         write_statistics=[column.path for column in columns if column.measured],
         write_page_checksum=True,
-        bloom_filter_options={
-            "event_id": {"ndv": min(group, max(rows.num_rows, 1)), "fpp": _FALSE_ALARMS}
-        },
+        bloom_filter_options={"event_id": {"ndv": most, "fpp": _FALSE_ALARMS}},
         # Readers go by field ids; the Arrow schema would be a third of a file of one event.
         store_schema=False,
     ) as writer:
-        for start in range(0, rows.num_rows, group):
-            part = rows.slice(start, group)
-            writer.write_table(pa.Table.from_arrays(part.columns, schema=schema), group)
+        for part in groups:
+            writer.write_table(pa.Table.from_arrays(part.columns, schema=schema), most)
             fault("mid_parquet")
     return writer.writer.metadata
 

@@ -60,6 +60,10 @@ LOST = "penstock.lost."
 CARRIED = "penstock.carried."
 BOOKS = "penstock.books."
 ADOPTED = "penstock.adopted"
+HOLD = "penstock.hold"
+
+LONGEST_HOLD: Micros = 10_000_000
+"""How long landing may be asked to hold back, once."""
 
 PROPERTIES = {
     # PyIceberg cannot write version 3, and Trino 476 reads 2 best.
@@ -454,6 +458,15 @@ def read_leaving(metadata: TableMetadata) -> Leaving:
     if not listed:
         return Leaving()
     return Leaving(int(since), frozenset(map(int, listed.split(","))))
+
+
+def held_back(metadata: TableMetadata, now: Micros) -> bool:
+    """Say whether landing is to leave the table alone for a moment, see `lakehouse.rewrite`.
+
+    A hold ends by itself: whoever asked for it may be dead, or have a clock that is wrong.
+    """
+    until = int(metadata.properties.get(HOLD, "0"))
+    return now < until <= now + LONGEST_HOLD
 
 
 @contextmanager

@@ -103,6 +103,16 @@ def set_schema(schema: Schema) -> tuple[TableUpdate, ...]:
     )
 
 
+def add_schema(schema: Schema) -> TableUpdate:
+    """Add the schema without using it: from then on its ids are given."""
+    return AddSchemaUpdate(schema=schema)
+
+
+def set_current(schema_id: int) -> tuple[TableUpdate, ...]:
+    """Make a schema that the table has the current one."""
+    return (SetCurrentSchemaUpdate.model_validate({"schema-id": schema_id}),)
+
+
 def set_tag(name: str, snapshot_id: int) -> TableUpdate:
     """Give the snapshot a tag."""
     return SetSnapshotRefUpdate.model_validate(

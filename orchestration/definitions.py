@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.stores import Stores, stores_of_environment
-from orchestration import indexing, jobs, sensors
+from orchestration import indexing, jobs, rewriting, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, QUARANTINE, SEARCHABLE
 from penstock.logs import set_up_logs
 from replay.job import REPLAYS, replay
@@ -53,7 +53,14 @@ def definitions() -> dg.Definitions:
             ),
         ],
         asset_checks=[jobs.books, jobs.kept_up],
-        jobs=[jobs.land, jobs.upkeep, replay, check_books],
+        jobs=[
+            jobs.land,
+            jobs.upkeep,
+            rewriting.retype,
+            rewriting.rebuild,
+            replay,
+            check_books,
+        ],
         sensors=[sensors.landing, sensors.replays],
         schedules=[
             every(jobs.upkeep, TEND_EVERY, "Keeps the tables fast."),

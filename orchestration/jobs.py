@@ -25,6 +25,7 @@ from orchestration.digest import Digest, Sum
 from orchestration.indexing import following
 from orchestration.keys import COLLECTIONS, EVENTS, LAND, QUARANTINE, UPKEEP
 from orchestration.lease import held
+from orchestration.rewriting import fit_types
 from orchestration.stopping import told_to_stop
 from orchestration.tending import tend_home
 from penstock import faults
@@ -236,6 +237,7 @@ def done(tended: Tended) -> dict[str, dg.MetadataValue]:
 def upkeep() -> None:
     """Tend every collection."""
     tidy()
+    fit_types()
 
 
 CHECKS = ("conservation", "freshness", "marks", "books")

@@ -14,5 +14,7 @@ LAND = "land"
 UPKEEP = "upkeep"
 INDEX = "index"
 REINDEX = "reindex"
+RETYPE = "retype"
+REBUILD = "rebuild"
 
 LANE_TAG = "penstock/lane"

@@ -56,7 +56,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What one version changed; `event_id` is the first event that brought it."""
+    """What one version changed; `event_id` is the first event that brought it.
+
+    A column that was retyped or removed says what it was `before`, and `why`.
+    """
 
     path: str
     what: str

@@ -235,7 +235,10 @@ class ColumnTold(Told):
 
 
 class ChangeTold(Told):
-    """What one version changed; `event_id` is the first event that brought it."""
+    """What one version changed; `event_id` is the first event that brought it.
+
+    A column that was retyped or removed says what it was `before`, and `why`.
+    """
 
     path: str = Field(description="The column; empty for what concerns all of them.")
     what: str = Field(description="`added`, `full` (no room for more) or `contract`, for example.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from penstock.cli import rewriting
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
@@ -31,6 +32,9 @@ _CONTRACTS = {
 }
 
 app = typer.Typer(no_args_is_help=True, help="Create, look at, pause and resume collections.")
+
+app.command()(rewriting.retype)
+app.command()(rewriting.rebuild)
 
 NewName = Annotated[str, typer.Argument(help="The collection's name.")]
 Name = Annotated[str, typer.Argument(help="The collection's name.", autocompletion=collections)]
