@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
 
-from assets.upkeep import Notes
 from penstock.envelope import CollectionId
 
 log = structlog.get_logger()
 
+Note = TypeVar("Note")
 
-def read_notes(file: Path) -> dict[CollectionId, Notes]:
-    """Answer what was written last; nothing if there is none, which only lets orphans live on."""
+
+def recall(file: Path, note: type[Note]) -> dict[CollectionId, Note]:
+    """Answer what was remembered last of each collection; nothing if that cannot be read.
+
+    Who forgets only does more: looks again, or lets orphans live on.
+    """
     try:
-        found = msgspec.json.decode(file.read_bytes(), type=dict[str, Notes])
+        found: dict[str, Note] = msgspec.json.decode(file.read_bytes(), type=dict[str, note])  # type: ignore[valid-type]
     except FileNotFoundError:
         return {}
     except msgspec.DecodeError:
@@ -31,7 +36,7 @@ def _collection(text: str) -> CollectionId:
     return CollectionId(team, name)
 
 
-def write_notes(file: Path, notes: Mapping[CollectionId, Notes]) -> None:
+def remember(file: Path, notes: Mapping[CollectionId, object]) -> None:
     """Replace what was written."""
     fresh = file.with_suffix(".new")
     fresh.write_bytes(msgspec.json.encode({str(one): found for one, found in notes.items()}))

@@ -15,7 +15,7 @@ from assets.retype import retype as retype_columns
 from assets.stores import Stores
 from lakehouse.rewrite import Progress, Rewritten
 from orchestration.keys import COLLECTIONS, EVENTS, REBUILD, RETYPE
-from orchestration.memory import read_seen, write_seen
+from orchestration.memory import recall, remember
 from penstock import faults
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, parse_collection
@@ -31,15 +31,15 @@ def fit_types(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) 
     One that cannot be retyped fails the run after the others are done, and is looked at again.
     """
     file = stores.settings.home / "retype.json"
-    looked = read_seen(file)
-    still: dict[str, int] = {}
+    looked = recall(file, int)
+    still: dict[CollectionId, int] = {}
     failed: list[CollectionId] = []
     for collection in stores.lake.collections():
         try:
             view = stores.lake.view(collection)
             if view is None:
                 continue
-            if looked.get(str(collection)) != view.landed_sequence:
+            if looked.get(collection) != view.landed_sequence:
                 done = retype_columns(
                     stores.lake,
                     collection,
@@ -55,8 +55,8 @@ def fit_types(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) 
             context.log.exception("%s could not be retyped", collection)
             failed.append(collection)
             continue
-        still[str(collection)] = view.landed_sequence
-    write_seen(file, still)
+        still[collection] = view.landed_sequence
+    remember(file, still)
     if failed:
         raise dg.Failure(f"{len(failed)} collections could not be retyped: {failed[0]} …")
 

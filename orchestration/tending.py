@@ -6,10 +6,10 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 
 from assets.stores import Stores
-from assets.upkeep import Tended, Untended, aims_of, tend_all
+from assets.upkeep import Notes, Tended, Untended, aims_of, tend_all
 from orchestration.keys import UPKEEP
 from orchestration.lease import held
-from orchestration.memory import read_notes, write_notes
+from orchestration.memory import recall, remember
 from penstock.clock import machine_clock
 from penstock.envelope import Clock, CollectionId
 from penstock.errors import WrongState
@@ -33,7 +33,7 @@ def tend_home(
     with held(lambda: stores.store, UPKEEP, holder=holder, clock=clock) as lease:
         if lease is None:
             raise WrongState("another upkeep is at work here; it tends every collection")
-        notes = read_notes(file)
+        notes = recall(file, Notes)
         try:
             for outcome in tend_all(
                 stores.lake,
@@ -51,4 +51,4 @@ def tend_home(
                     return
         finally:
             known = set(stores.lake.collections())
-            write_notes(file, {one: found for one, found in notes.items() if one in known})
+            remember(file, {one: found for one, found in notes.items() if one in known})

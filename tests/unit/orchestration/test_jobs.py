@@ -18,10 +18,11 @@ from metadata_builders import known
 import orchestration
 from assets.landing import Lane
 from assets.stores import Stores, opened
+from assets.upkeep import Notes
 from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
 from orchestration.lease import TTL
-from orchestration.memory import read_notes
+from orchestration.memory import recall
 from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
@@ -297,7 +298,7 @@ def test_an_upkeep_tells_dagster_what_it_did_and_one_at_a_time_does(stores, inst
     assert record.asset_observation.partition == "main.flights"
     assert (told["files before"], told["files"], told["files merged"]) == (6, 1, 6)
     assert told["bytes rewritten"] > 0
-    assert read_notes(stores.settings.home / "upkeep.json")[FLIGHTS].tended > 0
+    assert recall(stores.settings.home / "upkeep.json", Notes)[FLIGHTS].tended > 0
     assert jobs.kept_up(stores).passed
 
 
