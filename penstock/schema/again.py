@@ -130,7 +130,8 @@ def converted(
     The rows have at least the columns of the envelope, and keep their places. A part has no more
     than about `most_cells` values.
     """
-    rules = replace(rules, contract="freeze")
+    if rules.contract != "drop_value":
+        rules = replace(rules, contract="freeze")
     waiting = [rows]
     while waiting:
         part = waiting.pop()

@@ -19,6 +19,7 @@ from cli_home import BYTES, Installation, Penstock, every_command
 from door_builders import ADMIN
 from served import until
 
+from penstock.cli.collection import _share
 from penstock.cli.home import write_running
 from penstock.envelope import Span
 from penstock.stats import MINUTE, Batch, Minute
@@ -136,6 +137,17 @@ def test_errors_are_problems_on_stderr_with_the_right_code(
     assert told.out == ""
     assert "Traceback" not in told.err
     assert "rror" in told.err
+
+
+@pytest.mark.parametrize(
+    ("filled", "rows", "share"),
+    [(3, 3, "100.0 %"), (9_999, 10_000, "99.9 %"), (0, 5, "0.0 %"), (None, 5, ""), (0, 0, "0 %")],
+)
+def test_a_column_is_full_only_if_every_row_has_a_value(
+    filled: int | None, rows: int, share: str
+) -> None:
+    """Whoever reads 100 % may leave out the check for null."""
+    assert _share(filled, rows) == share
 
 
 def test_a_contract_is_tried_and_then_changed(here: Installation, penstock: Penstock) -> None:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from platform_stand_ins import InProcess, StandInTrials, grant
+from lakes import landing, log_of, new_lake, numbered
+from platform_stand_ins import InProcess, StandInTrials, grant, platform
+from served import served
 
-from assets.contract import Past
+from assets.contract import Past, Trials
+from lakehouse.sql import open_engine
 from penstock import client as client_module
 from penstock import errors
+from penstock.api.app import create_app
 from penstock.api.platform import Platform
 from penstock.client import Client, told
 from penstock.errors import EngineUnavailable, NotFound
+from penstock.metadata.records import CollectionRecord
 from penstock.problem import CONTENT_TYPE, problem
+from penstock.schema.convert import Rules
 
 NOON_TIME = datetime.fromtimestamp(NOON / 1_000_000, UTC)
 
@@ -66,6 +74,28 @@ def test_a_trial_is_told_as_it_goes_on(client: Client, here: Platform) -> None:
     assert client.collection("flights").contract == "evolve"
     with pytest.raises(NotFound):
         list(client.try_contract("ships", "freeze"))
+
+
+def test_a_trial_reads_the_lake_while_it_is_told(tmp_path: Path) -> None:
+    """Each line may be made in another thread of the server; whoever leaves ends it."""
+    lake, log = new_lake(tmp_path), log_of(*numbered(1_200), '{"n": "x"}')
+    landing(log, lake).land_once(FLIGHTS)
+    with closing(open_engine(tmp_path / "spill", memory="300MB", threads=1)) as engine:
+        here = platform(tmp_path, lake=lake, trials=Trials(lake, engine, rules=lambda _: Rules()))
+        here.store.create_collection(CollectionRecord(id=FLIGHTS, created_at=NOON))
+        with (
+            served(create_app(here), lifespan="off") as address,
+            Client(address, grant(here.store, "admin")) as client,
+        ):
+            left = client.try_contract("flights", "quarantine")
+            next(left)
+            left.close()  # type: ignore[attr-defined]
+            *progress, last = client.try_contract("flights", "quarantine")
+        here.store.close()
+
+    assert len(progress) > 2
+    assert (last.events, last.whole, last.quarantined) == (1_201, 1_200, 1)
+    assert [(cause.path, cause.examples) for cause in last.causes] == [("n", ["e1200"])]
 
 
 def test_tokens(client: Client) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from platform_stand_ins import LOG_ID, Caller, StandInBuffer, StandInLake, grant, table
+from lakes import landing, log_of, new_lake
+from platform_stand_ins import LOG_ID, Caller, StandInBuffer, StandInLake, grant, platform, table
 
 from lakehouse.tables import Gap
+from penstock.api.app import create_app
 from penstock.api.platform import Platform
 from penstock.envelope import Extent, Mark
 from penstock.metadata.tokens import digest
@@ -151,6 +154,26 @@ class TestCollections:
         assert admin("GET", "/api/v1/collections/flights").json()["contract"] == "evolve"
         asked = {"contract": "freeze"}
         assert admin("POST", "/api/v1/collections/trains/contract", asked).status_code == 404
+
+    def test_the_schema_says_how_full_columns_are_if_asked(self, tmp_path: Path) -> None:
+        """It is read from the counts that files keep, and only then."""
+        lake = new_lake(tmp_path)
+        here = platform(tmp_path, lake=lake)
+        admin = Caller(create_app(here), grant(here.store, "admin"))
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        log = log_of('{"a": 1}', '{"a": null, "l": ["x"]}')
+        landing(log, lake, history=here.store).land_once(FLIGHTS)
+
+        plain = admin("GET", "/api/v1/collections/flights/schema").json()
+        full = admin("GET", "/api/v1/collections/flights/schema?fill=true").json()
+        here.store.close()
+
+        assert [(c["path"], c["filled"]) for c in plain["columns"]] == [("a", None), ("l[]", None)]
+        assert plain["rows"] is None
+        assert [(c["path"], c["filled"]) for c in full["columns"]] == [("a", 1), ("l[]", None)]
+        assert full["rows"] == 2
+        brought = [(c["since"], c["event_id"]) for c in full["columns"]]
+        assert brought == [(NOON_TEXT, "e0"), (NOON_TEXT, "e1")]
 
     def test_the_schema_shows_columns_and_how_they_came(
         self, admin: Caller, here: Platform
