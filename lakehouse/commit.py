@@ -345,7 +345,7 @@ def _claim(lake: Lake, batch: Batch, clock: Clock) -> Committed | Stale | None:
         ahead = [m for m in batch.marks if m.next > view.claim(m.log_id, m.partition).next]
         if not ahead:
             return None
-        if held_back(table.metadata, clock()):
+        if held_back(table.metadata, clock):
             continue
         sent.stop_if_hopeless()
         if sent.send(lake, _stage_claim(table, ahead, batch.batch_id)):
@@ -383,7 +383,7 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
             return Committed(view, rows.num_rows, quarantined, size, here=landed)
         if step is Next.REPLAN or claimed_beyond(view, decided.quarantine, batch):
             return Stale(view)
-        if held_back(table.metadata, clock()):
+        if held_back(table.metadata, clock):
             continue
         sent.stop_if_hopeless()
         if files is None or files.last_id != table.metadata.last_column_id:

@@ -40,7 +40,7 @@ from lakehouse.columns import (
 )
 from lakehouse.parquet import batches
 from lakehouse.updates import AssertPresent, remove_ref, same_ref, same_table, set_tag
-from penstock.envelope import CollectionId, Mark, Micros
+from penstock.envelope import Clock, CollectionId, Mark, Micros
 from penstock.errors import (
     AlreadyExists,
     EngineUnavailable,
@@ -460,12 +460,15 @@ def read_leaving(metadata: TableMetadata) -> Leaving:
     return Leaving(int(since), frozenset(map(int, listed.split(","))))
 
 
-def held_back(metadata: TableMetadata, now: Micros) -> bool:
+def held_back(metadata: TableMetadata, clock: Clock) -> bool:
     """Say whether landing is to leave the table alone for a moment, see `lakehouse.rewrite`.
 
     A hold ends by itself: whoever asked for it may be dead, or have a clock that is wrong.
     """
-    until = int(metadata.properties.get(HOLD, "0"))
+    asked = metadata.properties.get(HOLD)
+    if asked is None:
+        return False
+    until, now = int(asked), clock()
     return now < until <= now + LONGEST_HOLD
 
 

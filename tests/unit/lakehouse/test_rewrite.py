@@ -332,10 +332,10 @@ def test_landing_holds_back_for_a_moment_only() -> None:
     """Whoever asked for it may have died, or have a clock that is wrong."""
     lake_says = type("Metadata", (), {"properties": {HOLD: str(NOON + LONGEST_HOLD)}})()
 
-    assert held_back(lake_says, NOON)
-    assert not held_back(lake_says, NOON + LONGEST_HOLD)
-    assert not held_back(lake_says, NOON - 1)
-    assert not held_back(type("Metadata", (), {"properties": {}})(), NOON)
+    assert held_back(lake_says, lambda: NOON)
+    assert not held_back(lake_says, lambda: NOON + LONGEST_HOLD)
+    assert not held_back(lake_says, lambda: NOON - 1)
+    assert not held_back(type("Metadata", (), {"properties": {}})(), lambda: NOON)
 
 
 def test_rows_that_were_deleted_beside_their_file_do_not_come_back(tmp_path: Path) -> None:
