@@ -40,7 +40,6 @@ PARTS: Mapping[str, str] = {
     "quarantined": "events in quarantine",
     "waiting": "events that the log holds and that have not landed yet",
     "lost": "events that are gone, as an operator has stated by `collection resolve`",
-    "carried": "events that are on the log twice over, because it was given a new id",
 }
 """What an accepted event can be, in the order in which it is shown.
 
@@ -138,7 +137,6 @@ def balance(
     parts["quarantined"] += (quarantine.rows if quarantine is not None else 0) - beyond
     parts["waiting"] += sum(one.waiting for one in partitions)
     parts["lost"] += sum(map(len, table.lost)) if table is not None else 0
-    parts["carried"] += sum(map(len, table.carried)) if table is not None else 0
     return Books(
         collection=collection,
         log_id=log_id,
@@ -222,9 +220,9 @@ def stop_of(books: Books, extents: Mapping[int, Extent]) -> Stopped | None:
     if books.table is None:
         return None
     try:
-        for view in (books.table, books.quarantine):
-            if view is not None:
-                refuse_changed(view)
+        refuse_changed(books.table)
+        if books.quarantine is not None:
+            refuse_changed(books.quarantine, quarantine=True)
         begin(books.table, books.log_id, extents)
     except Stopped as error:
         return error

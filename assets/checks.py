@@ -141,7 +141,7 @@ def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Ver
     _collect(runs, batches, log_id, below=marks)
     partitions = marks.keys() | runs.keys()
     gaps: dict[int, list[Run]] = {}
-    for gap in (*view.lost, *view.carried):
+    for gap in view.lost:
         if gap.log_id == log_id:
             gaps.setdefault(gap.partition, []).append((gap.start, gap.end))
     return conserved(
@@ -182,9 +182,10 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
     if view is None:
         return Verdict(True, "nothing has landed yet")
     try:
-        for each in (view, lake.quarantine_view(collection)):
-            if each is not None:
-                refuse_changed(each)
+        refuse_changed(view)
+        quarantine = lake.quarantine_view(collection)
+        if quarantine is not None:
+            refuse_changed(quarantine, quarantine=True)
         extents = buffer.extents(collection)
         log_id = buffer.log_id(collection)
         for mark in view.marks:

@@ -235,6 +235,8 @@ class _Seen:
     since: Micros | None = None
     failures: int = 0
     not_before: Micros = 0
+    stopped: bool = False
+    """Whether an operator has to look before it lands again."""
 
 
 class Landing:
@@ -315,7 +317,8 @@ class Landing:
     ) -> Iterator[Landed | Trouble]:
         """Land what is due, again and again, and answer each batch and each trouble.
 
-        Ends when `until` says so, or when nothing has waited for `idle` microseconds.
+        Ends when `until` says so, or when nothing has waited for `idle` microseconds; with 0 of
+        them one that has stopped is not waited for either.
         Collections in `hurry`, asked at each look, are landed without patience: somebody waits
         for them, a plan mostly. What goes wrong with one collection never stops the others: it
         rests, a little longer each time.
@@ -342,7 +345,7 @@ class Landing:
                     yield outcome
                 if until():
                     return
-            if waiting:
+            if any(idle or not seen[collection].stopped for collection in waiting):
                 busy_at = self._clock()
             elif idle is not None and self._clock() - busy_at >= idle:
                 return
@@ -408,10 +411,14 @@ class Landing:
             landed = self.land_once(collection)
         except Exception as error:  # noqa: BLE001 - one collection must not stop the others
             known.failures += 1
+            known.stopped = isinstance(error, Stopped)
+            if known.stopped:
+                # Whoever resolves it may set the marks back: nothing may have to come for that.
+                known.landed = {}
             known.not_before = self._clock() + back_off(known.failures, self._limits)
             _report(collection, error)
             return Trouble(collection=collection, error=error, again_at=known.not_before)
-        known.failures, known.not_before, known.since = 0, 0, None
+        known.failures, known.not_before, known.since, known.stopped = 0, 0, None, False
         if landed is None:
             # Somebody else landed it.
             self._remember(collection, known)

@@ -11,7 +11,6 @@ from typing import Literal, get_args
 
 from penstock.envelope import DEFAULT_TEAM, CollectionId
 from penstock.errors import (
-    LogChanged,
     LogReplaced,
     LogTruncated,
     PenstockError,
@@ -20,13 +19,12 @@ from penstock.errors import (
     TableUnmarked,
 )
 
-Choice = Literal["new-log", "renamed-log", "loss", "reset-marks", "undo-rollback", "adopt-table"]
+Choice = Literal["new-log", "loss", "reset-marks", "undo-rollback", "adopt-table"]
 
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 
 MEANINGS: Mapping[Choice, str] = {
     "new-log": "land from the log that is there now, from its beginning",
-    "renamed-log": "give the log, an older copy, a new id, and land what it holds beyond the table",
     "loss": "go on behind events that are gone, and keep in the books that they are lost",
     "reset-marks": "let the marks say what a table that was rolled back has, and land the rest",
     "undo-rollback": "set a table that was rolled back to the snapshot that landing made last",
@@ -36,7 +34,6 @@ MEANINGS: Mapping[Choice, str] = {
 
 _CHOICES: tuple[tuple[type[PenstockError], tuple[Choice, ...]], ...] = (
     (LogReplaced, ("new-log",)),
-    (LogChanged, ("renamed-log",)),
     (LogTruncated, ("loss",)),
     (TableRolledBack, ("reset-marks", "undo-rollback")),
     (TableReplaced, ("adopt-table",)),
@@ -45,7 +42,12 @@ _CHOICES: tuple[tuple[type[PenstockError], tuple[Choice, ...]], ...] = (
 
 
 def choices_for(error: Exception) -> tuple[Choice, ...]:
-    """Answer what resolves the stop, the likely one first; nothing where no command can."""
+    """Answer what resolves the stop, the better one first; nothing where no command can.
+
+    What quarantine had can land again only with the rest of its batch, so it is set back first.
+    """
+    if isinstance(error, TableRolledBack) and error.quarantine:
+        return ("undo-rollback", "reset-marks")
     return next((some for kind, some in _CHOICES if isinstance(error, kind)), ())
 
 

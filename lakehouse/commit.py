@@ -151,18 +151,23 @@ def after_failure(
     return Next.REBUILD if unmoved and same_schema else Next.REPLAN
 
 
-def refuse_changed(view: TableView) -> None:
+def refuse_changed(view: TableView, *, quarantine: bool = False) -> None:
     """Raise `TableRolledBack` if the table lost what it had, `TableUnmarked` if it has no marks."""
     if view.rolled_back:
         raise TableRolledBack(
-            f"a table of {view.collection} was rolled back: its marks say that events landed "
-            "which it no longer has"
+            f"the {_which(quarantine)} of {view.collection} was rolled back: its marks say that "
+            "events landed which it no longer has",
+            quarantine=quarantine,
         )
     if view.rows and not view.marks:
         raise TableUnmarked(
-            f"a table of {view.collection} has rows but no marks: it was copied or made anew by "
-            "something else, and landing into it could double what it has"
+            f"the {_which(quarantine)} of {view.collection} has rows but no marks: it was copied "
+            "or made anew by something else, and landing into it could double what it has"
         )
+
+
+def _which(quarantine: bool) -> str:
+    return "quarantine" if quarantine else "table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +312,7 @@ def _quarantine_first(lake: Lake, batch: Batch, clock: Clock) -> _Decided | Comm
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
-        refuse_changed(view)
+        refuse_changed(view, quarantine=True)
         # One load serves the look and the commit: nobody can quarantine anything in between.
         held = held_by_quarantine(table, view, batch.starts)
         rows, quarantined = settle(

@@ -120,6 +120,13 @@ def set_tag(name: str, snapshot_id: int) -> TableUpdate:
     )
 
 
+def set_branch(name: str, snapshot_id: int) -> TableUpdate:
+    """Let the branch point at the snapshot."""
+    return SetSnapshotRefUpdate.model_validate(
+        {"ref-name": name, "type": SnapshotRefType.BRANCH, "snapshot-id": snapshot_id}
+    )
+
+
 def remove_ref(name: str) -> TableUpdate:
     """Take a tag away."""
     return RemoveSnapshotRefUpdate.model_validate({"ref-name": name})

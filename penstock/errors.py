@@ -234,7 +234,14 @@ class TableReplaced(TableChanged):
 
 
 class TableRolledBack(TableChanged):
-    """The table was set back: its marks promise events that it no longer has."""
+    """The table was set back: its marks promise events that it no longer has.
+
+    `quarantine` says which of the two tables of a collection it is.
+    """
+
+    def __init__(self, message: str, *, quarantine: bool = False) -> None:
+        super().__init__(message)
+        self.quarantine = quarantine
 
 
 class TableUnmarked(TableChanged):

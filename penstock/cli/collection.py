@@ -357,6 +357,69 @@ def reindex(
 
 
 @app.command()
+def resolve(
+    name: Name,
+    by: Annotated[str, typer.Option(help="What resolves the stop, as 'penstock status' names it.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    settings_file: SettingsOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Let landing of a collection that has stopped go on, by giving up what cannot be brought back.
+
+    **new-log** lands from the log that is there now, from its beginning.
+    **loss** goes on behind events that are gone, and keeps in the books that they are lost.
+    **reset-marks** lands again what a table that was rolled back does not have.
+    **undo-rollback** sets such a table to the snapshot that landing made last.
+    **adopt-table** takes the table that is there now, with what it has.
+    """
+    from assets.remedies import CHOICES
+    from assets.resolve import prepare
+    from assets.resolve import resolve as carry_out
+    from assets.stores import opened
+    from penstock.envelope import parse_collection
+    from penstock.errors import BadRequest
+    from penstock.logs import set_up_logs
+    from penstock.settings import load_settings
+
+    choice = next((one for one in CHOICES if one == by), None)
+    if choice is None:
+        raise BadRequest(f"there is no {by!r}: --by takes {', '.join(CHOICES)}")
+    if as_json and not (yes or dry_run):
+        raise BadRequest("--json asks nobody: add --yes or --dry-run")
+    set_up_logs()
+    collection = parse_collection(name)
+    with opened(load_settings(home, file=settings_file)) as stores:
+        agreed = prepare(stores.buffer, stores.lake, collection, choice)
+        if not as_json:
+            out().print(f"[bold]{collection}[/]: {safe(agreed.stop)}")
+            for said in agreed.says:
+                out().print(f"  - {safe(said)}")
+        if not dry_run:
+            if not yes:
+                typer.confirm("Do that? It cannot be taken back", abort=True)
+            carry_out(stores.buffer, stores.lake, agreed, done=lambda _: None)
+    if as_json:
+        print_json(
+            {
+                "collection": str(collection),
+                "by": choice,
+                "stop": agreed.stop,
+                "says": agreed.says,
+                "done": not dry_run,
+            }
+        )
+        return
+    if dry_run:
+        out().print("nothing was changed")
+        return
+    out().print(f"done: landing goes on by itself; see '{command(home, f'status {name}')}'")
+
+
+@app.command()
 def stats(
     name: Name,
     since: SinceOption = None,

@@ -251,7 +251,7 @@ class TestCollections:
             "snapshot_id": "6000000000000000001",
             "books": {
                 "accepted": 150,
-                "parts": {"landed": 98, "quarantined": 2, "waiting": 40, "lost": 10, "carried": 0},
+                "parts": {"landed": 98, "quarantined": 2, "waiting": 40, "lost": 10},
                 "difference": 0,
                 "sentence": "the books add up: 150 accepted, 98 landed + 2 quarantined + "
                 "40 waiting + 10 lost",
