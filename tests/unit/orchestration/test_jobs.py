@@ -155,6 +155,7 @@ def test_upkeep_and_checks_pass_on_what_was_landed(stores, instance) -> None:
         ("conservation", True),
         ("freshness", True),
         ("marks", True),
+        ("books", True),
     ]
     assert "2 events landed, each once" in results[0].metadata["main.flights"].value
 
@@ -249,7 +250,9 @@ def test_a_stopped_collection_looks_stopped(stores, instance) -> None:
     ]
     assert [o.partition for o in observed] == ["main.flights"]
     assert "no marks" in observed[0].metadata["stopped"].value
-    assert {name for name, r in results.items() if not r.passed} == {"conservation", "marks"}
+    assert "resolve flights --by adopt-table" in observed[0].metadata["stopped"].value
+    failed = {name for name, r in results.items() if not r.passed}
+    assert failed == {"conservation", "marks", "books"}
     assert "no marks" in results["marks"].metadata["main.flights"].value
     assert "1 events landed" in results["conservation"].metadata["main.others"].value
 
