@@ -27,7 +27,7 @@ from penstock.errors import EngineUnavailable, PenstockError, TableRolledBack, U
 from penstock.faults import fault
 from penstock.query.pieces import all_of, sql, value
 from penstock.search import Place
-from penstock.search.documents import COLUMNS_READ, Document, Documents
+from penstock.search.documents import COLUMNS_READ, Document, Documents, told
 from penstock.search.index import (
     FIRST_DAY,
     FORMAT,
@@ -88,9 +88,13 @@ class Indexing:
         clock: Clock,
         days: int = 0,
         span: int = 20_000,
+        always_json: Callable[[CollectionId], bool] = lambda _: True,
         chance: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """Index `span` positions of a partition at once, and keep the last `days` (0: all)."""
+        """Index `span` positions of a partition at once, and keep the last `days` (0: all).
+
+        `always_json` says whether a collection's payloads landed as the JSON that they are.
+        """
         self._index = index
         self._lake = lake
         self._engine = engine
@@ -98,6 +102,7 @@ class Indexing:
         self._clock = clock
         self._days = days
         self._span = span
+        self._always_json = always_json
         self._chance = chance
         self._documents = Documents()
 
@@ -320,8 +325,11 @@ class Indexing:
             sql("log_offset >= {0}", value(start)),
             sql("log_offset < {0}", value(end)),
         )
+        columns = COLUMNS_READ
+        if not self._always_json(view.collection):
+            columns = f"{columns}, {told(view.shape)}"
         with self._engine.reader() as reader:
-            text = f"SELECT {COLUMNS_READ} FROM {reader.lake(view)} WHERE {here.text}"  # noqa: S608
+            text = f"SELECT {columns} FROM {reader.lake(view)} WHERE {here.text}"  # noqa: S608
             yield from reader.batches(text, here.parameters, rows=_ROWS_AT_ONCE)
 
     def _with_new(

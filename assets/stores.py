@@ -26,9 +26,10 @@ from penstock.cache import Cache, cache_of
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, Unavailable
-from penstock.metadata.records import Contract
+from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
+from penstock.schema.formats import open_decoder
 from penstock.search.index import Index, open_index
 from penstock.settings import Settings, load_settings
 from penstock.stats import Stats, open_stats
@@ -92,7 +93,7 @@ class Metadata:
 
 
 class Contracts:
-    """The contracts of collections, from the metadata, or what the doors know while it is away.
+    """What was decided about collections, from the metadata, or the doors while it is away.
 
     Every change is published to the doors, so theirs is the newest that can be had then.
     """
@@ -101,21 +102,22 @@ class Contracts:
         self._metadata = metadata
         self._cache = cache
 
-    def of(self, collection: CollectionId) -> Contract:
-        """Answer the collection's contract; `evolve` if it was deleted after its events came.
+    def of(self, collection: CollectionId) -> CollectionRecord:
+        """Answer the collection, as one that nothing was decided about if it was deleted.
 
         Raises `EngineUnavailable` where neither the metadata nor the doors' cache can be read.
         """
+        undecided = CollectionRecord(id=collection, created_at=0)
         try:
-            return self._metadata.ask(lambda store: store.collection(collection).contract)
+            return self._metadata.ask(lambda store: store.collection(collection))
         except NotFound:
-            return "evolve"
+            return undecided
         except Unavailable:
             known = self._cache().read()
         if known is None:
-            raise EngineUnavailable(f"nobody knows the contract of {collection}")
-        contracts = {record.id: record.contract for record in known.collections}
-        return contracts.get(collection, "evolve")
+            raise EngineUnavailable(f"nobody knows contract and format of {collection}")
+        records = {record.id: record for record in known.collections}
+        return records.get(collection, undecided)
 
 
 @dataclass
@@ -194,13 +196,17 @@ class Stores:
 
     @cached_property
     def contracts(self) -> Contracts:
-        """The contracts of collections."""
+        """What was decided about collections."""
         return Contracts(self.metadata, lambda: self.cache)
 
     def rules(self, collection: CollectionId) -> Rules:
         """Answer how the payloads of a collection become columns."""
-        contract = self.contracts.of(collection)
-        return Rules(contract=contract, max_columns=self.settings.max_columns)
+        record = self.contracts.of(collection)
+        return Rules(
+            contract=record.contract,
+            decoder=open_decoder(record.format),
+            max_columns=self.settings.max_columns,
+        )
 
     def add_schema_version(
         self, collection: CollectionId, at: Micros, changes: Sequence[Mapping[str, object]]
@@ -249,6 +255,7 @@ class Stores:
                 log_id=self.buffer.log_id,
                 clock=machine_clock,
                 days=self.settings.search_days,
+                always_json=lambda collection: self.contracts.of(collection).format.always_json,
             )
 
 

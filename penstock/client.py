@@ -27,6 +27,14 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Format:
+    """What the payloads of a collection are, and since when if it was something else before."""
+
+    name: str
+    changed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collection:
     """A collection. `token` is there only right after it was made, if one was asked for."""
 
@@ -34,6 +42,7 @@ class Collection:
     created_at: datetime
     paused: bool
     contract: str
+    format: Format
     notes: str
     allow_loops: bool
     partitions: int
@@ -554,6 +563,7 @@ class Client:
         name: str,
         *,
         contract: str = "evolve",
+        format: str = "json",  # noqa: A002 - the field's name
         notes: str = "",
         allow_loops: bool = False,
         partitions: int | None = None,
@@ -563,6 +573,7 @@ class Client:
         body = {
             "name": name,
             "contract": contract,
+            "format": {"name": format},
             "notes": notes,
             "allow_loops": allow_loops,
             "partitions": partitions,
@@ -610,6 +621,10 @@ class Client:
             yield trial
         if trial is None or not trial.done:
             raise EngineUnavailable(f"the trial at {self._base} broke off")
+
+    def set_format(self, name: str, format: str) -> Collection:  # noqa: A002 - the field's name
+        """Say what a collection's payloads are from now on."""
+        return self._post(_path("collections", name, "format"), Collection, {"name": format})
 
     def pause_collection(self, name: str) -> Collection:
         """Let doors refuse the collection's events."""

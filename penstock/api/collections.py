@@ -14,6 +14,7 @@ from penstock.api.models import (
     ContractAsked,
     ContractTried,
     CreatedCollection,
+    FormatAsked,
     Grown,
     NewCollection,
     TrialTold,
@@ -24,6 +25,7 @@ from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
 from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata.records import CollectionRecord, TokenRecord
 from penstock.metadata.tokens import issue
+from penstock.schema.formats import Format
 
 NDJSON = "application/x-ndjson"
 
@@ -67,6 +69,7 @@ def create_collection(
         partitions=here.keeper.ensure(id_, partitions=asked.partitions),
         created_at=now,
         contract=asked.contract,
+        format=asked.format.format() if asked.format else Format(),
         notes=asked.notes,
         allow_loops=asked.allow_loops,
     )
@@ -130,6 +133,18 @@ def set_contract(
     """Say what becomes of leaves without a column, from the next batch that lands on."""
     known = one_of(here, caller.team, c)
     record = here.store.set_contract(known.id, asked.contract, here.clock())
+    doors.publish()
+    return Collection.of(record)
+
+
+@router.post("/{c}/format")
+def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doors) -> Collection:
+    """Say what the payloads are that land from now on; what has landed stays as it is."""
+    known = one_of(here, caller.team, c)
+    wanted = asked.format(known.format.changed_at)
+    if wanted == known.format:
+        return Collection.of(known)
+    record = here.store.set_format(known.id, asked.format(here.clock()))
     doors.publish()
     return Collection.of(record)
 

@@ -38,6 +38,7 @@ from penstock.metadata.records import (
     Wish,
 )
 from penstock.problem import problem, slug
+from penstock.schema.formats import Format, FormatName
 from penstock.schema.shape import count_columns
 from penstock.search import Found
 
@@ -100,6 +101,30 @@ def _example(**values: Any) -> ConfigDict:
 # Collections
 
 
+class FormatAsked(Asked):
+    """What the payloads of a collection are."""
+
+    model_config = _example(name="plain")
+
+    name: FormatName
+
+    def format(self, changed_at: Micros | None = None) -> Format:
+        """Answer what was asked for; raise `BadRequest` where it cannot be."""
+        return Format(name=self.name, changed_at=changed_at)
+
+
+class FormatTold(Told):
+    """What the payloads of a collection are."""
+
+    name: FormatName
+    changed_at: TimeOut | None
+
+    @staticmethod
+    def of(format: Format) -> FormatTold:  # noqa: A002 - the field's name
+        """Tell about a format."""
+        return FormatTold(name=format.name, changed_at=format.changed_at)
+
+
 class NewCollection(Asked):
     """A collection to be made."""
 
@@ -107,6 +132,9 @@ class NewCollection(Asked):
 
     name: str
     contract: Contract = "evolve"
+    format: FormatAsked | None = Field(
+        default=None, description="What its payloads are; without it JSON."
+    )
     notes: LongText = ""
     allow_loops: StrictBool = Field(
         default=False, description="Take events back that a replay took from this collection."
@@ -191,6 +219,7 @@ class Collection(Told):
     created_at: TimeOut
     paused: bool
     contract: Contract
+    format: FormatTold
     notes: str
     allow_loops: bool
     partitions: int
@@ -218,6 +247,7 @@ def _collection(record: CollectionRecord) -> dict[str, Any]:
         "created_at": record.created_at,
         "paused": record.paused,
         "contract": record.contract,
+        "format": FormatTold.of(record.format),
         "notes": record.notes,
         "allow_loops": record.allow_loops,
         "partitions": record.partitions,

@@ -18,7 +18,7 @@ from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Schema, Stats, Trial, Version
+    from penstock.client import Format, Schema, Stats, Trial, Version
 
 _BAR_WIDTH = 30
 
@@ -50,6 +50,10 @@ def create(
             "out (quarantine) or is in the payload only (drop_value)."
         ),
     ] = "evolve",
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="What its payloads are: json, or plain for any bytes."),
+    ] = "json",
     notes: Annotated[str, typer.Option(help="What it is for.")] = "",
     allow_loops: Annotated[
         bool,
@@ -66,6 +70,7 @@ def create(
         made = client.create_collection(
             name,
             contract=contract,
+            format=format_,
             notes=notes,
             allow_loops=allow_loops,
             partitions=partitions,
@@ -111,7 +116,8 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
     console = out()
     console.print(f"[bold]{record.name}[/]  {safe(record.notes)}")
     console.print(
-        f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}"
+        f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}, "
+        f"format {_format_text(record.format)}"
         + (", takes replays of itself" if record.allow_loops else "")
     )
     console.print(
@@ -326,6 +332,32 @@ def grow(
     with connect(home) as client:
         record = client.grow_collection(name, partitions)
     print_json(record) if as_json else out().print(f"{record.name} has {record.partitions}")
+
+
+@app.command("format")
+def format_(
+    name: Name,
+    to: Annotated[
+        str | None,
+        typer.Argument(metavar="[FORMAT]", help="json or plain; without it, show what it is."),
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a collection's payloads are, or say what they are that land from now on."""
+    with connect(home) as client:
+        record = client.collection(name) if to is None else client.set_format(name, to)
+    if as_json:
+        print_json(record)
+        return
+    out().print(f"{record.name} is {_format_text(record.format)}")
+    if to is not None:
+        err().print("[dim]this is so for what lands from now on; rows that are there stay[/]")
+
+
+def _format_text(told: Format) -> str:
+    since = f" since {told.changed_at:%Y-%m-%d %H:%M:%SZ}" if told.changed_at else ""
+    return f"{told.name}{since}"
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from penstock.envelope import CollectionId, Micros
+from penstock.schema.formats import Format
 
 Scope = Literal["ingest", "read", "replay", "admin"]
 """What a token may do; `admin` implies the others, nothing else implies anything."""
@@ -34,6 +35,7 @@ class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Micros
     paused: bool = False
     contract: Contract = "evolve"
+    format: Format = Format()
     notes: str = ""
     allow_loops: bool = False
     partitions: int = 1

@@ -41,6 +41,7 @@ from penstock.metadata.tables import (
     schema_versions,
     tokens,
 )
+from penstock.schema.formats import Format
 
 MESSAGE_LASTS: Micros = 60_000_000
 """How long a message is kept for those who look for it."""
@@ -101,6 +102,7 @@ class Store:
             "notes": record.notes,
             "allow_loops": record.allow_loops,
             "partitions": record.partitions,
+            "format": msgspec.to_builtins(record.format),
         }
         with self._writing() as connection, _unique("collection", str(record.id)):
             _next_revision(connection)
@@ -170,6 +172,17 @@ class Store:
                 }
                 _add_version(connection, id, at, [change])
             return _collection({**before, "contract": contract})
+
+    def set_format(self, id: CollectionId, format: Format) -> CollectionRecord:  # noqa: A002
+        """Note what the collection's payloads are from now on; raise `NotFound`."""
+        values = {"format": msgspec.to_builtins(format)}
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(update(collections).where(_is(id)).values(values))
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if found is None:
+                raise NotFound("collection", str(id))
+            return _collection(found)
 
     # Tokens
 
@@ -582,6 +595,7 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         notes=row["notes"],
         allow_loops=row["allow_loops"],
         partitions=row["partitions"],
+        format=msgspec.convert(row["format"], Format),
     )
 
 

@@ -48,6 +48,7 @@ collections = Table(
     Column("notes", Text, nullable=False),
     Column("allow_loops", Boolean(create_constraint=False), nullable=False),
     Column("partitions", Integer, nullable=False),
+    Column("format", JSON, nullable=False),
     PrimaryKeyConstraint("team", "name"),
 )
 

@@ -25,6 +25,7 @@ from penstock.schema.check import NO_BLANKS, Place, failing, top_of
 from penstock.schema.columns import PIECE_BYTES, Full, MisfitColumn, count_cells, parse
 from penstock.schema.discover import Added, Discovery, Seen, blanks, extends, widen
 from penstock.schema.fit import Barred, Barrier, Dropped, Misfits, fit_object
+from penstock.schema.formats import Decoded, Decoder
 from penstock.schema.gate import Refused, declares_json, read, value_of
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
@@ -64,7 +65,8 @@ class Rules:
     """With `evolve` a leaf gets a column if it can. Otherwise there are no new columns: it is a
     misfit (`freeze`, and `evolve` where it can have none), its event goes to quarantine
     (`quarantine`), or only the payload has it (`drop_value`)."""
-    format: Literal["json"] = "json"
+    decoder: Decoder | None = None
+    """What makes JSON of payloads that are something else; see `penstock.schema.formats`."""
     max_columns: int = 1000
     """Leaf columns; fields beyond are misfits."""
     max_column_depth: int = 32
@@ -118,8 +120,9 @@ def convert(
 ) -> Converted:
     """Turn a batch of `codec.LOG_SCHEMA` into rows and quarantined events.
 
-    `data` and `misfits` of a row hold every leaf of its payload, if that is JSON and the contract
-    is not `drop_value`. The shape of the answer is the given one or a wider one.
+    `data` and `misfits` of a row hold every leaf of its payload, if that is JSON, or of what the
+    rules' decoder makes of it, unless the contract is `drop_value`. The shape of the answer is the
+    given one or a wider one.
 
     An event that cannot be converted for a reason nobody thought of goes to quarantine, and the
     others go on. Raises `TooWide` rather than build much more than `most_cells` for several
@@ -293,17 +296,39 @@ class _Sorting:
         """Leave `unexpected` rows alone but for their way to quarantine; the values say why."""
         self.rules = rules
         self._batch = batch
-        self._payloads = _replaced(batch.column("payload"), dict.fromkeys(unexpected, b"{}"))
+        blank = b"{}" if rules.decoder is None else b""
+        self._payloads = _replaced(batch.column("payload"), dict.fromkeys(unexpected, blank))
         self._content_types = batch.column("content_type")
         self._verdicts = {row: _unexpected(why) for row, why in unexpected.items()} | _wishes(batch)
         self._bare: set[int] = set()
         """Rows that have no columns: their payload is no JSON, or no object."""
+        self._misfits = MisfitColumn()
+        self._apart: Mapping[int, Sequence[tuple[str, str]]] = {}
+        """Misfits that are in no text."""
+        if rules.decoder is not None:
+            self._take(rules.decoder.decode(self._payloads))
         self._fitting: dict[int, bytes] = {}
         """What the columns can hold of a payload, where that is not all of it."""
         self._wide: set[int] = set()
         """Rows that have no columns: their lists of objects could take too much memory there."""
         self._longest: int = pc.max(pc.binary_length(self._payloads)).as_py() or 0
-        self._misfits = MisfitColumn()
+
+    def _take(self, decoded: Decoded) -> None:
+        """Go by the texts of the payloads from here on."""
+        self._payloads = decoded.texts
+        self._bare.update(decoded.bare)
+        for row, refused in decoded.refused.items():
+            self._verdicts.setdefault(row, _Verdict("gate", refused.reason, refused.detail))
+        match self.rules.contract:
+            case "drop_value":
+                pass
+            case "quarantine":
+                for row, leaves in decoded.beside.items():
+                    self._bar(row, Barred("misfit", leaves[0][0]))
+            case _:
+                self._apart = decoded.beside
+                for row in decoded.beside:
+                    self._put(row, ())
 
     def blocks(self) -> Iterator[tuple[int, list[bytes]]]:
         """Answer the payloads of all rows, block by block, each with its first row."""
@@ -357,7 +382,7 @@ class _Sorting:
             self._bare.add(row)
             misfits = self._beside(payload)
             misfits.add(value_of(text), None)
-            self._misfits.put(row, misfits.leaves)
+            self._put(row, misfits.leaves)
         except Barred as barred:
             self._bar(row, barred)
         except Refused as refused:
@@ -378,7 +403,7 @@ class _Sorting:
             except Refused as refused:
                 self._refuse(row, refused)
             else:
-                self._misfits.put(row, misfits.leaves)
+                self._put(row, misfits.leaves)
 
     def split_wide(self) -> None:
         """Make all leaves of the objects that were set aside misfits."""
@@ -462,14 +487,17 @@ class _Sorting:
         payload = self._payloads[row].as_py()
         misfits = Misfits(sys.maxsize)
         misfits.add(value_of(payload), None)
-        self._misfits.put(row, misfits.leaves)
+        self._put(row, misfits.leaves)
 
     def _read(self, payload: bytes) -> bytes:
         return read(payload, max_depth=self.rules.max_depth, max_keys=self.rules.max_keys)
 
+    def _put(self, row: int, misfits: Sequence[tuple[str, str]]) -> None:
+        self._misfits.put(row, [*self._apart.get(row, ()), *misfits])
+
     def _refuse(self, row: int, refused: Refused) -> None:
-        """Send to quarantine what was declared as JSON; anything else is opaque bytes."""
-        if declares_json(self._content_types[row].as_py()):
+        """Send to quarantine what has a format, or was declared as JSON; the rest is opaque."""
+        if self.rules.decoder is not None or declares_json(self._content_types[row].as_py()):
             self._verdicts[row] = _Verdict("gate", refused.reason, refused.detail)
         else:
             self._bare.add(row)

@@ -33,6 +33,7 @@ from penstock.schema.convert import Rules
 from penstock.schema.gate import NOT_READ, Refused, read, value_of
 from penstock.schema.leaves import leaves
 from penstock.schema.names import keys_of
+from penstock.schema.shape import EMPTY, Struct
 
 _BOUNDS = Rules()
 
@@ -43,11 +44,20 @@ _MOST_PATHS = 5_000
 _MOST_VALUES = 32
 _MOST_LINES = 256
 
+_TOLD = "told"
+"""Whether a row has leaves of its payload."""
+
 COLUMNS_READ = (
     "event_id, epoch_us(received_at) AS at, epoch_us(event_time) AS time, source, content_type, "
     "key, headers, metadata, payload, log_partition, log_offset"
 )
 """What to select from a table to make documents of its rows."""
+
+
+def told(shape: Struct) -> str:
+    """Answer what to select besides, where payloads may have landed as something else than JSON."""
+    data = "data IS NOT NULL OR " if shape != EMPTY else ""
+    return f"({data}misfits IS NOT NULL) AS {_TOLD}"
 
 
 class Document(NamedTuple):
@@ -104,13 +114,22 @@ class Documents:
         self._forget()
 
     def of(self, batch: pa.RecordBatch) -> Iterator[Document]:
-        """Answer the documents of rows, which have the columns `COLUMNS_READ`."""
+        """Answer the documents of rows, which have the columns `COLUMNS_READ`, and `told` perhaps.
+
+        Where that contradicts what the payload is as JSON, whoever searches reads the event.
+        """
         names = ("event_id", "at", "time", "source", "content_type", "key", "payload")
         columns = [batch.column(name).to_pylist() for name in names]
         places = [batch.column(name).to_pylist() for name in ("log_partition", "log_offset")]
         headers, metadata = _pairs(batch.column("headers")), _pairs(batch.column("metadata"))
-        for row in zip(*columns, *places, headers, metadata, strict=True):
+        known = batch.column(_TOLD).to_pylist() if _TOLD in batch.schema.names else None
+        for number, row in enumerate(zip(*columns, *places, headers, metadata, strict=True)):
             event_id, at, time, source, content_type, key, payload, partition, offset, *pairs = row
+            if known is not None and known[number] != _has_leaves(payload):
+                yield Document(
+                    at, partition, offset, _encode(_Body(at, partition, offset, unread=True))
+                )
+                continue
             body = _Body(at, partition, offset, time, kv=[], path=[])
             self._column(body, "event_id", event_id)
             self._column(body, "source", source)
@@ -303,6 +322,14 @@ class _Found:
         body.words, body.pwords = self._words, self._pwords
         if self._long:
             body.long = [*body.long, *self._long]
+
+
+def _has_leaves(payload: bytes) -> bool:
+    try:
+        text = read(payload, max_depth=_BOUNDS.max_depth, max_keys=_BOUNDS.max_keys)
+    except Refused:
+        return False
+    return next(leaves(value_of(text)), None) is not None
 
 
 def _text(data: bytes) -> str | None:

@@ -61,6 +61,8 @@ ASKS = [
     ["collection", "contract", "flights", "freeze"],
     ["collection", "schema", "flights", "--history"],
     ["collection", "stats", "flights"],
+    ["collection", "format", "flights"],
+    ["collection", "format", "flights", "plain"],
     ["collection", "pause", "flights"],
     ["collection", "resume", "flights"],
     ["collection", "create", "ships"],

@@ -21,6 +21,7 @@ from penstock.envelope import CollectionId
 from penstock.errors import AlreadyExists, BadRequest, NotFound, WrongState
 from penstock.metadata.records import Known, Lease, ReplayRecord, SchemaVersion
 from penstock.metadata.store import Store, open_store
+from penstock.schema.formats import Format
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.engines)]
 
@@ -136,6 +137,18 @@ class TestCollections:
         ]
         with pytest.raises(NotFound):
             store.set_contract(OTHERS, "freeze", NOON)
+
+    def test_the_format_of_payloads_is_kept_and_told_to_doors(self, store: Store) -> None:
+        store.create_collection(replace(collection(), format=Format(name="plain")))
+        before = store.version()
+
+        assert store.collection(FLIGHTS).format == Format(name="plain")
+        changed = Format(name="json", changed_at=NOON)
+        assert store.set_format(FLIGHTS, changed).format == changed
+        assert store.known().collections[0].format == changed
+        assert store.version() > before
+        with pytest.raises(NotFound):
+            store.set_format(OTHERS, changed)
 
 
 class TestTokens:

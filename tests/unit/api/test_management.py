@@ -17,6 +17,7 @@ from penstock.api.app import create_app
 from penstock.api.platform import Platform
 from penstock.envelope import Extent, Mark
 from penstock.metadata.tokens import digest
+from penstock.schema.formats import Format
 from penstock.schema.shape import Leaf, List, Struct
 
 NOON_TEXT = "2025-11-24T16:00:00.000000Z"
@@ -32,6 +33,7 @@ class TestCollections:
             "created_at": NOON_TEXT,
             "paused": False,
             "contract": "evolve",
+            "format": {"name": "json", "changed_at": None},
             "notes": "from 2013",
             "allow_loops": False,
             "partitions": 1,
@@ -39,6 +41,26 @@ class TestCollections:
         assert made.json() == {**expected, "token": None}
         assert admin("GET", "/api/v1/collections/flights").json() == expected
         assert admin("GET", "/api/v1/collections").json() == [expected]
+
+    def test_a_collection_is_of_a_format_and_may_become_another(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Doors and landing go by what was answered; asking for the same changes nothing."""
+        made = admin(
+            "POST", "/api/v1/collections", {"name": "flights", "format": {"name": "plain"}}
+        )
+        path = "/api/v1/collections/flights/format"
+
+        assert made.json()["format"] == {"name": "plain", "changed_at": None}
+        same = admin("POST", path, {"name": "plain"})
+        assert same.json()["format"] == {"name": "plain", "changed_at": None}
+        changed = admin("POST", path, {"name": "json"})
+        assert changed.json()["format"] == {"name": "json", "changed_at": NOON_TEXT}
+        assert here.store.collection(FLIGHTS).format == Format(name="json", changed_at=NOON)
+        assert here.cache.read() == here.store.known()
+        assert admin("POST", path, {"name": "xml"}).status_code == 400
+        missing = admin("POST", "/api/v1/collections/trains/format", {"name": "plain"})
+        assert missing.status_code == 404
 
     def test_the_log_decides_about_partitions(self, admin: Caller) -> None:
         """The embedded log has one of each collection; a refusal leaves nothing behind."""

@@ -68,7 +68,8 @@ def test_the_metadata_says_what_holds_while_it_answers(tmp_path: Path) -> None:
     cache = published(tmp_path, frozen(contract="evolve"), frozen(ORDERS))
     asked = contracts(Metadata(), cache, Hand())
 
-    assert (asked.of(FLIGHTS), asked.of(ORDERS)) == ("freeze", "evolve")
+    assert asked.of(FLIGHTS).contract == "freeze"
+    assert asked.of(ORDERS) == CollectionRecord(id=ORDERS, created_at=0)
 
 
 def test_the_doors_knowledge_holds_while_the_metadata_is_away(tmp_path: Path) -> None:
@@ -80,11 +81,11 @@ def test_the_doors_knowledge_holds_while_the_metadata_is_away(tmp_path: Path) ->
     with structlog.testing.capture_logs() as lines:
         for seconds in (0.0, 1.0, 8.0, 2.0, 10.0):
             clock.now += seconds
-            assert asked.of(ORDERS) == "freeze"
-            assert asked.of(CollectionId("main", "deleted")) == "evolve"
+            assert asked.of(ORDERS).contract == "freeze"
+            assert asked.of(CollectionId("main", "deleted")).contract == "evolve"
         metadata.away = False
         clock.now += 10.0
-        assert asked.of(ORDERS) == "evolve"
+        assert asked.of(ORDERS).contract == "evolve"
 
     # A database that is locked takes its time to say so: it is not asked at every batch.
     assert metadata.refused == 3

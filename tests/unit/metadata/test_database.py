@@ -17,6 +17,7 @@ from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.database import NEWEST, open_engine, reading, writing
 from penstock.metadata.store import open_store
 from penstock.metadata.tables import metadata
+from penstock.schema.formats import Format
 
 
 def url(folder: Path) -> str:
@@ -41,11 +42,12 @@ def test_the_newest_migration_is_the_one_that_opening_looks_for() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
 
 
-def test_collections_of_the_first_release_have_one_partition(tmp_path: Path) -> None:
+def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_path: Path) -> None:
     """A database that is there keeps what it has, and gets what is new."""
     engine = open_engine(url(tmp_path))
     with writing(engine) as connection:
         connection.execute(text("ALTER TABLE collections DROP COLUMN partitions"))
+        connection.execute(text("ALTER TABLE collections DROP COLUMN format"))
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
         )
@@ -54,9 +56,9 @@ def test_collections_of_the_first_release_have_one_partition(tmp_path: Path) -> 
 
     store = open_store(url(tmp_path))
 
-    assert [(record.id.name, record.partitions) for record in store.collections()] == [
-        ("flights", 1)
-    ]
+    assert [
+        (record.id.name, record.partitions, record.format) for record in store.collections()
+    ] == [("flights", 1, Format())]
     store.close()
 
 

@@ -18,7 +18,8 @@ from penstock.envelope import Event
 from penstock.query.text import lower
 from penstock.query.tokens import LONGEST_TEXT, sortable, text_term
 from penstock.schema.gate import Refused, read
-from penstock.search.documents import Documents
+from penstock.schema.shape import EMPTY
+from penstock.search.documents import Documents, told
 
 
 def batch_of(*events: Event) -> pa.RecordBatch:
@@ -164,3 +165,19 @@ def test_pairs_of_sliced_rows_are_their_own() -> None:
     (document,) = Documents().of(batch.slice(1))
 
     assert {"@headers.h=2", "@metadata.m=2"} <= set(json.loads(document.body)["kv"])
+
+
+def test_what_landed_otherwise_than_as_json_is_left_to_the_lake() -> None:
+    """The index knows payloads as JSON; a row of another format has other leaves, or none."""
+    payloads = ['{"a": 1}', '{"a": 1}', b"\xff", b"\xff", '{"a": null}', "text"]
+    has_leaves = [True, False, True, False, False, False]
+    batch = batch_of(*(event(payload) for payload in payloads))
+    batch = batch.append_column("told", pa.array(has_leaves))
+
+    bodies = [json.loads(document.body) for document in Documents().of(batch)]
+
+    assert [body.get("unread", False) for body in bodies] == [
+        False, True, True, False, False, False,
+    ]  # fmt: skip
+    assert bodies[1] == {"at": NOON, "partition": 0, "offset": 1, "unread": True}
+    assert told(EMPTY) == "(misfits IS NOT NULL) AS told"
