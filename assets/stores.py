@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import structlog
 
+from assets.decoders import Decoders
 from assets.hurry import Hurry
 from assets.landing import Landing, Lane, Limits
 from assets.searchable import Indexing
@@ -29,7 +30,6 @@ from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, U
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
-from penstock.schema.formats import open_decoder
 from penstock.search.index import Index, open_index
 from penstock.settings import Settings, load_settings
 from penstock.stats import Stats, open_stats
@@ -199,12 +199,21 @@ class Stores:
         """What was decided about collections."""
         return Contracts(self.metadata, lambda: self.cache)
 
+    @cached_property
+    def decoders(self) -> Decoders:
+        """What reads the payloads of collections."""
+        return Decoders(
+            lambda collection, digest: self.metadata.ask(
+                lambda store: store.format_schema(collection, digest)
+            )
+        )
+
     def rules(self, collection: CollectionId) -> Rules:
         """Answer how the payloads of a collection become columns."""
         record = self.contracts.of(collection)
         return Rules(
             contract=record.contract,
-            decoder=open_decoder(record.format),
+            decoder=self.decoders.of(collection, record.format),
             max_columns=self.settings.max_columns,
         )
 

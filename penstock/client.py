@@ -31,6 +31,10 @@ class Format:
     """What the payloads of a collection are, and since when if it was something else before."""
 
     name: str
+    descriptor_digest: str | None
+    message: str | None
+    payload_field: int | None
+    payload_message: str | None
     changed_at: datetime | None
 
 
@@ -622,9 +626,30 @@ class Client:
         if trial is None or not trial.done:
             raise EngineUnavailable(f"the trial at {self._base} broke off")
 
-    def set_format(self, name: str, format: str) -> Collection:  # noqa: A002 - the field's name
-        """Say what a collection's payloads are from now on."""
-        return self._post(_path("collections", name, "format"), Collection, {"name": format})
+    def set_format(
+        self,
+        name: str,
+        format: str,  # noqa: A002 - the field's name
+        *,
+        descriptor: bytes | None = None,
+        message: str | None = None,
+        envelope: str = "deep",
+        payload_field: int | None = None,
+        payload_message: str | None = None,
+    ) -> Collection:
+        """Say what a collection's payloads are from now on.
+
+        `descriptor` is a serialised FileDescriptorSet; without it the one that the collection has.
+        """
+        body = {
+            "name": format,
+            "descriptor": None if descriptor is None else base64.b64encode(descriptor).decode(),
+            "message": message,
+            "envelope": envelope,
+            "payload_field": payload_field,
+            "payload_message": payload_message,
+        }
+        return self._post(_path("collections", name, "format"), Collection, body)
 
     def pause_collection(self, name: str) -> Collection:
         """Let doors refuse the collection's events."""

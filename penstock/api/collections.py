@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from itertools import chain, islice
 
 from fastapi import APIRouter, Response
+from msgspec.structs import replace
 
 from assets.contract import Past, Trial
 from penstock.api.access import Admin, Caller, Reader
+from penstock.api.formats import wanted
 from penstock.api.models import (
     Collection,
     ContractAsked,
@@ -63,13 +65,14 @@ def create_collection(
     now = here.clock()
     id_ = CollectionId(caller.team, name)
     _refuse_taken(here, id_)
+    format_, schema = wanted(asked.format or FormatAsked(name="json"), Format(), _no_schema)
     record = CollectionRecord(
         id=id_,
         # The log first: doors are told of a collection only when it can take its events.
         partitions=here.keeper.ensure(id_, partitions=asked.partitions),
         created_at=now,
         contract=asked.contract,
-        format=asked.format.format() if asked.format else Format(),
+        format=format_,
         notes=asked.notes,
         allow_loops=asked.allow_loops,
     )
@@ -84,9 +87,13 @@ def create_collection(
             collection=name,
             created_at=now,
         )
-    here.store.create_collection(record, token)
+    here.store.create_collection(record, token, schema=schema)
     doors.publish()
     return CreatedCollection.with_token(record, text)
+
+
+def _no_schema(digest: str) -> bytes:
+    raise NotFound("schema", digest)
 
 
 def _refuse_taken(here: Here, id_: CollectionId) -> None:
@@ -141,10 +148,13 @@ def set_contract(
 def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doors) -> Collection:
     """Say what the payloads are that land from now on; what has landed stays as it is."""
     known = one_of(here, caller.team, c)
-    wanted = asked.format(known.format.changed_at)
-    if wanted == known.format:
+    format_, schema = wanted(
+        asked, known.format, lambda digest: here.store.format_schema(known.id, digest)
+    )
+    if format_ == known.format:
         return Collection.of(known)
-    record = here.store.set_format(known.id, asked.format(here.clock()))
+    changed = replace(format_, changed_at=here.clock())
+    record = here.store.set_format(known.id, changed, schema=schema)
     doors.publish()
     return Collection.of(record)
 

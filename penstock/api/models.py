@@ -104,25 +104,50 @@ def _example(**values: Any) -> ConfigDict:
 class FormatAsked(Asked):
     """What the payloads of a collection are."""
 
-    model_config = _example(name="plain")
+    model_config = _example(name="protobuf", descriptor="CiQKC2EucHJvdG8…", message="shop.Order")
 
     name: FormatName
-
-    def format(self, changed_at: Micros | None = None) -> Format:
-        """Answer what was asked for; raise `BadRequest` where it cannot be."""
-        return Format(name=self.name, changed_at=changed_at)
+    descriptor: Annotated[str, Field(max_length=1 << 20)] | None = Field(
+        default=None,
+        description="A FileDescriptorSet in base64; without it, the one the collection has.",
+    )
+    message: ShortText | None = Field(
+        default=None, description="The full name of the message that a payload is."
+    )
+    envelope: Literal["deep", "shallow"] = Field(
+        default="deep", description="Shallow: a field of bytes of the message holds another one."
+    )
+    payload_field: Annotated[int, Field(ge=1, lt=1 << 29, strict=True)] | None = Field(
+        default=None, description="The number of that field."
+    )
+    payload_message: ShortText | None = Field(
+        default=None, description="The full name of the message in it."
+    )
 
 
 class FormatTold(Told):
     """What the payloads of a collection are."""
 
     name: FormatName
+    descriptor_digest: str | None = Field(
+        description="SHA-256 of the descriptor set, without comments."
+    )
+    message: str | None
+    payload_field: int | None
+    payload_message: str | None
     changed_at: TimeOut | None
 
     @staticmethod
     def of(format: Format) -> FormatTold:  # noqa: A002 - the field's name
         """Tell about a format."""
-        return FormatTold(name=format.name, changed_at=format.changed_at)
+        return FormatTold(
+            name=format.name,
+            descriptor_digest=format.schema,
+            message=format.message,
+            payload_field=format.payload_field,
+            payload_message=format.payload_message,
+            changed_at=format.changed_at,
+        )
 
 
 class NewCollection(Asked):

@@ -339,14 +339,52 @@ def format_(
     name: Name,
     to: Annotated[
         str | None,
-        typer.Argument(metavar="[FORMAT]", help="json or plain; without it, show what it is."),
+        typer.Argument(
+            metavar="[FORMAT]", help="json, plain or protobuf; without it, show what it is."
+        ),
+    ] = None,
+    descriptor: Annotated[
+        Path | None,
+        typer.Option(
+            help="The descriptor set of protobuf, as 'protoc --include_imports "
+            "--descriptor_set_out' writes it; without it, the one that is known.",
+        ),
+    ] = None,
+    message: Annotated[
+        str | None, typer.Option(help="The full name of the message that a payload is.")
+    ] = None,
+    envelope: Annotated[
+        str,
+        typer.Option(
+            help="The message as a whole (deep), or another one in a field of bytes too (shallow)."
+        ),
+    ] = "deep",
+    payload_field: Annotated[
+        int | None, typer.Option(min=1, help="The number of that field.")
+    ] = None,
+    payload_message: Annotated[
+        str | None, typer.Option(help="The full name of the message in it.")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a collection's payloads are, or say what they are that land from now on."""
+    given = (descriptor, message, payload_field, payload_message)
+    if to is None and (any(one is not None for one in given) or envelope != "deep"):
+        raise BadRequest("say which format: penstock collection format NAME protobuf …")
     with connect(home) as client:
-        record = client.collection(name) if to is None else client.set_format(name, to)
+        if to is None:
+            record = client.collection(name)
+        else:
+            record = client.set_format(
+                name,
+                to,
+                descriptor=None if descriptor is None else _descriptor_of(descriptor),
+                envelope=envelope,
+                message=message,
+                payload_field=payload_field,
+                payload_message=payload_message,
+            )
     if as_json:
         print_json(record)
         return
@@ -355,9 +393,25 @@ def format_(
         err().print("[dim]this is so for what lands from now on; rows that are there stay[/]")
 
 
+def _descriptor_of(file: Path) -> bytes:
+    from penstock.schema.formats.protobuf import without_comments
+
+    try:
+        descriptors = file.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"{file}: {error.strerror}") from None
+    return without_comments(descriptors)
+
+
 def _format_text(told: Format) -> str:
-    since = f" since {told.changed_at:%Y-%m-%d %H:%M:%SZ}" if told.changed_at else ""
-    return f"{told.name}{since}"
+    message = f" {told.message}" if told.message else ""
+    inside = (
+        f", with {told.payload_message} in field {told.payload_field}"
+        if told.payload_message
+        else ""
+    )
+    since = f", since {told.changed_at:%Y-%m-%d %H:%M:%SZ}" if told.changed_at else ""
+    return f"{told.name}{message}{inside}{since}"
 
 
 @app.command()

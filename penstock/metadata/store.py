@@ -34,6 +34,7 @@ from penstock.metadata.records import (
 from penstock.metadata.tables import (
     collections,
     destinations,
+    format_schemas,
     leases,
     messages,
     replays,
@@ -91,8 +92,17 @@ class Store:
 
     # Collections
 
-    def create_collection(self, record: CollectionRecord, token: TokenRecord | None = None) -> None:
-        """Add the collection, and the token with it; raise `AlreadyExists` if the name is taken."""
+    def create_collection(
+        self,
+        record: CollectionRecord,
+        token: TokenRecord | None = None,
+        *,
+        schema: bytes | None = None,
+    ) -> None:
+        """Add the collection, with the token and the schema that its format names.
+
+        Raises `AlreadyExists` if the name is taken.
+        """
         row = {
             "team": record.id.team,
             "name": record.id.name,
@@ -107,6 +117,7 @@ class Store:
         with self._writing() as connection, _unique("collection", str(record.id)):
             _next_revision(connection)
             connection.execute(insert(collections).values(row))
+            _keep_schema(connection, record.id, record.format, schema)
             if token is not None:
                 connection.execute(insert(tokens).values(_row(token)))
 
@@ -173,8 +184,17 @@ class Store:
                 _add_version(connection, id, at, [change])
             return _collection({**before, "contract": contract})
 
-    def set_format(self, id: CollectionId, format: Format) -> CollectionRecord:  # noqa: A002
-        """Note what the collection's payloads are from now on; raise `NotFound`."""
+    def set_format(
+        self,
+        id: CollectionId,  # noqa: A002
+        format: Format,  # noqa: A002
+        *,
+        schema: bytes | None = None,
+    ) -> CollectionRecord:
+        """Note what the collection's payloads are from now on; raise `NotFound`.
+
+        `schema` is what the format names by its digest, None where that is known already.
+        """
         values = {"format": msgspec.to_builtins(format)}
         with self._writing() as connection:
             _next_revision(connection)
@@ -182,7 +202,18 @@ class Store:
             found = connection.execute(select(collections).where(_is(id))).mappings().first()
             if found is None:
                 raise NotFound("collection", str(id))
+            _keep_schema(connection, id, format, schema)
             return _collection(found)
+
+    def format_schema(self, id: CollectionId, digest: str) -> bytes:  # noqa: A002
+        """Answer what a format of the collection names by this digest; raise `NotFound`."""
+        with self._reading() as connection:
+            body: bytes | None = connection.execute(
+                select(format_schemas.c.body).where(_is_schema(id, digest))
+            ).scalar()
+        if body is None:
+            raise NotFound("schema", digest)
+        return body
 
     # Tokens
 
@@ -597,6 +628,26 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         partitions=row["partitions"],
         format=msgspec.convert(row["format"], Format),
     )
+
+
+def _is_schema(id: CollectionId, digest: str) -> Any:  # noqa: A002
+    kept = format_schemas.c
+    return (kept.team == id.team) & (kept.name == id.name) & (kept.digest == digest)
+
+
+def _keep_schema(
+    connection: Connection,
+    id: CollectionId,  # noqa: A002
+    format: Format,  # noqa: A002
+    body: bytes | None,
+) -> None:
+    """Keep what a format names by its digest, unless it is kept already."""
+    if body is None or format.schema is None:
+        return
+    kept = select(format_schemas.c.digest).where(_is_schema(id, format.schema))
+    if connection.execute(kept).first() is None:
+        row = {"team": id.team, "name": id.name, "digest": format.schema, "body": body}
+        connection.execute(insert(format_schemas).values(row))
 
 
 def _row(record: msgspec.Struct) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -118,6 +119,19 @@ schema_versions = Table(
     Column("at", Micros, nullable=False),
     Column("changes", JSON, nullable=False),
     PrimaryKeyConstraint("team", "name", "version"),
+    ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
+)
+
+# What formats need to be read: a descriptor set, known by its SHA-256. Never changed: landing and
+# searches keep what they were given.
+format_schemas = Table(
+    "format_schemas",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("team", "name", "digest"),
     ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
 )
 

@@ -25,7 +25,7 @@ from penstock.schema.check import NO_BLANKS, Place, failing, top_of
 from penstock.schema.columns import PIECE_BYTES, Full, MisfitColumn, count_cells, parse
 from penstock.schema.discover import Added, Discovery, Seen, blanks, extends, widen
 from penstock.schema.fit import Barred, Barrier, Dropped, Misfits, fit_object
-from penstock.schema.formats import Decoded, Decoder
+from penstock.schema.formats import Decoded, Decoder, TooMuchText
 from penstock.schema.gate import Refused, declares_json, read, value_of
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
@@ -53,6 +53,8 @@ _LONGEST_PATH = 1_024
 # Events of one batch that may fail for no known reason: more of them are no bad events, but a
 # mistake in the program, which must not empty a collection into quarantine.
 _MOST_UNEXPECTED = 100
+MOST_TEXT = 512 << 20
+"""Bytes of JSON that a decoder may make of one batch. Arrow counts them with 32 bits."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -146,7 +148,14 @@ def _convert(
     most_cells: int | None,
     unexpected: Mapping[int, str],
 ) -> Converted:
-    sorting = _Sorting(batch, rules, unexpected)
+    given = shape
+    told: Sequence[Added] = ()
+    try:
+        sorting = _Sorting(batch, rules, unexpected, None if most_cells is None else MOST_TEXT)
+    except TooMuchText as much:
+        raise TooWide(much.rows) from None
+    if sorting.seen is not None:
+        shape, told = _widened(given, sorting.seen, rules)
     findings = _examine(sorting, shape, guessing=True)
     if not findings.guessed_well:
         findings = _examine(sorting, shape, guessing=False)
@@ -170,7 +179,7 @@ def _convert(
         rows=rows,
         quarantined=sorting.quarantined(),
         shape=wider,
-        changes=_changes(added, batch.column("event_id"), shape, wider, rules),
+        changes=_changes((*told, *added), batch.column("event_id"), given, wider, rules),
         cells=0 if wider == EMPTY else count_cells(rows["data"]),
     )
 
@@ -292,7 +301,13 @@ class _Sorting:
     An event of which nothing is noted here goes to the columns with the payload it came with.
     """
 
-    def __init__(self, batch: pa.RecordBatch, rules: Rules, unexpected: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        batch: pa.RecordBatch,
+        rules: Rules,
+        unexpected: Mapping[int, str],
+        most_text: int | None,
+    ) -> None:
         """Leave `unexpected` rows alone but for their way to quarantine; the values say why."""
         self.rules = rules
         self._batch = batch
@@ -305,8 +320,10 @@ class _Sorting:
         self._misfits = MisfitColumn()
         self._apart: Mapping[int, Sequence[tuple[str, str]]] = {}
         """Misfits that are in no text."""
+        self.seen: Seen | None = None
+        """What types fields have, where that is known before they are looked at."""
         if rules.decoder is not None:
-            self._take(rules.decoder.decode(self._payloads))
+            self._take(rules.decoder.decode(self._payloads, most_text=most_text))
         self._fitting: dict[int, bytes] = {}
         """What the columns can hold of a payload, where that is not all of it."""
         self._wide: set[int] = set()
@@ -319,6 +336,7 @@ class _Sorting:
         self._bare.update(decoded.bare)
         for row, refused in decoded.refused.items():
             self._verdicts.setdefault(row, _Verdict("gate", refused.reason, refused.detail))
+        self.seen = decoded.seen
         match self.rules.contract:
             case "drop_value":
                 pass

@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from builders import FLIGHTS, NOON
 from cli_home import BYTES, Installation, Penstock, every_command
+from descriptors import SHOP
 from door_builders import ADMIN
 from served import until
 
@@ -109,6 +110,23 @@ def test_no_command_prints_a_token_but_those_that_make_one(
             assert "hidden" not in printed
             makes = words[:2] in (["collection", "create"], ["token", "create"])
             assert (TOKEN.search(printed) is not None) == makes, words
+
+
+def test_a_descriptor_set_is_uploaded_from_its_file(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """What protoc wrote is all that somebody has."""
+    file = tmp_path / "shop.fds"
+    file.write_bytes(SHOP)
+    words = ["collection", "format", "flights"]
+    options = ["--descriptor", str(file), "--message", "shop.Order"]
+
+    said = penstock(*words, "protobuf", *options, home=here.home)
+    assert (said.code, said.out[:38]) == (0, "flights is protobuf shop.Order, since ")
+    assert penstock(*words, "--json", home=here.home).json()["format"]["message"] == "shop.Order"
+    assert penstock(*words, *options, home=here.home).code == 2
+    gone = ["--descriptor", str(tmp_path / "no.fds"), "--message", "shop.Order"]
+    assert penstock(*words, "protobuf", *gone, home=here.home).code == 2
 
 
 @pytest.mark.parametrize(

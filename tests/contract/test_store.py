@@ -150,6 +150,23 @@ class TestCollections:
         with pytest.raises(NotFound):
             store.set_format(OTHERS, changed)
 
+    def test_what_a_format_needs_is_kept_by_its_digest(self, store: Store) -> None:
+        """Events that landed are not read again, and yet an older one may come back."""
+        first = Format(name="protobuf", schema="d1", message="a.B")
+        second = replace(first, schema="d2")
+        store.create_collection(replace(collection(), format=first), schema=b"\x00one")
+
+        store.set_format(FLIGHTS, second, schema=b"two\xff")
+        store.set_format(FLIGHTS, replace(second, message="a.C"))
+        store.set_format(FLIGHTS, first, schema=b"\x00one")
+
+        assert store.collection(FLIGHTS).format == first
+        assert store.format_schema(FLIGHTS, "d1") == b"\x00one"
+        assert store.format_schema(FLIGHTS, "d2") == b"two\xff"
+        for which, digest in ((FLIGHTS, "d3"), (OTHERS, "d1")):
+            with pytest.raises(NotFound):
+                store.format_schema(which, digest)
+
 
 class TestTokens:
     def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:

@@ -193,7 +193,7 @@ def quarantine_reasons() -> set[str]:
     """Answer the reasons that the code gives, by reading it."""
     found = {TOO_LARGE}
     for folder in ("schema", "search"):
-        for file in (Path(penstock.__file__).parent / folder).glob("*.py"):
+        for file in (Path(penstock.__file__).parent / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(file.read_text())):
                 if not isinstance(node, ast.Call):
                     continue

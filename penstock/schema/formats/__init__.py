@@ -14,15 +14,25 @@ from typing import Literal, Protocol
 import msgspec
 import pyarrow as pa
 
+from penstock.errors import BadRequest
+from penstock.schema.discover import Seen
 from penstock.schema.gate import Refused
 
-FormatName = Literal["json", "plain"]
+FormatName = Literal["json", "plain", "protobuf"]
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """What the payloads of a collection are."""
 
     name: FormatName = "json"
+    schema: str | None = None
+    """The digest (SHA-256, hex) of the descriptor set, for Protobuf."""
+    message: str | None = None
+    """The full name of the message that a payload is."""
+    payload_field: int | None = None
+    """The number of its field that holds another message, for a shallow envelope."""
+    payload_message: str | None = None
+    """The full name of that one."""
     changed_at: int | None = None
     """When it last became another one, in microseconds; null where it never did."""
 
@@ -44,18 +54,35 @@ class Decoded:
     """Rows whose payload is not of the format."""
     beside: Mapping[int, Sequence[tuple[str, str]]] = field(default_factory=dict)
     """Misfits that are in no text: paths and JSON texts."""
+    seen: Seen | None = None
+    """Fields that have a type although their values look like another one."""
+
+
+class TooMuchText(Exception):
+    """Payloads make more text than was allowed; the first `rows` of them (at least 1) did not."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.rows = rows
 
 
 class Decoder(Protocol):
     """Makes JSON texts of the payloads of one format. Threads may share it."""
 
-    def decode(self, payloads: pa.Array) -> Decoded:
-        """Answer what becomes of each payload; no payload makes it raise."""
+    def decode(self, payloads: pa.Array, *, most_text: int | None = None) -> Decoded:
+        """Answer what becomes of each payload; no payload makes it raise.
+
+        Raises `TooMuchText` rather than make more than `most_text` bytes for several payloads.
+        """
         ...
 
 
-def open_decoder(format: Format) -> Decoder | None:  # noqa: A002 - the field's name
-    """Answer what decodes a format, None for JSON, which needs nothing."""
+def open_decoder(format: Format, schema: bytes | None = None) -> Decoder | None:  # noqa: A002
+    """Answer what decodes a format, None for JSON, which needs nothing.
+
+    `schema` is what the format's digest is of. Raises `BadRequest` where it cannot be used, or
+    does not have what the format names.
+    """
     match format.name:
         case "json":
             return None
@@ -63,3 +90,16 @@ def open_decoder(format: Format) -> Decoder | None:  # noqa: A002 - the field's 
             from penstock.schema.formats.plain import Plain
 
             return Plain()
+        case "protobuf":
+            from penstock.schema.formats.protobuf import Protobuf
+
+            if schema is None or format.message is None:
+                raise BadRequest("protobuf needs a descriptor set, and the name of a message")
+            if (format.payload_field is None) != (format.payload_message is None):
+                raise BadRequest("a payload's field and its message need each other")
+            return Protobuf(
+                schema,
+                message=format.message,
+                payload_field=format.payload_field,
+                payload_message=format.payload_message,
+            )

@@ -13,7 +13,7 @@ from penstock.schema.formats import Decoded
 class Plain:
     """Decodes nothing. All are equal."""
 
-    def decode(self, payloads: pa.Array) -> Decoded:
+    def decode(self, payloads: pa.Array, *, most_text: int | None = None) -> Decoded:  # noqa: ARG002
         """Answer that no payload has columns."""
         count = len(payloads)
         return Decoded(pa.repeat(pa.scalar(b"{}", pa.binary()), count), frozenset(range(count)))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from builders import FLIGHTS, NOON
+from descriptors import SHOP
 from fastapi import FastAPI
 from lakes import landing, log_of, new_lake
 from platform_stand_ins import LOG_ID, Caller, StandInBuffer, StandInLake, grant, platform, table
@@ -18,9 +21,19 @@ from penstock.api.platform import Platform
 from penstock.envelope import Extent, Mark
 from penstock.metadata.tokens import digest
 from penstock.schema.formats import Format
+from penstock.schema.formats.protobuf import without_comments
 from penstock.schema.shape import Leaf, List, Struct
 
 NOON_TEXT = "2025-11-24T16:00:00.000000Z"
+SET = base64.b64encode(SHOP).decode()
+JSON = {
+    "name": "json",
+    "descriptor_digest": None,
+    "message": None,
+    "payload_field": None,
+    "payload_message": None,
+    "changed_at": None,
+}
 
 
 class TestCollections:
@@ -33,7 +46,7 @@ class TestCollections:
             "created_at": NOON_TEXT,
             "paused": False,
             "contract": "evolve",
-            "format": {"name": "json", "changed_at": None},
+            "format": JSON,
             "notes": "from 2013",
             "allow_loops": False,
             "partitions": 1,
@@ -51,16 +64,80 @@ class TestCollections:
         )
         path = "/api/v1/collections/flights/format"
 
-        assert made.json()["format"] == {"name": "plain", "changed_at": None}
+        assert made.json()["format"] == {**JSON, "name": "plain"}
         same = admin("POST", path, {"name": "plain"})
-        assert same.json()["format"] == {"name": "plain", "changed_at": None}
+        assert same.json()["format"] == {**JSON, "name": "plain"}
         changed = admin("POST", path, {"name": "json"})
-        assert changed.json()["format"] == {"name": "json", "changed_at": NOON_TEXT}
+        assert changed.json()["format"] == {**JSON, "changed_at": NOON_TEXT}
         assert here.store.collection(FLIGHTS).format == Format(name="json", changed_at=NOON)
         assert here.cache.read() == here.store.known()
         assert admin("POST", path, {"name": "xml"}).status_code == 400
         missing = admin("POST", "/api/v1/collections/trains/format", {"name": "plain"})
         assert missing.status_code == 404
+
+    def test_a_format_of_messages_comes_with_their_descriptors(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """They are kept once, without comments, and never told; another message needs no upload."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        path = "/api/v1/collections/flights/format"
+        bare = without_comments(SHOP)
+        digest_ = sha256(bare).hexdigest()
+
+        asked = {"name": "protobuf", "descriptor": SET, "message": "shop.Order"}
+        told = admin("POST", path, asked).json()["format"]
+        assert told == {
+            **JSON,
+            "name": "protobuf",
+            "descriptor_digest": digest_,
+            "message": "shop.Order",
+            "changed_at": NOON_TEXT,
+        }
+        assert here.store.format_schema(FLIGHTS, digest_) == bare
+        shallow = {
+            "name": "protobuf",
+            "message": "bus.Envelope",
+            "envelope": "shallow",
+            "payload_field": 2,
+            "payload_message": "shop.Order",
+        }
+        told = admin("POST", path, shallow).json()["format"]
+        assert (told["payload_field"], told["payload_message"]) == (2, "shop.Order")
+        assert told["descriptor_digest"] == digest_
+        assert here.cache.read() == here.store.known()
+
+    @pytest.mark.parametrize(
+        ("asked", "why"),
+        [
+            ({"name": "protobuf", "message": "shop.Order"}, "descriptor set"),
+            ({"name": "protobuf", "descriptor": "!", "message": "a"}, "base64"),
+            ({"name": "protobuf", "descriptor": "//8=", "message": "a"}, "FileDescriptorSet"),
+            ({"name": "protobuf", "descriptor": SET, "message": "shop.No"}, "shop.No"),
+            ({"name": "protobuf", "descriptor": SET}, "name of a message"),
+            ({"name": "plain", "message": "shop.Order"}, "plain"),
+            (
+                {"name": "protobuf", "descriptor": SET, "message": "a", "envelope": "shallow"},
+                "payload_field",
+            ),
+            (
+                {"name": "protobuf", "descriptor": SET, "message": "a", "payload_field": 1},
+                "payload_field",
+            ),
+        ],
+    )
+    def test_a_format_that_landing_could_not_read_is_refused(
+        self, admin: Caller, here: Platform, asked: dict[str, object], why: str
+    ) -> None:
+        """Else every event would be in quarantine, or stop its collection."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+
+        refused = admin("POST", "/api/v1/collections/flights/format", asked)
+
+        assert refused.status_code == 400
+        assert why in refused.json()["detail"]
+        assert here.store.collection(FLIGHTS).format == Format()
+        made = admin("POST", "/api/v1/collections", {"name": "trains", "format": asked})
+        assert made.status_code == 400
 
     def test_the_log_decides_about_partitions(self, admin: Caller) -> None:
         """The embedded log has one of each collection; a refusal leaves nothing behind."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import structlog
 from builders import FLIGHTS, event
+from descriptors import SHOP
 
+from assets.decoders import Decoders
 from assets.stores import Contracts, Stores, opened
 from assets.stores import Metadata as Asked
 from penstock.buffer import open_appender
@@ -17,6 +19,7 @@ from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable, NotFound
 from penstock.metadata.records import CollectionRecord, Contract, Known
 from penstock.schema.convert import Rules
+from penstock.schema.formats import Format
 from penstock.settings import load_settings
 
 ORDERS = CollectionId("main", "orders")
@@ -103,6 +106,30 @@ def test_landing_waits_where_nobody_knows_the_contract(tmp_path: Path) -> None:
 
     with pytest.raises(EngineUnavailable, match="contract"):
         contracts(metadata, empty, Hand()).of(FLIGHTS)
+
+
+def test_descriptors_are_asked_for_once_and_a_collection_waits_for_them() -> None:
+    """Landed as something else, its events would be without columns for good."""
+    answers: list[bytes | Exception] = [EngineUnavailable("locked"), SHOP]
+    asked = []
+
+    def schema(collection: CollectionId, digest: str) -> bytes:
+        asked.append((collection, digest))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    decoders = Decoders(schema)
+    orders = Format(name="protobuf", schema="d1", message="shop.Order")
+
+    with pytest.raises(EngineUnavailable, match=r"schema of main\.flights"):
+        decoders.of(FLIGHTS, orders)
+    first = decoders.of(FLIGHTS, orders)
+    assert first is not None
+    assert decoders.of(FLIGHTS, orders) is first
+    assert decoders.of(FLIGHTS, Format()) is None
+    assert asked == [(FLIGHTS, "d1")] * 2
 
 
 @pytest.fixture

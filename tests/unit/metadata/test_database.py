@@ -48,6 +48,7 @@ def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_pa
     with writing(engine) as connection:
         connection.execute(text("ALTER TABLE collections DROP COLUMN partitions"))
         connection.execute(text("ALTER TABLE collections DROP COLUMN format"))
+        connection.execute(text("DROP TABLE format_schemas"))
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
         )

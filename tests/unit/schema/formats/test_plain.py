@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from builders import FLIGHTS, event
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lakes import append, landing, log_of, new_lake
 from log_batches import log_batch
@@ -25,6 +25,7 @@ def test_a_format_says_what_decodes_it() -> None:
     assert open_decoder(Format(name="plain")) == Plain()
 
 
+@settings(deadline=None)
 @given(payloads=st.lists(st.one_of(st.binary(), st.sampled_from([b'{"a": 1}', b"[1]", b""]))))
 def test_any_bytes_are_a_row_without_columns(payloads: list[bytes]) -> None:
     """Whatever is declared: plain means that nothing is judged."""
