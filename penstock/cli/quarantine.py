@@ -55,10 +55,7 @@ PatternOption = Annotated[
     typer.Option("--replace-pattern", help=r"'FROM=>TO': the same with RE2; \1 is a group."),
 ]
 PayloadOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--payload", exists=True, dir_okay=False, help="A whole other payload, for one event."
-    ),
+    Path | None, typer.Option("--payload", help="A file with a whole other payload, for one event.")
 ]
 ReleaseIdOption = Annotated[
     str | None, typer.Option("--release-id", help="Name the release; else it is given an id.")
