@@ -14,8 +14,9 @@ from msgspec import Raw
 
 from penstock.codec import LOG_SCHEMA
 from penstock.schema.check import NO_BLANKS, failing, top_of
-from penstock.schema.convert import Rules, TooWide, convert
+from penstock.schema.convert import MOST_TEXT, Rules, TooWide, convert
 from penstock.schema.discover import Discovery, Seen, blanks, extends, widen
+from penstock.schema.formats import Decoded, Decoder, TooMuchText
 from penstock.schema.gate import Refused, read
 from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
 
@@ -34,10 +35,15 @@ def discovered(payloads: Payloads, shape: Struct, rules: Rules) -> Struct:
     """Answer the shape with all that these payloads add to it, as if they were one batch.
 
     Where a collection takes no new columns the shape stays. Reads the payloads once, and once
-    more where the first of them had led to guesses that the others belie.
+    more where the first of them had led to guesses that the others belie, or where a decoder
+    knows types that values do not show.
     """
     if rules.contract != "evolve":
         return shape
+    if rules.decoder is not None:
+        for decoded in _decoded(payloads(), rules.decoder):
+            if decoded.seen is not None:
+                shape = _widened(shape, decoded.seen, rules)
     found = _found(payloads(), shape, rules, guessing=True)
     if found is None:
         found = _found(payloads(), shape, rules, guessing=False)
@@ -59,7 +65,7 @@ def _found(
         counting=count_columns(shape) < rules.max_columns,
     )
     expected, blank, row = shape, NO_BLANKS, 0
-    for block in _blocks(payloads):
+    for block in _texts(payloads, rules):
         texts = [b"{}" if _too_wide(text, expected, rules) else text for text in block.to_pylist()]
         positions = failing(texts, top_of(expected, blank))
         for position in positions:
@@ -81,6 +87,25 @@ def _found(
 def _widened(shape: Struct, seen: Seen, rules: Rules) -> Struct:
     wider, _ = widen(shape, seen, max_columns=rules.max_columns, max_depth=rules.max_column_depth)
     return wider
+
+
+def _texts(payloads: Iterable[pa.Array], rules: Rules) -> Iterator[pa.Array]:
+    if rules.decoder is None:
+        yield from _blocks(payloads)
+    else:
+        yield from (decoded.texts for decoded in _decoded(payloads, rules.decoder))
+
+
+def _decoded(payloads: Iterable[pa.Array], decoder: Decoder) -> Iterator[Decoded]:
+    """Answer what becomes of the payloads, in order and in parts."""
+    for block in _blocks(payloads):
+        waiting = [block]
+        while waiting:
+            part = waiting.pop()
+            try:
+                yield decoder.decode(part, most_text=MOST_TEXT)
+            except TooMuchText as much:
+                waiting += [part.slice(much.rows), part.slice(0, much.rows)]
 
 
 def _blocks(payloads: Iterable[pa.Array]) -> Iterator[pa.Array]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON
+from descriptors import SHOP, order
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lakes import append, column, everywhere, landing, log_of, mark_of, new_lake
@@ -23,6 +24,8 @@ from lakehouse.rewrite import Rewritten
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Mark
 from penstock.schema.convert import Rules, convert
+from penstock.schema.formats.plain import Plain
+from penstock.schema.formats.protobuf import Protobuf
 from penstock.schema.retype import columns_of
 from penstock.schema.shape import EMPTY, Leaf, Struct, columns
 
@@ -117,6 +120,37 @@ def test_a_table_that_grew_by_and_by_is_as_if_it_had_been_made_at_once(tmp_path:
     assert landing(log, lake).land_once(FLIGHTS)
     assert column(lake, "n") == [5.0, 5.99, None, 1.5]
     assert everywhere(lake) == Counter(range(4))
+
+
+def test_what_came_before_the_descriptor_was_known_gets_its_columns(tmp_path: Path) -> None:
+    """Somebody uploads it a week later: the payloads have been there all the time."""
+    orders = Rules(decoder=Protobuf(SHOP, message="shop.Order"))
+    lake, log = landed(
+        tmp_path,
+        [order(id=1, total=5.0, tags=["a"])],  # type: ignore[list-item]
+        [order(id=2**53 + 1, total=0.5, hash=2**64 - 1)],  # type: ignore[list-item]
+        rules=Rules(decoder=Plain()),
+    )
+    assert shape(lake) == EMPTY
+
+    done = rebuilt(lake, orders)
+
+    assert column(lake, "total") == [5.0, 0.5]
+    assert column(lake, "id") == [1, 2**53 + 1]
+    assert done.misfits_after == {"hash": 1}
+    as_known_from_the_start(lake, log, orders)
+    assert everywhere(lake) == Counter(range(2))
+
+
+def test_what_a_contract_drops_does_not_come_back(tmp_path: Path) -> None:
+    """A rebuild goes by the contract of today: no column is added, and nothing kept beside."""
+    lake, _ = landed(tmp_path, ['{"n": 5}'], ['{"n": "x", "m": 1}'])
+
+    done = rebuilt(lake, Rules(contract="drop_value"))
+
+    assert done.after == shape(lake)
+    assert (done.misfits_before.total(), done.misfits_after) == (1, {})
+    assert column(lake, "m") == [None, 1]
 
 
 def test_a_frozen_collection_keeps_its_columns(tmp_path: Path) -> None:
