@@ -202,8 +202,9 @@ def as_misfits(
     For the repetition of a batch that was begun under another contract, see `lakehouse.commit`.
     """
     count = quarantined.num_rows
-    no_wish = pa.repeat(pa.scalar(value=False), count)
-    columns = [*quarantined.select(ENVELOPE.names).columns, no_wish]
+    # Neither a wish for quarantine nor a repetition: what it repeats is looked for afterwards.
+    no = pa.repeat(pa.scalar(value=False), count)
+    columns = [*quarantined.select(ENVELOPE.names).columns, no, no]
     again = _one_batch(pa.Table.from_arrays(columns, schema=LOG_SCHEMA))
     converted = convert(again, shape, replace(rules, contract="freeze"))
     return pa.concat_tables([converted.rows, opaque(converted.quarantined, schema)])

@@ -19,8 +19,10 @@
   from, is accepted with the wish for quarantine, and the metadata says ``penstock_reason:
   too_large`` or ``loop``: an error would make relays drop the whole batch. It is no loop any more:
   what is in quarantine is not replayed.
-- Broker coordinates stay metadata. They never become the event's id: a topic that was created anew
-  counts from 0 again.
+- The event's id is the ``penstock-event-id`` among the record's headers (of a generic record: its
+  metadata); else it is made of the coordinates that `MAPPINGS` names, so that a record which a
+  relay sends again is known again. Where one of them is missing, the door gives the id. A topic
+  that was created anew counts from 0 again: the time of the record is part of such an id.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from operator import attrgetter
 from typing import Any
 
 from ingest_api.accept import ORIGIN
+from ingest_api.headers import EVENT_ID
+from ingest_api.ids import LONGEST_ID
 from ingest_api.times import micros_of
 from penstock.envelope import Event, Micros
 
@@ -39,6 +43,8 @@ TOO_LARGE = "too_large"
 LOOP = "loop"
 
 Headers = tuple[tuple[str, bytes], ...]
+
+_EVENT_ID = EVENT_ID.decode()
 
 
 def _in_order(headers: Any) -> Headers:
@@ -82,6 +88,10 @@ class RecordMapping:
     maps: tuple[str, ...] = ()
     """Maps of which every entry goes to the metadata under its own name; of typed attributes the
     types do, as ``<map>.<name>``."""
+    identity: tuple[str, ...] = ()
+    """Names in the metadata that together say which record it is, sent once or again."""
+    dated: bool = False
+    """Whether the record's time has to be known for that, too."""
 
 
 MAPPINGS: Mapping[str, RecordMapping] = {
@@ -98,6 +108,8 @@ MAPPINGS: Mapping[str, RecordMapping] = {
         headers=("headers", _in_order),
         metadata={"topic": "topic", "partition": "partition", "offset": "offset"},
         positions=frozenset({"partition", "offset"}),
+        identity=("topic", "partition", "offset"),
+        dated=True,
     ),
     "AMQPSinkRecord": RecordMapping(
         source="rabbitmq",
@@ -117,6 +129,8 @@ MAPPINGS: Mapping[str, RecordMapping] = {
             "user_id": "user_id",
             "app_id": "app_id",
         },
+        # Queues are not told of. Who sets a message id sets it for the place it publishes to.
+        identity=("exchange", "routing_key", "message_id"),
     ),
     "SQSRecord": RecordMapping(
         source="sqs",
@@ -124,6 +138,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
         headers=("messageattributes", _attributes),
         metadata={"message_id": "messageid", "receipt_handle": "receipt"},
         maps=("attributes", "messageattributes"),
+        identity=("message_id",),
     ),
     "AzureSinkRecord": RecordMapping(
         source="azure",
@@ -154,6 +169,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
             "dead_letter_source": "system_properties.dead_letter_source",
         },
         maps=("system_properties.annotations",),
+        identity=("message_id",),
     ),
     # Pub/Sub promises order among messages of one ordering key, which is what a key is for.
     "GCPRecord": RecordMapping(
@@ -163,6 +179,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
         key="ordering_key",
         headers=("attributes", _by_name),
         metadata={"message_id": "id", "delivery_attempt": "delivery_attempt"},
+        identity=("message_id",),
     ),
     "RedisRecord": RecordMapping(
         source="redis",
@@ -175,6 +192,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
         source="redis_streams",
         payload="value",
         metadata={"stream": "stream", "message_id": "id", "key": "key"},
+        identity=("stream", "message_id", "key"),
     ),
     "MQTTRecord": RecordMapping(
         source="mqtt",
@@ -197,6 +215,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
             "attempts": "attempts",
             "nsqd_address": "nsqd_address",
         },
+        identity=("topic", "message_id"),
     ),
     "KubeMQRecord": RecordMapping(
         source="kubemq",
@@ -207,6 +226,7 @@ MAPPINGS: Mapping[str, RecordMapping] = {
             "sequence": "sequence",
             "client_id": "client_id",
         },
+        identity=("channel", "message_id"),
     ),
     "NATSRecord": RecordMapping(
         source="nats",
@@ -224,6 +244,8 @@ MAPPINGS: Mapping[str, RecordMapping] = {
             "redelivery_count": "redelivery_count",
             "crc32": "crc32",
         },
+        identity=("channel", "sequence"),
+        dated=True,
     ),
     "NATSJetStreamRecord": RecordMapping(
         source="nats_jetstream",
@@ -258,6 +280,7 @@ def events_of(
     headers_of = _header_reader(mapping)
     maps_of = [attrgetter(path) for path in mapping.maps]
     entries_of = _entry_reader(mapping)
+    identity_of = _identity_reader(mapping)
     raw_time = _last(mapping.time)
 
     shared: dict[str, str] = {}
@@ -284,6 +307,7 @@ def events_of(
                 metadata = {**metadata, **entries_of(record)}
                 break
         headers = headers_of(record) if headers_of else ()
+        given = _given_id(headers, metadata) or identity_of(values, number)
         reason = None
         if len(payload) > limit:
             reason = TOO_LARGE
@@ -295,7 +319,8 @@ def events_of(
 
         events.append(
             Event(
-                id=event_id,
+                id=given or event_id,
+                named=given is not None,
                 received_at=received_at,
                 payload=payload,
                 source=mapping.source,
@@ -335,6 +360,47 @@ def _named(mapping: RecordMapping, values: Sequence[Any]) -> dict[str, str]:
 
 def _key(value: str | bytes) -> bytes | None:
     return (value.encode() if isinstance(value, str) else value) or None
+
+
+def _given_id(headers: Headers, metadata: Mapping[str, str]) -> str | None:
+    """Answer the id that came with a record, None without one that can be kept."""
+    if not headers and _EVENT_ID not in metadata:
+        return None
+    given = metadata.get(_EVENT_ID)
+    for name, value in headers:
+        if name.lower() == _EVENT_ID:
+            given = value.decode("utf-8", "replace")
+            break
+    return given if given and len(given) <= LONGEST_ID else None
+
+
+def _identity_reader(
+    mapping: RecordMapping,
+) -> Callable[[Sequence[Any], int], str | None]:
+    """Answer what makes an id of a record's own fields and its time; None where some are missing.
+
+    Another record has another id, and the same one sent again has the same.
+    """
+    if not mapping.identity:
+        return lambda _values, _time: None
+    names = list(mapping.metadata)
+    places = [(names.index(name), name in mapping.positions) for name in mapping.identity]
+
+    def identity(values: Sequence[Any], time: int) -> str | None:
+        if mapping.dated and not time:
+            return None
+        parts = [mapping.source]
+        for place, may_be_zero in places:
+            value = values[place]
+            if not value and not may_be_zero:
+                return None
+            parts.append(str(value).replace("%", "%25").replace("/", "%2F"))
+        if mapping.dated:
+            parts.append(str(time))
+        made = "/".join(parts)
+        return made if len(made) <= LONGEST_ID else None
+
+    return identity
 
 
 def _last(path: str) -> str:

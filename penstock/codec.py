@@ -54,8 +54,10 @@ ENVELOPE = pa.schema(
 """The columns every event has, from the log to the lake (design: an event's row)."""
 
 WISH = pa.field("quarantine_wish", pa.bool_(), nullable=False)
-LOG_SCHEMA = ENVELOPE.append(WISH)
-"""What reading a log answers: the envelope, and whether the sender asked for quarantine."""
+NAMED = pa.field("named", pa.bool_(), nullable=False)
+LOG_SCHEMA = ENVELOPE.append(WISH).append(NAMED)
+"""What reading a log answers: the envelope, whether the sender asked for quarantine, and whether
+it gave the id, so that the event may repeat another one."""
 
 # Most reads of a quiet log answer this; making it takes as long as reading a hundred events.
 NO_ROWS = pa.RecordBatch.from_pylist([], LOG_SCHEMA)
@@ -77,6 +79,8 @@ class _Envelope(msgspec.Struct, array_like=True, frozen=True, gc=False):
     headers: list[_Pairs | None] | None = None
     metadata: dict[str, str] | list[dict[str, str] | None] | None = None
     quarantine: list[bool] | None = None
+    # Not in blocks of earlier releases, which leave out what they do not know of this one.
+    named: bool | list[bool] = False
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -107,6 +111,7 @@ def encode(events: Sequence[Event]) -> bytes:
             headers=headers if any(headers) else None,
             metadata=_folded(metadata) if any(metadata) else None,
             quarantine=wishes if True in wishes else None,
+            named=_folded([e.named for e in events]),
         )
     )
     offsets = array("i", accumulate(map(len, payloads), initial=0))
@@ -171,6 +176,7 @@ class Gathering:
         self._headers: _Column[_Pairs | None] = _Column()
         self._metadata: _Column[dict[str, str] | None] = _Column()
         self._quarantine: _Column[bool] = _Column()
+        self._named: _Column[bool] = _Column()
         self._offsets: list[range] = []
         self._payloads: list[pa.Array] = []
 
@@ -211,6 +217,7 @@ class Gathering:
         self._headers.add(envelope.headers, part, length)
         self._metadata.add(envelope.metadata, part, length)
         self._quarantine.add(envelope.quarantine or False, part, length)
+        self._named.add(envelope.named, part, length)
         self._place(first_offset + start, first_offset + stop)
 
         payloads = pa.Array.from_buffers(
@@ -246,6 +253,7 @@ class Gathering:
                 pa.repeat(pa.scalar(partition, pa.int32()), count),
                 pa.concat_arrays([pa.arange(r.start, r.stop) for r in self._offsets]),
                 self._quarantine.array(pa.bool_()),
+                self._named.array(pa.bool_()),
             ],
             schema=LOG_SCHEMA,
         )

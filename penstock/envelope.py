@@ -69,7 +69,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     quarantine: bool = False
     """The sender's wish (``force_dead_letter``): land in quarantine, whatever the payload."""
     named: bool = False
-    """Whether the sender gave the id: its repetitions have to come to the same log partition."""
+    """Whether the sender gave the id: its repetitions come to the same log partition, and landing
+    looks for what they repeat."""
 
 
 class Position(NamedTuple):

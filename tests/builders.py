@@ -23,6 +23,7 @@ def event(
     event_time: Micros | None = None,
     source: str = "http",
     quarantine: bool = False,
+    named: bool = False,
 ) -> Event:
     """Answer an event; its id is its payload unless one is given."""
     body = payload.encode() if isinstance(payload, str) else payload
@@ -37,6 +38,7 @@ def event(
         metadata=metadata or {},
         event_time=event_time,
         quarantine=quarantine,
+        named=named,
     )
 
 

@@ -43,6 +43,8 @@ class _Rest(msgspec.Struct, array_like=True, frozen=True, gc=False):
     quarantine: bool = False
     headers: _Pairs | None = None
     """The event's headers, if one of them has a name that no record's header can have."""
+    named: bool = False
+    """Whether the sender gave the id; records of earlier releases do not say it."""
 
 
 Message = Any
@@ -73,6 +75,7 @@ def headers_of(event: Event) -> Headers:
             event.metadata or None,
             event.quarantine,
             None if fit else event.headers,
+            event.named,
         )
     )
     return [(HEADER, rest), *event.headers] if fit else [(HEADER, rest)]
@@ -130,6 +133,7 @@ class Records:
                 pa.repeat(pa.scalar(partition, pa.int32()), count),
                 pa.array(self._offsets, pa.int64()),
                 _array([r.quarantine for r in rest], pa.bool_()),
+                _array([r.named for r in rest], pa.bool_()),
             ],
             schema=LOG_SCHEMA,
         )

@@ -210,6 +210,7 @@ def as_row(given: Event, log_id: str, offset: int) -> dict[str, object]:
         "log_partition": 0,
         "log_offset": offset,
         "quarantine_wish": given.quarantine,
+        "named": given.named,
     }
 
 

@@ -108,7 +108,7 @@ def _widened(tables: list[pa.Table]) -> pa.RecordBatch:
 
 def quarantined(reader: Reader, events: list[Event]) -> Stored:
     """Keep the events as quarantine does: payloads, and no columns of their leaves."""
-    batch = log_batch(*events).drop_columns(["quarantine_wish"])
+    batch = log_batch(*events).drop_columns(["quarantine_wish", "named"])
     for name, text in (("stage", "gate"), ("reason", "Too Deep"), ("detail", None)):
         batch = batch.append_column(name, pa.array([text] * batch.num_rows, pa.string()))
     batch = batch.append_column("attempts", pa.array([1] * batch.num_rows, pa.int32()))

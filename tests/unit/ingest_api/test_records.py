@@ -194,8 +194,16 @@ def test_two_records_that_differ_in_one_field_are_two_different_events(
     assert event_of(record) != event_of(other)
 
 
-def expected(source: str, payload: bytes, **other: Any) -> Event:
-    return Event(id="id-1", received_at=NOON, payload=payload, source=source, **other)
+def expected(source: str, payload: bytes, id: str | None = None, **other: Any) -> Event:  # noqa: A002
+    """Answer an event; with an id it is one that the record gave."""
+    return Event(
+        id=id or "id-1",
+        named=id is not None,
+        received_at=NOON,
+        payload=payload,
+        source=source,
+        **other,
+    )
 
 
 EXAMPLES: list[tuple[Any, Event]] = [
@@ -233,6 +241,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "kafka",
             b"{}",
+            id="kafka/flights/3/1/1764000000005",
             key=b"UA",
             event_time=SECOND * 1_000_000 + 5_000,
             headers=(("b", "ü".encode()), ("a", b""), ("b", b"2")),
@@ -262,6 +271,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "rabbitmq",
             b"{}",
+            id="rabbitmq/air/a.b/m-1",
             event_time=SECOND * 1_000_000,
             content_type="application/json",
             headers=(("x", b"1"), ("x", b"1")),
@@ -298,6 +308,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "sqs",
             b"{}",
+            id="sqs/m-1",
             event_time=SECOND * 1_000_000,
             headers=(("b", b"\xff"), ("e", b""), ("n", b"7")),
             metadata={
@@ -345,6 +356,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "azure",
             b"{}",
+            id="azure/m-1",
             content_type="text/plain",
             key=b"UA",
             event_time=SECOND * 1_000_000,
@@ -388,6 +400,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "gcp",
             b"{}",
+            id="gcp/m-1",
             key=b"UA",
             event_time=SECOND * 1_000_000 + 1,
             headers=(("a", b"1"), ("b", b"2")),
@@ -417,6 +430,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "redis_streams",
             b"N1",
+            id="redis_streams/air/1-0/plane",
             event_time=SECOND * 1_000_000,
             metadata={"stream": "air", "message_id": "1-0", "key": "plane"},
             quarantine=True,
@@ -461,6 +475,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "nsq",
             b"1",
+            id="nsq/t/0abc",
             event_time=SECOND * 1_000_000,
             metadata={
                 "topic": "t",
@@ -485,6 +500,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "kubemq",
             b"1",
+            id="kubemq/c/m",
             event_time=SECOND * 1_000_000,
             metadata={"channel": "c", "message_id": "m", "sequence": "9", "client_id": "me"},
             quarantine=True,
@@ -515,6 +531,7 @@ EXAMPLES: list[tuple[Any, Event]] = [
         expected(
             "nats_streaming",
             b"1",
+            id="nats_streaming/c/18446744073709551615/1764000000",
             event_time=SECOND * 1_000_000,
             metadata={
                 "channel": "c",
@@ -658,6 +675,54 @@ def test_a_record_that_was_replayed_from_another_collection_is_as_good_as_any() 
 
     assert not event.quarantine
     assert "penstock_reason" not in event.metadata
+
+
+@pytest.mark.parametrize(
+    ("record", "id_"),
+    [
+        (r.KafkaSinkRecord(topic="a", timestamp=7), "kafka/a/0/0/7"),
+        (r.KafkaSinkRecord(topic="a", offset=9), None),
+        (r.KafkaSinkRecord(offset=9, timestamp=7), None),
+        (r.AMQPSinkRecord(exchange="e", routing_key="r"), None),
+        (
+            r.AMQPSinkRecord(exchange="e/f", routing_key="100%", message_id="m"),
+            "rabbitmq/e%2Ff/100%25/m",
+        ),
+        (r.SQSRecord(messageid="m", receipt="r"), "sqs/m"),
+        (r.SQSRecord(messageid="m" * 2_000), None),
+        (r.MQTTRecord(topic="t", id=7, timestamp=7), None),
+        (r.NATSRecord(subject="s", timestamp=7), None),
+    ],
+)
+def test_a_record_is_known_by_its_coordinates_if_all_of_them_were_sent(
+    record: Any, id_: str | None
+) -> None:
+    """A relay that was killed sends again; but what only looks alike must not be taken for it."""
+    event = event_of(record)
+
+    assert (event.named, event.id) == (id_ is not None, id_ or "id-1")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        r.KafkaSinkRecord(
+            topic="a",
+            timestamp=7,
+            headers=[r.KafkaHeader(key="x"), r.KafkaHeader(key="Penstock-Event-Id", value="own")],
+        ),
+        r.SQSRecord(
+            messageid="m", messageattributes={"penstock-event-id": ATTRIBUTE(stringvalue="own")}
+        ),
+        r.GenericRecord(metadata={"penstock-event-id": "own"}),
+    ],
+    ids=lambda record: record.DESCRIPTOR.name,
+)
+def test_an_id_that_came_with_a_record_goes_before_its_coordinates(record: Any) -> None:
+    """A replay that sends an event twice to a bus gives it two offsets and one id."""
+    event = event_of(record)
+
+    assert (event.named, event.id) == (True, "own")
 
 
 def test_events_that_share_their_metadata_share_one_object() -> None:
