@@ -24,7 +24,8 @@ from assets.minutes import minutes_of
 from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.closings import settle_releases
-from lakehouse.commit import Batch, Committed, land, opaque, refuse_changed
+from lakehouse.commit import Batch, Committed, Look, land, opaque, refuse_changed, unmarked
+from lakehouse.duplicates import Duplicates
 from penstock.buffer import Buffer
 from penstock.codec import ENVELOPE, LOG_SCHEMA
 from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros, Span
@@ -91,6 +92,12 @@ class Landed:
     """Events that were behind the batch when it was read."""
     counts: Counts | None = None
     """What statistics are told; None where only the lake can say it."""
+    duplicates: int = 0
+    """Rows that repeat another one."""
+    reused: int = 0
+    """Rows with the id of an earlier one, and other bytes."""
+    duplicate_window: Micros | None = None
+    """How far back was looked for what they repeat, where there was no room for all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +260,7 @@ class Landing:
         clock: Clock,
         limits: Limits | None = None,
         lane: Lane | None = None,
+        duplicates: Duplicates | None = None,
         chance: Callable[[int], bytes] = os.urandom,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -269,6 +277,7 @@ class Landing:
         self._limits = limits or Limits()
         self._lane = lane or Lane()
         self._chance = chance
+        self._duplicates = duplicates or Duplicates()
         self._wait = wait
         self._untold: deque[tuple[CollectionId, Micros, tuple[Change, ...]]] = deque(maxlen=1_000)
         self._uuids: dict[CollectionId, str] = {}
@@ -483,7 +492,14 @@ class Landing:
             ),
             run_id=self._chance(8).hex(),
             as_rows=lambda events, schema: as_misfits(events, schema, shape=shape, rules=rules),
+            look=self._marking(read),
         )
+
+    def _marking(self, read: _Read) -> Look:
+        """Answer what marks the rows that repeat others; nothing is asked where none can."""
+        if not any(pc.any(batch["named"]).as_py() for batch in read.batches):
+            return unmarked
+        return self._duplicates.among(read.rows)
 
     def _landed(
         self, read: _Read, converted: Converted, committed: Committed, started: Micros
@@ -533,12 +549,16 @@ class Landing:
             lag=lag,
             waiting=read.waiting,
             counts=counts,
+            duplicates=committed.marked.repeats if committed.marked else 0,
+            reused=committed.marked.reused if committed.marked else 0,
+            duplicate_window=committed.marked.window if committed.marked else None,
         )
         log.info(
             "batch landed",
             spans=[str(span) for span in landed.spans],
             rows=landed.rows,
             quarantined=landed.quarantined,
+            duplicates=landed.duplicates,
             changes=len(landed.changes),
             seconds=round(landed.seconds, 3),
         )

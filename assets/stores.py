@@ -20,6 +20,7 @@ from assets.landing import Landing, Lane, Limits
 from assets.searchable import Indexing
 from assets.stats import Books
 from lakehouse import Lake, open_lake
+from lakehouse.duplicates import HOUR, Duplicates
 from lakehouse.sql import open_engine
 from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
 from penstock.bus import LAND, Bus, open_bus
@@ -55,6 +56,15 @@ def retention_of(settings: Settings) -> Micros | None:
     if settings.log.startswith("embedded:"):
         return None
     return settings.log_retention_hours * 3_600_000_000
+
+
+def duplicates_of(settings: Settings) -> Duplicates:
+    """Answer what finds events that were sent twice."""
+    return Duplicates(
+        window=round(settings.duplicate_window_hours * HOUR),
+        most_bytes=settings.duplicate_memory_mib << 20,
+        seed=int.from_bytes(os.urandom(8), "little", signed=True),
+    )
 
 
 class Metadata:
@@ -246,6 +256,7 @@ class Stores:
             limits=limits,
             wait=self._hurry.wait,
             lane=Lane() if lane is None else Lane(lane, self.settings.lanes),
+            duplicates=duplicates_of(self.settings),
         )
 
     @contextmanager

@@ -51,6 +51,7 @@ from lakehouse.parquet import columns_of, data_file, write
 from lakehouse.tables import (
     CLAIM,
     LANDED,
+    REPEATS,
     Lake,
     TableView,
     held_back,
@@ -68,6 +69,7 @@ from penstock.errors import (
 )
 from penstock.faults import fault
 from penstock.schema.convert import Converted
+from penstock.schema.repeats import Marked
 from penstock.schema.shape import Struct
 
 log = structlog.get_logger()
@@ -101,6 +103,8 @@ class Committed:
     quarantined: int
     file_bytes: int
     here: bool
+    marked: Marked | None = None
+    """The rows as they were written, where this landing did it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,15 @@ AsRows = Callable[[pa.Table, pa.Schema], pa.Table]
 """Turns quarantined events into rows of the given schema."""
 
 
+Look = Callable[[Table, pa.Table], Marked]
+"""Marks those of the rows that repeat others, of them or of this load of the table."""
+
+
+def unmarked(_table: Table, rows: pa.Table) -> Marked:
+    """Answer the rows as they are."""
+    return Marked(rows)
+
+
 def opaque(quarantined: pa.Table, schema: pa.Schema) -> pa.Table:
     """Turn quarantined events into rows without columns of their own; the payload says it all."""
     count = quarantined.num_rows
@@ -261,6 +274,7 @@ class Batch:
     batch_id: str
     run_id: str
     as_rows: AsRows = opaque
+    look: Look = unmarked
 
     @property
     def starts(self) -> list[Mark]:
@@ -376,6 +390,7 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
     quarantined = events - rows.num_rows
     sent = Sent()
     files: Written | None = None
+    marked: Marked | None = None
     for attempt in lake.patience.attempts():
         table = _load(lake, name)
         view = read_view(batch.based_on.collection, table)
@@ -385,22 +400,28 @@ def _main_last(lake: Lake, batch: Batch, decided: _Decided, clock: Clock) -> Com
         step = _step(view, batch, own_snapshot_seen=landed)
         if step is Next.DONE:
             size = files.bytes if files and landed else 0
-            return Committed(view, rows.num_rows, quarantined, size, here=landed)
+            mine = marked if landed else None
+            return Committed(view, rows.num_rows, quarantined, size, here=landed, marked=mine)
         if step is Next.REPLAN or claimed_beyond(view, decided.quarantine, batch):
             return Stale(view)
         if held_back(table.metadata, clock):
             continue
         sent.stop_if_hopeless()
-        if files is None or files.last_id != table.metadata.last_column_id:
+        # After each lost race again: what was faster may have brought what these rows repeat.
+        before, marked = marked, batch.look(table, rows)
+        stale = before is not None and not _same_marks(before.rows, marked.rows)
+        if files is None or stale or files.last_id != table.metadata.last_column_id:
             schema = _evolved(table.metadata, batch.converted.shape)
-            files = _write(table, schema, rows, name=batch.file_name(attempt), at=clock())
+            files = _write(table, schema, marked.rows, name=batch.file_name(attempt), at=clock())
             fault("after_parquet")
         if clock() - files.at > TOO_OLD:
             raise EngineUnavailable(f"a batch of {view.collection} is an hour old, not committed")
-        after = sent.send(lake, _stage(table, files, batch.marks, batch.batch_id))
+        staged = _stage(table, files, batch.marks, batch.batch_id, repeats=marked.repeats)
+        after = sent.send(lake, staged)
         if after:
             view = read_view(view.collection, after)
-            return Committed(view, rows.num_rows, quarantined, files.bytes, here=True)
+            count = rows.num_rows
+            return Committed(view, count, quarantined, files.bytes, here=True, marked=marked)
     raise _kept_changing(batch)
 
 
@@ -472,8 +493,15 @@ class Sent:
             raise self._errors[-1]
 
 
-def _stage(table: Table, files: Written, marks: Sequence[Mark], batch_id: str) -> Staged:
-    """Stage one commit: the new schema, the files, then the marks."""
+def _same_marks(before: pa.Table, after: pa.Table) -> bool:
+    columns = ["duplicate_of", "metadata"]
+    return before is after or bool(before.select(columns).equals(after.select(columns)))
+
+
+def _stage(
+    table: Table, files: Written, marks: Sequence[Mark], batch_id: str, *, repeats: int = 0
+) -> Staged:
+    """Stage one commit: the new schema, the files, then the marks and the count of repeats."""
     base = table.metadata
     staged = Staged(table)
     staged.require(same_schema(base))
@@ -485,7 +513,8 @@ def _stage(table: Table, files: Written, marks: Sequence[Mark], batch_id: str) -
     append.commit()
     staged.snapshot_id = append.snapshot_id
     landed = {LANDED: str(base.next_sequence_number())}
-    staged.set_properties({**mark_properties(marks), **landed})
+    told = {REPEATS: str(int(base.properties.get(REPEATS, "0")) + repeats)} if repeats else {}
+    staged.set_properties({**mark_properties(marks), **landed, **told})
     return staged
 
 

@@ -55,6 +55,7 @@ log = structlog.get_logger()
 MARK = "penstock.mark."
 CLAIM = "penstock.claim."
 LANDED = "penstock.landed.sequence"
+REPEATS = "penstock.landed.duplicates"
 LEAVING = "penstock.leaving"
 LOST = "penstock.lost."
 BOOKS = "penstock.books."
@@ -124,6 +125,8 @@ class TableView:
     """Parts of the books that are no rows (any more), by name, see `assets.accounting`."""
     adopted: str = ""
     """The id of the table that an operator took in place of another one."""
+    duplicates: int = 0
+    """Rows that landed with `duplicate_of`, since the table was made."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
@@ -503,6 +506,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         lost=gaps_of(metadata.properties),
         counted=counted_of(metadata.properties),
         adopted=metadata.properties.get(ADOPTED, ""),
+        duplicates=int(metadata.properties.get(REPEATS, "0")),
     )
 
 

@@ -21,6 +21,7 @@ class Sum:
     commits: int = 0
     rows: int = 0
     quarantined: int = 0
+    duplicates: int = 0
     bytes: int = 0
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     """First and last offset (exclusive) by log partition."""
@@ -31,6 +32,7 @@ class Sum:
         self.commits += 1
         self.rows += landed.rows
         self.quarantined += landed.quarantined
+        self.duplicates += landed.duplicates
         self.bytes += landed.bytes
         for span in landed.spans:
             first = self.spans.get(span.partition, (span.start, span.end))[0]

@@ -30,7 +30,7 @@ from orchestration.stopping import told_to_stop
 from orchestration.tending import tend_home
 from penstock import faults
 from penstock.clock import machine_clock
-from penstock.envelope import CollectionId
+from penstock.envelope import CollectionId, Micros
 from penstock.errors import Unavailable, WrongState
 
 SECOND = 1_000_000
@@ -139,6 +139,13 @@ def tell_trouble(
     )
 
 
+def _narrowed(window: Micros | None) -> dict[str, dg.MetadataValue]:
+    """Answer how far back duplicates are found, where that is less than the setting says."""
+    if window is None:
+        return {}
+    return {"duplicate window seconds": dg.MetadataValue.float(window / SECOND)}
+
+
 def figures(landed: Sum) -> dict[str, dg.MetadataValue]:
     """Answer a sum as Dagster shows it."""
     newest = landed.newest
@@ -147,6 +154,8 @@ def figures(landed: Sum) -> dict[str, dg.MetadataValue]:
     return {
         "rows": dg.MetadataValue.int(landed.rows),
         "quarantined": dg.MetadataValue.int(landed.quarantined),
+        "duplicates": dg.MetadataValue.int(landed.duplicates),
+        **_narrowed(newest.duplicate_window),
         "bytes": dg.MetadataValue.int(landed.bytes),
         "commits": dg.MetadataValue.int(landed.commits),
         "lag seconds": dg.MetadataValue.float(newest.lag / SECOND),

@@ -165,6 +165,17 @@ class Settings(BaseModel):
     lanes: int = Field(
         1, ge=1, le=64, description="Landing runs at once, each with its share of all partitions."
     )
+    duplicate_window_hours: float = Field(
+        24.0,
+        ge=0,
+        description="How long after an event the same one sent again is a duplicate; 0: never.",
+    )
+    duplicate_memory_mib: int = Field(
+        256,
+        ge=1,
+        description="Memory for the ids of that time, 12 bytes each, in a landing run and in the "
+        "platform. With more ids the time is shorter.",
+    )
     max_columns: int = Field(1000, ge=1, description="Discovered columns of one collection.")
     snapshots_kept: int = Field(50, ge=2, description="Iceberg snapshots that upkeep leaves.")
     compact_below_bytes: int = Field(

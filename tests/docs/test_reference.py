@@ -386,5 +386,5 @@ def test_everything_in_dagster_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         assert f"`{one.name}`" in text
     lane = LaneConfig()
     assert f"`idle_seconds` ({lane.idle_seconds:g}) or `minutes` ({lane.minutes:g})" in text
-    newest = SimpleNamespace(lag=0, waiting=0, columns=0, snapshot_id=1)
+    newest = SimpleNamespace(lag=0, waiting=0, columns=0, snapshot_id=1, duplicate_window=1)
     assert [name for name in figures(Sum(0, newest=newest)) if f"`{name}`" not in text] == []
