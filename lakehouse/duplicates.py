@@ -198,11 +198,12 @@ class Duplicates:
         """Answer what marks rows that come from this batch of a log, see `marked`."""
         return lambda table, rows: self.marked(table, rows, named_in(rows, batch))
 
-    def marked(self, table: Table, rows: pa.Table, named: pa.Array | None) -> Marked:
+    def marked(self, table: Table | None, rows: pa.Table, named: pa.Array | None) -> Marked:
         """Answer the rows, those marked that repeat a row of the table or one before them.
 
         `named` says which of the rows may: those whose senders gave the id. `table` is one load,
-        without the rows. Raises `EngineUnavailable` if its files cannot be read.
+        without the rows; None where nothing has landed. Raises
+        `EngineUnavailable` if its files cannot be read.
         """
         if named is None or self._window <= 0 or not rows.num_rows:
             return Marked(rows)
@@ -212,7 +213,7 @@ class Duplicates:
         return Marked(rows, len(judged.repeats), len(judged.reused), window)
 
     def _judged(
-        self, table: Table, rows: pa.Table, named: pa.Array
+        self, table: Table | None, rows: pa.Table, named: pa.Array
     ) -> tuple[Judged, Micros | None]:
         ids = rows["event_id"].combine_chunks()
         hashes = hashes_of(ids, self._seed)
@@ -220,18 +221,22 @@ class Duplicates:
         since = times["min"] - self._window
         asked = hashes.filter(named)
         asked = asked.take(pc.array_sort_indices(asked))
-        with self._guard, _reading():
-            index = self._indices.setdefault(str(table.metadata.table_uuid), _Index())
-            self._bring_up_to_date(index, table, since)
-            known, numbers = index.find(asked)
-            files = [index.files[number] for number in numbers]
-            window = times["max"] - index.floor if index.floor > since else None
+        known, files, window = asked[:0], [], None
+        if table is not None:
+            with self._guard, _reading():
+                index = self._indices.setdefault(str(table.metadata.table_uuid), _Index())
+                self._bring_up_to_date(index, table, since)
+                known, numbers = index.find(asked)
+                files = [index.files[number] for number in numbers]
+                window = times["max"] - index.floor if index.floor > since else None
         suspects = pa.concat_arrays([known, _doubles(hashes)])
         if not len(suspects):
             return Judged([], []), window
         here = pc.is_in(hashes, suspects)
         places = pc.indices_nonzero(here)
-        earlier = _earlier(table.io, files, pc.unique(ids.filter(here)), since)
+        earlier = CANDIDATE.empty_table()
+        if table is not None:
+            earlier = _earlier(table.io, files, pc.unique(ids.filter(here)), since)
         candidates = pa.concat_tables([earlier, candidates_of(rows.take(places))])
         asking = [False] * earlier.num_rows + named.take(places).to_pylist()
         found = judge(candidates, asking, self._window)

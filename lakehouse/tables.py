@@ -21,7 +21,9 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.io import load_file_io
 from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
@@ -274,6 +276,17 @@ class Lake:
         return Table(
             name, loaded.metadata, loaded.metadata_location, loaded.io, self.catalog, loaded.config
         )
+
+    def at(self, view: TableView) -> Table:
+        """Load the main table as it was when it was viewed, a moment ago.
+
+        Raises `EngineUnavailable` if that cannot be read.
+        """
+        io = load_file_io(self.catalog.properties, view.metadata_location)
+        with _asking():
+            metadata = FromInputFile.table_metadata(io.new_input(view.metadata_location))
+        name = main_table(view.collection)
+        return Table(name, metadata, view.metadata_location, io, self.catalog)
 
     def _load(self, name: Identifier) -> Table:
         try:

@@ -311,6 +311,7 @@ class Page:
     tail_rows: int
     reads_payloads: bool
     index_away: bool = False
+    folded: int | None = None
     seconds: float
 
 
@@ -694,6 +695,7 @@ class Client:
         cursor: str | None = None,
         order: str = "newest",
         view: str = "main",
+        duplicates: str = "fold",
     ) -> Page:
         """Answer the first events found, or those after `cursor`."""
         body = _asked(
@@ -704,6 +706,7 @@ class Client:
             cursor=cursor,
             order=order,
             view=view,
+            duplicates=duplicates,
         )
         return self._post(_path("collections", collection, "search"), Page, body)
 
@@ -716,6 +719,7 @@ class Client:
         until: datetime | None = None,
         order: str = "newest",
         view: str = "main",
+        duplicates: str = "fold",
         page: int = 500,
     ) -> Iterator[FoundEvent]:
         """Yield every event found, asking for a page at a time; all are from one moment."""
@@ -730,6 +734,7 @@ class Client:
                 cursor=cursor,
                 order=order,
                 view=view,
+                duplicates=duplicates,
             )
             yield from found.events
             cursor = found.cursor
@@ -744,9 +749,10 @@ class Client:
         since: datetime | None = None,
         until: datetime | None = None,
         view: str = "main",
+        duplicates: str = "fold",
     ) -> Count:
         """Answer how many events are found."""
-        body = _asked(query=query, since=since, until=until, view=view)
+        body = _asked(query=query, since=since, until=until, view=view, duplicates=duplicates)
         return self._post(_path("collections", collection, "count"), Count, body)
 
     def histogram(
@@ -758,9 +764,12 @@ class Client:
         until: datetime | None = None,
         bars: int = 60,
         view: str = "main",
+        duplicates: str = "fold",
     ) -> Histogram:
         """Answer the events found over time, in at most about `bars` steps."""
-        body = _asked(query=query, since=since, until=until, bars=bars, view=view)
+        body = _asked(
+            query=query, since=since, until=until, bars=bars, view=view, duplicates=duplicates
+        )
         return self._post(_path("collections", collection, "histogram"), Histogram, body)
 
     def event(self, collection: str, event_id: str) -> FoundEvent:

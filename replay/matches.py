@@ -31,6 +31,7 @@ from penstock.query import Query
 from penstock.query.pieces import Sql, all_of, any_of, sql, value
 from penstock.query.sql import Rows, compile_parts, compile_sql
 from penstock.schema.shape import Struct
+from penstock.search import DuplicatesShown
 from penstock.search.facts import with_facts, with_leaves
 from replay.events import Events, events_of
 from replay.request import View
@@ -74,6 +75,7 @@ class Selection:
     log_id: str
     ends: Mapping[int, int]
     """By partition the offset from which on events were not there yet when the plan was made."""
+    duplicates: DuplicatesShown = "fold"
 
     def cut(self) -> Sql:
         """Answer the condition on the envelope alone."""
@@ -86,6 +88,9 @@ class Selection:
                 )
             )
         )
+        if self.view == "main" and self.duplicates != "include":
+            negated = "" if self.duplicates == "fold" else "NOT "
+            parts.append(Sql(f"duplicate_of IS {negated}NULL"))
         if self.since is not None:
             parts.append(sql("received_at >= make_timestamptz({0})", value(self.since)))
         if self.until is not None:

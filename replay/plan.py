@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -104,6 +105,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_id: str | None
     """None where the table has nothing to read."""
     pin: str | None
+    folded: int = 0
+    """Matches that are not sent, because they repeat others."""
 
     def as_dict(self) -> dict[str, object]:
         """Answer what goes into the replay's row."""
@@ -174,13 +177,16 @@ class Planner:
             view = self._pinned(request, view, pin)
         buckets: list[Bucket] = []
         matches: Matches | None = None
+        folded = 0
         if view is not None and view.snapshot_id is not None:
             selection = self._selection(request, query, ends)
             matches = self._matches(request, selection, view.uuid, view.snapshot_id)
             buckets = matches.buckets()
+            folded = self._folded(request, selection, view)
         plan = Plan(
             **_figures(buckets, matches, request.options),
-            warnings=warnings(request, query, buckets),
+            folded=folded,
+            warnings=warnings(request, query, buckets, folded),
             digest=request.digest(),
             now=now,
             log_id=self._buffer.log_id(request.id),
@@ -295,6 +301,14 @@ class Planner:
         except NotFound as error:
             raise TableChanged("the table of the plan is gone") from error
 
+    def _folded(self, request: ReplayRequest, selection: Selection, view: TableView) -> int:
+        """Answer how many matches repeat others, and are left out for that."""
+        if request.options.duplicates != "fold" or not view.duplicates or view.snapshot_id is None:
+            return 0
+        alone = replace(selection, duplicates="only")
+        found = self._matches(request, alone, view.uuid, view.snapshot_id).buckets()
+        return sum(bucket.events for bucket in found)
+
     def _view(self, request: ReplayRequest) -> TableView | None:
         if request.options.view == "quarantine":
             return self._lake.quarantine_view(request.id)
@@ -310,6 +324,7 @@ class Planner:
             request.until,
             self._buffer.log_id(request.id),
             ends,
+            request.options.duplicates,
         )
 
     def _matches(
@@ -361,13 +376,19 @@ def estimated_seconds(events: int, options: Options) -> float:
     return round(events / rate, 1)
 
 
-def warnings(request: ReplayRequest, query: Query, buckets: Sequence[Bucket]) -> tuple[str, ...]:
+def warnings(
+    request: ReplayRequest, query: Query, buckets: Sequence[Bucket], folded: int = 0
+) -> tuple[str, ...]:
     """Answer what somebody should know before saying yes."""
     options = request.options
     count = sum(bucket.events for bucket in buckets)
     said = []
     if not count:
         said.append("nothing matches")
+    if folded:
+        said.append(
+            f"{folded:,} duplicates of matches are left out; duplicates: include sends them"
+        )
     if options.max_events is not None and options.max_events < count:
         said.append(f"only the first {options.max_events:,} of {count:,} matches are sent")
     if options.headers == "verbatim":

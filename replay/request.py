@@ -37,6 +37,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     view: View = "main"
     """The collection's table, or its quarantine."""
 
+    duplicates: Literal["fold", "include"] = "fold"
+    """Leave out events that repeat others, as a search does, or send them, too."""
+
     order: Order = "key"
     """``log``: one event at a time, in log order. ``key``: that for the events of each key, with
     keys side by side; events without a key have no order."""
@@ -122,6 +125,9 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             options.headers,
             options.dry_run,
         ]
+        # Plans of earlier releases were made for requests that did not say it.
+        if options.duplicates != "fold":
+            deciding.append(options.duplicates)
         return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()
 
 

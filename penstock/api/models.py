@@ -625,6 +625,10 @@ class Looked(Asked):
     since: TimeIn | None = Field(default=None, description="Received at this time or later.")
     until: TimeIn | None = Field(default=None, description="Received before this time.")
     view: Literal["main", "quarantine"] = "main"
+    duplicates: Literal["fold", "include", "only"] = Field(
+        default="fold",
+        description="Leave out events that repeat others, show them too, or show them alone.",
+    )
 
 
 class LookedForEvents(Looked):
@@ -726,6 +730,9 @@ class PageTold(Told):
     reads_payloads: bool = Field(description="The query needs every payload, which is slow.")
     index_away: bool = Field(
         description="The search index did not answer; the lake was read instead, which is slow."
+    )
+    folded: int | None = Field(
+        description="Events left out because they repeat others; told with the first page only."
     )
     seconds: float
 

@@ -35,6 +35,7 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
         since=asked.since,
         until=asked.until,
         view=asked.view,
+        duplicates=asked.duplicates,
         newest_first=asked.order == "newest",
         limit=asked.limit,
         cursor=asked.cursor,
@@ -49,6 +50,7 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
             tail_rows=page.tail_rows,
             reads_payloads=page.reads_payloads,
             index_away=page.index_away,
+            folded=page.folded,
             seconds=time.perf_counter() - begun,
         )
 
@@ -92,4 +94,5 @@ def _request(c: str, asked: Looked, caller: Caller, here: Platform) -> SearchReq
         since=asked.since,
         until=asked.until,
         view=asked.view,
+        duplicates=asked.duplicates,
     )

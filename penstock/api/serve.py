@@ -11,8 +11,8 @@ import structlog
 import uvicorn
 
 from assets.contract import Trials
+from assets.stores import duplicates_of, retention_of
 from assets.stores import opened as stores_of
-from assets.stores import retention_of
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
@@ -110,7 +110,13 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 keeper=stores.keeper,
                 lake=lake,
                 searcher=EmbeddedSearcher(
-                    lake, buffer, engine, rules=stores.rules, clock=machine_clock, index=index
+                    lake,
+                    buffer,
+                    engine,
+                    rules=stores.rules,
+                    clock=machine_clock,
+                    index=index,
+                    duplicates=duplicates_of(settings),
                 ),
                 sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),

@@ -52,6 +52,9 @@ Verbatim = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but send.")]
 Quarantine = Annotated[bool, typer.Option("--quarantine", help="Replay what is in quarantine.")]
+Duplicates = Annotated[
+    bool, typer.Option("--duplicates", help="Send events that repeat others, too.")
+]
 
 
 @app.command()
@@ -67,6 +70,7 @@ def plan(
     max_events: MaxEvents = None,
     verbatim: Verbatim = False,
     quarantine: Quarantine = False,
+    duplicates: Duplicates = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -86,6 +90,7 @@ def plan(
                 max_events=max_events,
                 headers="verbatim" if verbatim else None,
                 view="quarantine" if quarantine else None,
+                duplicates="include" if duplicates else None,
             ),
         ).plan
     if as_json:
@@ -108,6 +113,7 @@ def start(
     verbatim: Verbatim = False,
     dry_run: DryRun = False,
     quarantine: Quarantine = False,
+    duplicates: Duplicates = False,
     retries: Annotated[
         int | None, typer.Option(help="How often a failed event is tried again. [10]")
     ] = None,
@@ -141,6 +147,7 @@ def start(
                 headers="verbatim" if verbatim else None,
                 dry_run=dry_run or None,
                 view="quarantine" if quarantine else None,
+                duplicates="include" if duplicates else None,
                 retries=retries,
                 timeout=timeout,
                 pause_after=pause_after,

@@ -39,6 +39,9 @@ def search(
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Look at what could not become rows.")
     ] = False,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Show events that repeat others, too.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -49,18 +52,31 @@ def search(
     text, now = " ".join(query or []), utc_now()
     start, end = parse_moment(since, now), parse_moment(until, now)
     view = "quarantine" if quarantine else "main"
+    which = "include" if duplicates else "fold"
     with connect(home) as client:
         if count:
-            counted = client.count(collection, text, since=start, until=end, view=view)
+            counted = client.count(
+                collection, text, since=start, until=end, view=view, duplicates=which
+            )
             print_json(counted) if as_json else out().print(f"{counted.count}")
             return
         if histogram:
-            bars = client.histogram(collection, text, since=start, until=end, view=view)
+            bars = client.histogram(
+                collection, text, since=start, until=end, view=view, duplicates=which
+            )
             print_json(bars) if as_json else _draw([(b.start, b.count) for b in bars.bars])
             return
         shown, more = 0, False
         for page in _pages(
-            client, collection, text, since=start, until=end, oldest=oldest, view=view, limit=limit
+            client,
+            collection,
+            text,
+            since=start,
+            until=end,
+            oldest=oldest,
+            view=view,
+            duplicates=which,
+            limit=limit,
         ):
             for event in page.events:
                 print_json(event) if as_json else show_event(event, out())
@@ -85,6 +101,7 @@ def _pages(
     until: datetime | None,
     oldest: bool,
     view: str,
+    duplicates: str,
     limit: int,
 ) -> Iterator[Page]:
     left, cursor = limit, None
@@ -98,6 +115,7 @@ def _pages(
             cursor=cursor,
             order="oldest" if oldest else "newest",
             view=view,
+            duplicates=duplicates,
         )
         yield page
         left, cursor = left - len(page.events), page.cursor
@@ -141,6 +159,8 @@ def _draw(bars: list[tuple[object, int]]) -> None:
 
 def _tell_gaps(page: Page, home: Path) -> None:
     """Say what is unusual about an answer."""
+    if page.folded:
+        err().print(f"[dim]{page.folded:,} duplicates are left out; --duplicates shows them[/]")
     if page.index_away:
         err().print("[yellow]the search index did not answer[/]: the lake was read instead")
     if page.unsearched:

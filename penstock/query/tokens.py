@@ -37,6 +37,9 @@ ANY_PATH = "*"
 """The path that every event with a leaf has."""
 
 HEADERS, METADATA, COLUMNS = "@headers", "@metadata", "@column"
+
+REPEATS = f"{COLUMNS}.duplicate_of"
+"""The path of events that repeat others."""
 """What names outside the payload begin with; no name of a leaf has such a sign."""
 
 _UNSAFE = re.compile(r"[^\w-]")

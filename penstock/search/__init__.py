@@ -16,6 +16,10 @@ View = Literal["main", "quarantine"]
 """Which events of a collection: the rows, or those that could not become rows."""
 
 
+DuplicatesShown = Literal["fold", "include", "only"]
+"""Whether events that repeat others are left out, shown as well, or alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
     """What to look for, and where; `until` is exclusive. Only `search` looks at what follows it."""
@@ -25,6 +29,7 @@ class SearchRequest:
     since: Micros | None = None
     until: Micros | None = None
     view: View = "main"
+    duplicates: DuplicatesShown = "fold"
     newest_first: bool = True
     limit: int = 100
     cursor: str | None = None
@@ -83,6 +88,8 @@ class Page:
     """Whether payloads had to be read for the answer, which is slow."""
     index_away: bool = False
     """Whether the index did not answer, so that the lake was read instead, which is slow."""
+    folded: int | None = None
+    """Events left out because they repeat others; told with the first page only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +134,8 @@ class Searcher(Protocol):
         ...
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
-        """Answer the newest event with this id, in quarantine or not; raise `NotFound`."""
+        """Answer the newest event with this id, in quarantine or not; raise `NotFound`.
+
+        One that repeats another is answered only where no other is left.
+        """
         ...

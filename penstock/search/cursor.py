@@ -49,6 +49,7 @@ def digest(asked: SearchRequest) -> bytes:
                 asked.until,
                 asked.view,
                 asked.newest_first,
+                asked.duplicates,
             )
         )
     )

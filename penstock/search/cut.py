@@ -15,11 +15,13 @@ first and moves main's marks last, so that everything before M is in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
 import structlog
 
 from lakehouse import Lake, TableView
+from lakehouse.duplicates import Duplicates
 from penstock.buffer import Buffer
 from penstock.envelope import CollectionId, Mark
 from penstock.errors import EngineUnavailable, LogTruncated, TableRolledBack
@@ -32,6 +34,8 @@ log = structlog.get_logger()
 
 # The log is kept for 15 minutes behind the marks, so that a second try succeeds.
 _TRIES = 5
+
+_MARKED_BY = ["event_id", "received_at", "metadata", "payload", "duplicate_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +75,11 @@ class Cut:
 class Cuts:
     """Takes cuts through log and lake. Threads may share it."""
 
-    def __init__(self, lake: Lake, buffer: Buffer, tails: Tails) -> None:
+    def __init__(self, lake: Lake, buffer: Buffer, tails: Tails, duplicates: Duplicates) -> None:
         self._lake = lake
         self._buffer = buffer
         self._tails = tails
+        self._duplicates = duplicates
 
     def take(
         self, collection: CollectionId, view: View, ends: Mapping[int, int] | None = None
@@ -94,11 +99,33 @@ class Cuts:
             return Cut(
                 log_id=self._buffer.log_id(collection),
                 table=table,
-                tail=tail.pieces,
+                tail=self._marked(table, tail.pieces) if view == "main" else tail.pieces,
                 ends=tail.ends,
                 asked=ends,
             )
         raise EngineUnavailable(f"the log of {collection} is trimmed faster than it can be read")
+
+    def _marked(self, table: TableView | None, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        """Mark what repeats others among the pieces and in the table, as landing will."""
+        named = [piece.named for piece in pieces if piece.named.true_count]
+        if not named:
+            return pieces
+        rows = pa.concat_tables([piece.rows.select(_MARKED_BY) for piece in pieces])
+        all_named = pa.concat_arrays([piece.named for piece in pieces])
+        loaded = self._lake.at(table) if table is not None else None
+        marked = self._duplicates.marked(loaded, rows, all_named)
+        if marked.rows is rows:
+            return pieces
+        found, start = [], 0
+        for piece in pieces:
+            mine = marked.rows.slice(start, piece.rows.num_rows)
+            start += piece.rows.num_rows
+            shown = piece.rows
+            for name in ("duplicate_of", "metadata"):
+                place = shown.schema.get_field_index(name)
+                shown = shown.set_column(place, shown.schema.field(place), mine[name])
+            found.append(replace(piece, rows=shown))
+        return tuple(found)
 
     def _load(
         self, collection: CollectionId, view: View, ends: Mapping[int, int]

@@ -22,6 +22,7 @@ from penstock.query.tokens import (
     LONGEST_TEXT,
     LONGEST_WORD,
     METADATA,
+    REPEATS,
     below,
     double,
     flag_term,
@@ -49,7 +50,7 @@ _TOLD = "told"
 
 COLUMNS_READ = (
     "event_id, epoch_us(received_at) AS at, epoch_us(event_time) AS time, source, content_type, "
-    "key, headers, metadata, payload, log_partition, log_offset"
+    "key, headers, metadata, payload, log_partition, log_offset, duplicate_of"
 )
 """What to select from a table to make documents of its rows."""
 
@@ -119,17 +120,13 @@ class Documents:
         Where that contradicts what the payload is as JSON, whoever searches reads the event.
         """
         names = ("event_id", "at", "time", "source", "content_type", "key", "payload")
+        repeats = batch.column("duplicate_of").is_valid().to_pylist()
         columns = [batch.column(name).to_pylist() for name in names]
         places = [batch.column(name).to_pylist() for name in ("log_partition", "log_offset")]
         headers, metadata = _pairs(batch.column("headers")), _pairs(batch.column("metadata"))
         known = batch.column(_TOLD).to_pylist() if _TOLD in batch.schema.names else None
         for number, row in enumerate(zip(*columns, *places, headers, metadata, strict=True)):
             event_id, at, time, source, content_type, key, payload, partition, offset, *pairs = row
-            if known is not None and known[number] != _has_leaves(payload):
-                yield Document(
-                    at, partition, offset, _encode(_Body(at, partition, offset, unread=True))
-                )
-                continue
             body = _Body(at, partition, offset, time, kv=[], path=[])
             self._column(body, "event_id", event_id)
             self._column(body, "source", source)
@@ -141,11 +138,17 @@ class Documents:
                 self._pairs(body, HEADERS, [(lower(name), _text(v)) for name, v in pairs[0]])
             if pairs[1]:
                 self._pairs(body, METADATA, pairs[1])
+            readable = known is None or known[number] == _has_leaves(payload)
             try:
-                self._payload(body, payload)
+                if readable:
+                    self._payload(body, payload)
             except Refused:
-                # No landing makes such a row of its own accord: whoever searches reads the event.
+                readable = False
+            if not readable:
+                # No landing of today makes such a row: whoever searches reads the event.
                 body = _Body(at, partition, offset, unread=True)
+            if repeats[number]:
+                body.path = [*body.path, REPEATS]
             yield Document(at, partition, offset, _encode(body))
             if self._known > _MOST_PATHS:
                 self._forget()

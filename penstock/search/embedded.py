@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 
 from lakehouse import Lake, TableView
+from lakehouse.duplicates import Duplicates
 from lakehouse.sql import Engine, Reader
 from penstock.buffer import Buffer
 from penstock.codec import TIME
@@ -79,6 +80,7 @@ class EmbeddedSearcher:
         rules: Callable[[CollectionId], Rules],
         clock: Clock,
         index: Index | None = None,
+        duplicates: Duplicates | None = None,
         seconds: float = 30.0,
         tail_bytes: int = 256 << 20,
         windows: Sequence[int] = WINDOWS,
@@ -86,7 +88,12 @@ class EmbeddedSearcher:
         """Search for `seconds` at most, and keep `tail_bytes` of what has not landed."""
         self._shortcuts = Shortcuts(index)
         self._windows = windows
-        self._cuts = Cuts(lake, buffer, Tails(buffer, rules, most_bytes=tail_bytes))
+        self._cuts = Cuts(
+            lake,
+            buffer,
+            Tails(buffer, rules, most_bytes=tail_bytes),
+            duplicates or Duplicates(),
+        )
         self._buffer = buffer
         self._engine = engine
         self._clock = clock
@@ -127,7 +134,22 @@ class EmbeddedSearcher:
             tail_rows=sum(rows.num_rows for rows, _ in search.tail(cut)),
             reads_payloads=search.reads_payloads,
             index_away=away,
+            folded=self._folded(search, begun, cut) if cursor is None else None,
         )
+
+    def _folded(self, search: _Search, begun: State | NoAnswer | None, cut: Cut) -> int:
+        """Answer how many events of the cut would be found if those that repeat others were."""
+        table = cut.table
+        landed = table.duplicates if table is not None else 0
+        waiting = (
+            any(rows["duplicate_of"].null_count < rows.num_rows for rows, _ in search.tail(cut))
+            if not search.quarantine
+            else False
+        )
+        if not search.folds or not (landed or waiting):
+            return 0
+        alone = replace(search, asked=replace(search.asked, duplicates="only"))
+        return self._answer(alone, begun, cut, lambda looking: looking.count())[0]
 
     def count(self, asked: SearchRequest) -> int:
         """Answer how many events are found."""
@@ -155,7 +177,8 @@ class EmbeddedSearcher:
             search = self._definite(SearchRequest(collection=collection, view=view), None)
             cut = self._cuts.take(collection, view)
             with self._engine.reader(seconds=self._seconds) as reader:
-                newest = _Looking(search, cut, reader, self._engine).newer(event_id, newest)
+                looking = _Looking(search, cut, reader, self._engine)
+                newest = looking.newer(event_id, newest)
         if newest is None:
             raise NotFound("event", event_id)
         return newest
@@ -182,7 +205,12 @@ class EmbeddedSearcher:
         asked = search.asked
         with self._engine.reader(seconds=self._seconds) as reader:
             part = self._shortcuts.part(
-                state, cut, search.query, since=asked.since, until=asked.until
+                state,
+                cut,
+                search.query,
+                since=asked.since,
+                until=asked.until,
+                duplicates=asked.duplicates,
             )
             if part is not None:
                 try:
@@ -235,6 +263,11 @@ class _Search:
         return self.asked.view == "quarantine"
 
     @property
+    def folds(self) -> bool:
+        """Whether events that repeat others are left out."""
+        return self.asked.duplicates == "fold" and not self.quarantine
+
+    @property
     def by_place(self) -> bool:
         """Whether events come in the order of their places."""
         return self.query.unique is None and self.query.order_by in (None, Time("received_at"))
@@ -256,6 +289,10 @@ class _Search:
     def where(self) -> Sql:
         """Answer the conditions on the envelope that hold for lake and tail alike."""
         parts = list(_received(since=self.asked.since, until=self.asked.until))
+        if self.folds:
+            parts.append(Sql("duplicate_of IS NULL"))
+        elif self.asked.duplicates == "only" and not self.quarantine:
+            parts.append(Sql("duplicate_of IS NOT NULL"))
         if self.after is not None:
             parts.append(_beyond(self.after, newest_first=self.descending))
         return all_of(*parts)
@@ -396,18 +433,23 @@ class _Looking:
         """Answer the newest event with exactly this id, or the one given if none is newer."""
         columns = Sql(_SHOWN[self._search.asked.view])
         by_id = sql("event_id = {0}", value(event_id))
+        order = _first_places(1, descending=True)
+        if not self._search.quarantine:
+            order = order.replace("ORDER BY ", "ORDER BY duplicate_of NULLS FIRST, ", 1)
         # With the time of one in the tail, engines need not look into any file of the lake.
         for source in (*self._tail, *self._lake):
-            since = all_of(*_received(since=newest.received_at if newest else None, until=None))
+            # One that repeats another gives way to it, however old that is.
+            known = newest if newest is not None and newest.duplicate_of is None else None
+            since = all_of(*_received(since=known.received_at if known else None, until=None))
             rows = _selected(
                 self._reader,
                 columns,
                 source.relation(self._reader),
                 all_of(since, source.counts, by_id),
-                _first_places(1, descending=True),
+                order,
             )
             found = [*found_of(rows), *([newest] if newest else [])]
-            newest = max(found, key=lambda one: one.place, default=None)
+            newest = max(found, key=_first_to_show, default=None)
         return newest
 
     def span(self) -> tuple[Micros, Micros] | None:
@@ -681,6 +723,10 @@ def _named(by: SortValue, prefix: str) -> list[Sql]:
         sql(f"{{0}} AS {prefix}number", by.number),
         sql(f"{{0}} AS {prefix}text", by.text),
     ]
+
+
+def _first_to_show(one: Found) -> tuple[bool, Place]:
+    return one.duplicate_of is None, one.place
 
 
 def _places(table: pa.Table) -> list[Place]:

@@ -22,6 +22,7 @@ from penstock.query.elastic import (
     ALL,
     OFFSET,
     PARTITION,
+    PATHS,
     RECEIVED,
     UNREAD,
     Bounds,
@@ -34,7 +35,8 @@ from penstock.query.elastic import (
 )
 from penstock.query.pieces import Sql, sql, value
 from penstock.query.pieces import any_of as any_sql
-from penstock.search import Place
+from penstock.query.tokens import REPEATS
+from penstock.search import DuplicatesShown, Place
 from penstock.search.cut import Cut
 from penstock.search.index import (
     FIRST_DAY,
@@ -104,6 +106,7 @@ class Shortcuts:
         *,
         since: Micros | None,
         until: Micros | None,
+        duplicates: DuplicatesShown = "include",
     ) -> Part | None:
         """Answer the part of a search that the index answers, None if it cannot any."""
         table = cut.table
@@ -115,7 +118,9 @@ class Shortcuts:
         ends = {p: min(end, state.next(p)) for p, end in cut.ends.items() if state.next(p)}
         if not any(ends.values()) or not state.days:
             return None
-        return Part(self, self._index, state, ends, compile_elastic(query), since, until)
+        return Part(
+            self, self._index, state, ends, compile_elastic(query), since, until, duplicates
+        )
 
     @contextmanager
     def asked(self) -> Iterator[None]:
@@ -146,6 +151,7 @@ class Part:
     query: Bounds
     since: Micros | None
     until: Micros | None
+    duplicates: DuplicatesShown
 
     def rest(self, cut: Cut) -> Sql | None:
         """Answer the condition for rows of the table that the index does not answer for.
@@ -233,7 +239,15 @@ class Part:
             any_of(before),
             in_range(RECEIVED, gte=since) if since is not None else ALL,
             in_range(RECEIVED, gte=self.since, lt=self.until),
+            *self._repeating(),
         ]
+
+    def _repeating(self) -> Iterator[Dsl]:
+        repeats: Dsl = {"term": {PATHS: REPEATS}}
+        if self.duplicates == "fold":
+            yield negated(repeats)
+        elif self.duplicates == "only":
+            yield repeats
 
     def _may_hold(self, name: str) -> bool:
         """Say whether an index is of a day that is asked for."""

@@ -16,9 +16,10 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.buffer import Buffer
+from penstock.buffer import Buffer, Portion
 from penstock.envelope import CollectionId, Mark
 from penstock.schema.convert import Converted, Rules, TooWide, convert
+from penstock.schema.repeats import named_in
 from penstock.schema.shape import Struct, count_columns
 
 _READ_BYTES = 16 << 20
@@ -41,6 +42,8 @@ class Piece:
     rows: pa.Table
     quarantined: pa.Table
     shape: Struct
+    named: pa.Array
+    """Of each row whether its sender gave its id."""
 
     @property
     def size(self) -> int:
@@ -57,6 +60,7 @@ class Piece:
             _between(self.rows, start, end),
             _between(self.quarantined, start, end),
             self.shape,
+            self.named.slice(*_place(self.rows, start, end)),
         )
 
 
@@ -185,7 +189,7 @@ class Tails:
                 continue
             # The next rows are like these, a little wider perhaps.
             part.fitting = 7 * portion.rows.num_rows * most // (8 * max(1, converted.cells))
-            part.pieces.append(_piece(part.mark, portion.mark, converted))
+            part.pieces.append(_piece(part.mark, portion, converted))
             part.mark = portion.mark
             size += part.pieces[-1].size
         if len(part.pieces) > _MOST_PIECES:
@@ -201,14 +205,18 @@ class Tails:
                 size -= self._kept.pop(name).size
 
 
-def _piece(start: Mark, end: Mark, converted: Converted) -> Piece:
+def _piece(start: Mark, portion: Portion, converted: Converted) -> Piece:
+    named = named_in(converted.rows, portion.rows)
+    if named is None:
+        named = pa.repeat(pa.scalar(value=False), converted.rows.num_rows)
     return Piece(
         start.partition,
         start.next,
-        end.next,
+        portion.mark.next,
         converted.rows,
         converted.quarantined,
         converted.shape,
+        named,
     )
 
 
@@ -223,12 +231,18 @@ def _fewer(pieces: list[Piece]) -> Iterator[Piece]:
             pa.concat_tables([piece.rows for piece in same]).combine_chunks(),
             pa.concat_tables([piece.quarantined for piece in same]).combine_chunks(),
             shape,
+            pa.concat_arrays([piece.named for piece in same]),
         )
 
 
 def _between(rows: pa.Table, start: int, end: int) -> pa.Table:
     """Answer the rows with offsets from `start` up to `end`; the offsets of a piece rise."""
+    return rows.slice(*_place(rows, start, end))
+
+
+def _place(rows: pa.Table, start: int, end: int) -> tuple[int, int]:
+    """Answer how many rows come before them, and how many they are."""
     offsets = rows.column("log_offset")
     skipped = pc.sum(pc.less(offsets, start)).as_py() or 0
     kept = pc.sum(pc.less(offsets, end)).as_py() or 0
-    return rows.slice(skipped, max(0, kept - skipped))
+    return skipped, max(0, kept - skipped)
