@@ -75,11 +75,13 @@ class Cut:
 class Cuts:
     """Takes cuts through log and lake. Threads may share it."""
 
-    def __init__(self, lake: Lake, buffer: Buffer, tails: Tails, duplicates: Duplicates) -> None:
+    def __init__(
+        self, lake: Lake, buffer: Buffer, tails: Tails, duplicates: Duplicates | None = None
+    ) -> None:
         self._lake = lake
         self._buffer = buffer
         self._tails = tails
-        self._duplicates = duplicates
+        self._duplicates = duplicates or Duplicates()
 
     def take(
         self, collection: CollectionId, view: View, ends: Mapping[int, int] | None = None
