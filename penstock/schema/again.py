@@ -191,6 +191,7 @@ def _as_batch(rows: pa.RecordBatch) -> pa.RecordBatch:
     given = {
         "log_offset": pa.array(range(rows.num_rows), pa.int64()),
         "quarantine_wish": pa.repeat(pa.scalar(value=False), rows.num_rows),
+        "named": pa.repeat(pa.scalar(value=False), rows.num_rows),
     }
     columns = [given.get(field.name) for field in LOG_SCHEMA]
     return pa.RecordBatch.from_arrays(

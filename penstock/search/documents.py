@@ -128,22 +128,9 @@ class Documents:
         for number, row in enumerate(zip(*columns, *places, headers, metadata, strict=True)):
             event_id, at, time, source, content_type, key, payload, partition, offset, *pairs = row
             body = _Body(at, partition, offset, time, kv=[], path=[])
-            self._column(body, "event_id", event_id)
-            self._column(body, "source", source)
-            if content_type is not None:
-                self._column(body, "content_type", content_type)
-            if key is not None:
-                self._column(body, "key", _text(key))
-            if pairs[0]:
-                self._pairs(body, HEADERS, [(lower(name), _text(v)) for name, v in pairs[0]])
-            if pairs[1]:
-                self._pairs(body, METADATA, pairs[1])
             readable = known is None or known[number] == _has_leaves(payload)
-            try:
-                if readable:
-                    self._payload(body, payload)
-            except Refused:
-                readable = False
+            if readable:
+                readable = self._fill(body, event_id, source, content_type, key, payload, *pairs)
             if not readable:
                 # No landing of today makes such a row: whoever searches reads the event.
                 body = _Body(at, partition, offset, unread=True)
@@ -152,6 +139,34 @@ class Documents:
             yield Document(at, partition, offset, _encode(body))
             if self._known > _MOST_PATHS:
                 self._forget()
+
+    def _fill(
+        self,
+        body: _Body,
+        event_id: str,
+        source: str,
+        content_type: str | None,
+        key: bytes | None,
+        payload: bytes,
+        headers: Sequence[tuple[str, Any]] | None,
+        metadata: Sequence[tuple[str, Any]] | None,
+    ) -> bool:
+        """Put a row's terms into its document; answer whether its payload could be read."""
+        self._column(body, "event_id", event_id)
+        self._column(body, "source", source)
+        if content_type is not None:
+            self._column(body, "content_type", content_type)
+        if key is not None:
+            self._column(body, "key", _text(key))
+        if headers:
+            self._pairs(body, HEADERS, [(lower(name), _text(v)) for name, v in headers])
+        if metadata:
+            self._pairs(body, METADATA, metadata)
+        try:
+            self._payload(body, payload)
+        except Refused:
+            return False
+        return True
 
     def _forget(self) -> None:
         self._top: dict[str, _Path] = {}
