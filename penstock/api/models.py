@@ -94,7 +94,8 @@ class ProblemTold(BaseModel):
     detail: str = Field(description="What to do, in a sentence.")
 
 
-def _example(**values: Any) -> ConfigDict:
+def example(**values: Any) -> ConfigDict:
+    """Answer the configuration of a model that has these values as its example."""
     return ConfigDict(json_schema_extra={"examples": [values]})
 
 
@@ -104,7 +105,7 @@ def _example(**values: Any) -> ConfigDict:
 class FormatAsked(Asked):
     """What the payloads of a collection are."""
 
-    model_config = _example(name="protobuf", descriptor="CiQKC2EucHJvdG8…", message="shop.Order")
+    model_config = example(name="protobuf", descriptor="CiQKC2EucHJvdG8…", message="shop.Order")
 
     name: FormatName
     descriptor: Annotated[str, Field(max_length=1 << 20)] | None = Field(
@@ -153,7 +154,7 @@ class FormatTold(Told):
 class NewCollection(Asked):
     """A collection to be made."""
 
-    model_config = _example(name="flights", token=True)
+    model_config = example(name="flights", token=True)
 
     name: str
     contract: Contract = "evolve"
@@ -175,7 +176,7 @@ class NewCollection(Asked):
 class Grown(Asked):
     """How many partitions a collection's log shall have."""
 
-    model_config = _example(partitions=4)
+    model_config = example(partitions=4)
 
     partitions: Annotated[int, Field(ge=1, le=1000, strict=True)]
 
@@ -183,7 +184,7 @@ class Grown(Asked):
 class ContractAsked(Asked):
     """What a collection shall do with leaves that have no column."""
 
-    model_config = _example(contract="freeze")
+    model_config = example(contract="freeze")
 
     contract: Contract
 
@@ -191,7 +192,7 @@ class ContractAsked(Asked):
 class ContractTried(ContractAsked):
     """A contract, and the past events to try it on."""
 
-    model_config = _example(contract="quarantine", since="2026-11-22T08:30:00Z")
+    model_config = example(contract="quarantine", since="2026-11-22T08:30:00Z")
 
     since: TimeIn | None = Field(default=None, description="Received at this time or later.")
     until: TimeIn | None = Field(default=None, description="Received before this time.")
@@ -486,7 +487,7 @@ class Health(Told):
 class NewToken(Asked):
     """A token to be made."""
 
-    model_config = _example(name="dashboard", scopes=["read"])
+    model_config = example(name="dashboard", scopes=["read"])
 
     name: ShortText
     scopes: list[Scope] = Field(min_length=1)
@@ -561,7 +562,7 @@ def _token(record: TokenRecord) -> dict[str, Any]:
 class NewDestination(Asked):
     """A destination to be made. Header values may be credentials: they are never told again."""
 
-    model_config = _example(
+    model_config = example(
         name="billing",
         url="https://billing.example/events",
         headers=[["Authorization", "Bearer …"]],
@@ -619,7 +620,7 @@ class Tried(Told):
 class Looked(Asked):
     """What to look for."""
 
-    model_config = _example(query="dep_delay:>120 AND origin:JFK")
+    model_config = example(query="dep_delay:>120 AND origin:JFK")
 
     query: LongText = Field(default="", description="Nothing finds everything.")
     since: TimeIn | None = Field(default=None, description="Received at this time or later.")
@@ -634,7 +635,7 @@ class Looked(Asked):
 class LookedForEvents(Looked):
     """What to look for, and which page of it to show."""
 
-    model_config = _example(query="dep_delay:>120 AND origin:JFK", limit=20)
+    model_config = example(query="dep_delay:>120 AND origin:JFK", limit=20)
 
     limit: int = Field(default=100, ge=1, le=1000)
     cursor: str | None = Field(default=None, max_length=100_000)
@@ -644,7 +645,7 @@ class LookedForEvents(Looked):
 class LookedForBars(Looked):
     """What to look for, and in how many steps to count it."""
 
-    model_config = _example(query="dep_delay:>120", bars=24)
+    model_config = example(query="dep_delay:>120", bars=24)
 
     bars: int = Field(default=60, ge=1, le=1000)
 
@@ -788,7 +789,7 @@ class StatsTold(Told):
 class Statement(Asked):
     """One SELECT or EXPLAIN."""
 
-    model_config = _example(statement="SELECT data.origin, count(*) FROM flights GROUP BY 1")
+    model_config = example(statement="SELECT data.origin, count(*) FROM flights GROUP BY 1")
 
     statement: str = Field(max_length=100_000)
 
@@ -812,7 +813,7 @@ class SqlAnswer(Told):
 class ReplayAsked(Asked):
     """Which events go where, and how. What is left out has the default of the documentation."""
 
-    model_config = _example(collection="flights", query="origin:JFK", destination="billing")
+    model_config = example(collection="flights", query="origin:JFK", destination="billing")
 
     collection: str
     query: LongText = ""
@@ -870,7 +871,7 @@ class PlanTold(Told):
 class NewReplay(ReplayAsked):
     """A replay to be made."""
 
-    model_config = _example(
+    model_config = example(
         collection="flights", query="origin:JFK", destination="billing", rate=500
     )
 

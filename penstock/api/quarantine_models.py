@@ -11,8 +11,16 @@ from pydantic import Field
 from assets.release import MOST_EVENTS, Asked, Done, Held, Shown, Trial
 from lakehouse.closings import Closing
 from penstock.api.models import Asked as Body
-from penstock.api.models import EventTold, LongText, Misfit, ShortText, TimeIn, TimeOut, Told
-from penstock.api.models import _example as example
+from penstock.api.models import (
+    EventTold,
+    LongText,
+    Misfit,
+    ShortText,
+    TimeIn,
+    TimeOut,
+    Told,
+    example,
+)
 from penstock.api.values import base64_of, text_of
 from penstock.envelope import CollectionId
 from penstock.errors import BadRequest
@@ -33,6 +41,8 @@ _SECOND = 1_000_000
 
 class StepAsked(Body):
     """One step of a repair."""
+
+    model_config = example(do="replace", find="NaN", put="null")
 
     do: Literal["bom", "latin1", "ndjson", "nan", "replace", "pattern", "payload"] = Field(
         description=(
@@ -68,6 +78,8 @@ class StepAsked(Body):
 class RepairAsked(Body):
     """What is done to an event before it is released: its content type, then step by step."""
 
+    model_config = example(content_type="application/json", steps=[{"do": "bom"}])
+
     content_type: ShortText | None = None
     steps: list[StepAsked] = Field(default=[], max_length=MOST_STEPS)
 
@@ -78,6 +90,8 @@ class RepairAsked(Body):
 
 class QuarantineAsked(Body):
     """Which quarantined events are meant, and which page of them."""
+
+    model_config = example(query="quarantine.stage:gate", since="2026-11-22T00:00:00Z")
 
     query: LongText = Field(default="", description="As in a search. Nothing finds everything.")
     since: TimeIn | None = Field(default=None, description="Received at this time or later.")

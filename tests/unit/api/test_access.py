@@ -29,6 +29,14 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/collections"): "admin",
     ("GET", "/api/v1/collections/{c}"): "read",
     ("POST", "/api/v1/collections/{c}/grow"): "admin",
+    ("POST", "/api/v1/collections/{c}/contract"): "admin",
+    ("POST", "/api/v1/collections/{c}/contract/try"): "admin",
+    ("POST", "/api/v1/collections/{c}/format"): "admin",
+    ("GET", "/api/v1/collections/{c}/quarantine"): "read",
+    ("GET", "/api/v1/collections/{c}/quarantine/events/{event_id}"): "read",
+    ("POST", "/api/v1/collections/{c}/quarantine/try"): "read",
+    ("POST", "/api/v1/collections/{c}/quarantine/release"): "admin",
+    ("POST", "/api/v1/collections/{c}/quarantine/discard"): "admin",
     ("POST", "/api/v1/collections/{c}/pause"): "admin",
     ("POST", "/api/v1/collections/{c}/resume"): "admin",
     ("GET", "/api/v1/collections/{c}/schema"): "read",
@@ -151,6 +159,12 @@ def test_what_belongs_to_another_team_is_not_there(
 BODIES: dict[str, object] = {
     **{f"/api/v1/collections/{{c}}/{verb}": {} for verb in ("search", "count", "histogram")},
     "/api/v1/collections/{c}/grow": {"partitions": 2},
+    "/api/v1/collections/{c}/contract": {"contract": "freeze"},
+    "/api/v1/collections/{c}/contract/try": {"contract": "freeze"},
+    "/api/v1/collections/{c}/format": {"name": "plain"},
+    "/api/v1/collections/{c}/quarantine/try": {},
+    "/api/v1/collections/{c}/quarantine/release": {},
+    "/api/v1/collections/{c}/quarantine/discard": {"why": "a test"},
 }
 
 
