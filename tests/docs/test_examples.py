@@ -29,6 +29,7 @@ import yaml
 from ports import free_ports
 
 from penstock.api.models import LookedForEvents
+from penstock.api.quarantine_models import ReleaseAsked
 from penstock.cli.home import Running
 from penstock.cli.main import app
 from penstock.client import Client
@@ -115,8 +116,9 @@ def test_what_is_shown_as_json_is_json() -> None:
     assert len(shown) >= 4
     for _, text in shown:
         json.loads(text)
-    (search,) = [text for page, text in shown if page.name == "api.md"]
+    search, repair = [text for page, text in shown if page.name == "api.md"]
     LookedForEvents.model_validate_json(search)
+    ReleaseAsked.model_validate_json(repair)
 
 
 def test_settings_that_are_shown_are_taken(tmp_path: Path) -> None:

@@ -381,7 +381,7 @@ def test_everything_in_dagster_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     text = page("dagster")
 
     assert set(rows("dagster")) == names
-    assert len(checks) == 4
+    assert len(checks) == 5
     for one in (*repository.sensor_defs, *repository.schedule_defs):
         assert f"`{one.name}`" in text
     lane = LaneConfig()
