@@ -79,6 +79,7 @@ def test_the_description_holds_the_routes_that_take_events() -> None:
     assert set(described["paths"]) == {
         "/v1/events/{collection}",
         "/v1/collection",
+        "/v1/release/{collection}",
         "/healthz",
         "/metrics",
     }
