@@ -51,6 +51,13 @@ class View(Enum):
     quarantine = "quarantine"
 
 
+class Repeats(Enum):
+    """What is done about events that repeat others."""
+
+    fold = "fold"
+    include = "include"
+
+
 class Order(Enum):
     """In which order events are sent."""
 
@@ -84,6 +91,10 @@ class ReplayConfig(dg.Config):
     until: str | None = Field(default=None, description="Received before this time.")
     view: View = Field(
         default=View.main, description="`main`: the collection's rows. `quarantine`: the others."
+    )
+    duplicates: Repeats = Field(
+        default=Repeats.fold,
+        description="`fold`: leave out events that repeat others. `include`: send them, too.",
     )
     order: Order = Field(
         default=Order.key,

@@ -269,6 +269,7 @@ def test_times_and_choices_are_taken_over(world: World) -> None:
         until="2026-11-22T13:00:00Z",
         order="log",
         view="quarantine",
+        duplicates="include",
         headers="verbatim",
     )
     record = world.stores.store.replay("main", ask(world.stores.store, config, machine_clock))
@@ -276,6 +277,7 @@ def test_times_and_choices_are_taken_over(world: World) -> None:
     assert record.until - record.since == 13 * 3_600 * 1_000_000
     assert record.options["order"] == "log"
     assert record.options["view"] == "quarantine"
+    assert record.options["duplicates"] == "include"
     assert record.options["headers"] == "verbatim"
 
 
