@@ -155,7 +155,7 @@ def test_the_interleavings_catch_a_quarantine_without_claims(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise these schedules would prove nothing."""
-    monkeypatch.setattr(commit, "_claim", lambda _lake, _batch: None)
+    monkeypatch.setattr(commit, "_claim", lambda _lake, _batch, _clock: None)
 
     assert any(doubled(home, LENIENT, STRICT))
 
