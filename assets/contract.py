@@ -284,6 +284,7 @@ def _batches(
             "content_type": found.column("content_type").cast(pa.string()),
             "payload": found.column("payload").cast(pa.binary()),
             "quarantine_wish": pa.repeat(pa.scalar(value=False), found.num_rows),
+            "named": pa.repeat(pa.scalar(value=False), found.num_rows),
         }
         yield pa.RecordBatch.from_arrays(
             [

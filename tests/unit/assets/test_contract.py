@@ -174,8 +174,9 @@ def test_what_a_trial_says_is_what_landing_does(tmp_path: Path, trials: Trials) 
     shape = new_lake(tmp_path).view(FLIGHTS)
     assert shape is not None
 
-    wish = pa.repeat(pa.scalar(value=False), rows.num_rows)
-    again = rows.select(ENVELOPE.names).append_column("quarantine_wish", wish).cast(LOG_SCHEMA)
+    no = pa.repeat(pa.scalar(value=False), rows.num_rows)
+    log = rows.select(ENVELOPE.names).append_column("quarantine_wish", no)
+    again = log.append_column("named", no).cast(LOG_SCHEMA)
     converted = convert(
         again.combine_chunks().to_batches()[0], shape.shape, Rules(contract="quarantine")
     )
