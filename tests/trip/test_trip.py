@@ -218,7 +218,7 @@ def test_landing_goes_on_when_a_part_of_dagster_is_killed(here, victim):
 
     here.post(name, b'{"n": 2}', "application/json")
 
-    assert here.landed(name, seconds=60).rows == 2
+    assert here.landed(name).rows == 2
 
 
 def processes(here, victim: str) -> list[psutil.Process]:
