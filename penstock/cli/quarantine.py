@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.console import Console
@@ -20,7 +21,7 @@ from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Causes, Closed, PayloadPlace, RepairTrial, Worked
+    from penstock.client import Causes, Client, Closed, PayloadPlace, RepairTrial, Worked
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at, repair, release and discard what could not become rows."
@@ -150,17 +151,17 @@ def repair(
     For example: penstock quarantine repair flights quarantine.reason:invalid_json --transform bom
     """
     asked = repair_of(set_, transform, replace, replace_pattern, payload)
+    which = _which(query, since, until)
     if release:
-        _release(collection, query, asked, release_id, since, until, home, as_json=as_json)
+        _release(collection, which, asked, release_id, home, as_json=as_json)
         return
-    now = utc_now()
     with connect(home) as client:
         tried = client.try_repair(
             collection,
-            _text(query),
+            which.text,
             repair=asked,
-            since=parse_moment(since, now),
-            until=parse_moment(until, now),
+            since=which.since,
+            until=which.until,
             limit=try_,
         )
     if as_json:
@@ -199,7 +200,8 @@ def release_(
     It may be interrupted and repeated. Events that would go to quarantine again are held back.
     """
     asked = repair_of(set_, transform, replace, replace_pattern, payload)
-    _release(collection, query, asked, release_id, since, until, home, as_json=as_json)
+    which = _which(query, since, until)
+    _release(collection, which, asked, release_id, home, as_json=as_json)
 
 
 @app.command()
@@ -213,23 +215,15 @@ def discard(
     as_json: JsonFlag = False,
 ) -> None:
     """Take quarantined events out of the list; their rows and bytes stay in the table."""
-    now = utc_now()
-    with connect(home) as client:
-        done = _followed(
-            client.discard(
-                collection,
-                _text(query),
-                why=why,
-                since=parse_moment(since, now),
-                until=parse_moment(until, now),
-            ),
-            "discarded",
-        )
-    if as_json:
-        print_json({"discarded": done.done, "closed": done.closed, "waiting": done.waiting})
-        return
-    out().print(f"{done.done:,} discarded")
-    _tell_left_out(done.closed, done.waiting)
+    which = _which(query, since, until)
+    _work(
+        "discarded",
+        lambda client: client.discard(
+            collection, which.text, why=why, since=which.since, until=which.until
+        ),
+        home,
+        as_json=as_json,
+    )
 
 
 def repair_of(
@@ -270,51 +264,72 @@ def _pair(text: str) -> dict[str, str]:
     return {"find": find, "put": put}
 
 
+class _Which(NamedTuple):
+    """A search, and the time in which its events were received."""
+
+    text: str
+    since: datetime | None
+    until: datetime | None
+
+
+def _which(query: list[str], since: str | None, until: str | None) -> _Which:
+    now = utc_now()
+    return _Which(" ".join(query), parse_moment(since, now), parse_moment(until, now))
+
+
 def _release(
     collection: str,
-    query: list[str],
+    which: _Which,
     asked: dict[str, object],
     release_id: str | None,
-    since: str | None,
-    until: str | None,
     home: Path,
     *,
     as_json: bool,
 ) -> None:
-    now = utc_now()
+    """Do what `release` does; `repair --release` is the same."""
+    done = _work(
+        "released",
+        lambda client: client.release(
+            collection,
+            which.text,
+            repair=asked,
+            release=release_id,
+            since=which.since,
+            until=which.until,
+        ),
+        home,
+        as_json=as_json,
+    )
+    if done.done and not as_json:
+        err().print("[dim]they are rows, and closed here, as soon as they have landed[/]")
+
+
+def _work(
+    verb: str, act: Callable[[Client], Iterator[Worked]], home: Path, *, as_json: bool
+) -> Worked:
+    """Go through all pages of a release or discard; tell what it did, and answer that."""
     with connect(home) as client:
-        done = _followed(
-            client.release(
-                collection,
-                _text(query),
-                repair=asked,
-                release=release_id,
-                since=parse_moment(since, now),
-                until=parse_moment(until, now),
-            ),
-            "released",
-        )
+        done = _followed(act(client), verb)
+    released = done.release is not None
     if as_json:
         print_json(
             {
-                "release": done.release,
-                "released": done.done,
-                "held": done.held,
+                **({"release": done.release} if released else {}),
+                verb: done.done,
+                **({"held": done.held} if released else {}),
                 "closed": done.closed,
                 "waiting": done.waiting,
             }
         )
-        return
+        return done
     for one in done.held[:_SHOWN_HELD]:
         out().print(f"  [yellow]held[/] {safe(one['event_id'])}: {safe(one['why'])}")
     if len(done.held) > _SHOWN_HELD:
         out().print(f"  … {len(done.held) - _SHOWN_HELD:,} more were held")
-    out().print(
-        f"{done.done:,} released, {len(done.held):,} held back (release {safe(done.release)})"
-    )
+    held = f", {len(done.held):,} held back (release {safe(done.release)})" if released else ""
+    out().print(f"{done.done:,} {verb}{held}")
     _tell_left_out(done.closed, done.waiting)
-    if done.done:
-        err().print("[dim]they are rows, and closed here, as soon as they have landed[/]")
+    return done
 
 
 def _followed(pages: Iterator[Worked], verb: str) -> Worked:
@@ -430,7 +445,3 @@ def _tell_left_out(closed: int, waiting: int) -> None:
         err().print(f"[dim]{closed:,} more are found that are closed already[/]")
     if waiting:
         err().print(f"[dim]{waiting:,} more are found that have not landed yet: try again soon[/]")
-
-
-def _text(query: list[str]) -> str:
-    return " ".join(query)
