@@ -3,22 +3,21 @@
 # No postponed annotations here: Dagster reads the classes in them.
 
 import os
-import secrets
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import dagster as dg
 from pydantic import Field
 
-from assets.rebuild import rebuild as rebuild_columns
-from assets.retype import retype as retype_columns
+from assets.rewriting import Rewriting
 from assets.stores import Stores
 from lakehouse.rewrite import Progress, Rewritten
+from orchestration.fitting import Fitted, fit_home
 from orchestration.keys import COLLECTIONS, EVENTS, REBUILD, RETYPE
-from orchestration.memory import recall, remember
 from penstock import faults
-from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, parse_collection
+from penstock.errors import WrongState
 from penstock.schema.retype import columns_of, differences
 
 _TELL_EVERY = 30.0
@@ -30,118 +29,95 @@ def fit_types(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) 
 
     One that cannot be retyped fails the run after the others are done, and is looked at again.
     """
-    file = stores.settings.home / "retype.json"
-    looked = recall(file, int)
-    still: dict[CollectionId, int] = {}
     failed: list[CollectionId] = []
-    for collection in stores.lake.collections():
-        try:
-            view = stores.lake.view(collection)
-            if view is None:
+    try:
+        for outcome in fit_home(
+            stores, stores.lake.collections(), holder=context.run_id, tell=telling(context)
+        ):
+            if isinstance(outcome, Fitted):
+                observe(context, outcome.collection, outcome.rewritten)
                 continue
-            if looked.get(collection) != view.landed_sequence:
-                done = retype_columns(
-                    stores.lake,
-                    collection,
-                    stores,
-                    rules=stores.rules(collection),
-                    clock=machine_clock,
-                    chance=secrets.token_bytes,
-                    tell=telling(context),
-                ).rewritten
-                if done is not None:
-                    observe(context, collection, done)
-        except Exception:  # one table must not keep the others from being looked at
-            context.log.exception("%s could not be retyped", collection)
-            failed.append(collection)
-            continue
-        still[collection] = view.landed_sequence
-    remember(file, still)
+            # Without the error's own words: a library may quote what it could not read.
+            context.log.error(
+                "%s could not be retyped: %s", outcome.collection, type(outcome.error).__name__
+            )
+            failed.append(outcome.collection)
+    except WrongState as error:
+        context.log.info("%s", error)
     if failed:
         raise dg.Failure(f"{len(failed)} collections could not be retyped: {failed[0]} …")
 
 
-class RetypeConfig(dg.Config):
-    """Which collection is retyped, and which of its columns if not those that are due."""
+class RebuildConfig(dg.Config):
+    """Which collection's columns are made anew."""
 
     collection: str
+    dry_run: bool = False
+
+
+class RetypeConfig(RebuildConfig):
+    """Which of its columns, too, if not those that are due."""
+
     columns: list[str] = Field(default_factory=list)
     """Columns of longs, as in items[].price."""
-    dry_run: bool = False
 
 
-@dg.op(description="Make columns of longs to columns of doubles, in place.")
-def make_doubles(
-    context: dg.OpExecutionContext, config: RetypeConfig, stores: dg.ResourceParam[Stores]
-) -> None:
-    """Retype the columns beside landing."""
-    faults.arm(os.environ.get(faults.VARIABLE))
-    collection = parse_collection(config.collection)
-    done = retype_columns(
-        stores.lake,
-        collection,
-        stores,
-        rules=stores.rules(collection),
-        clock=machine_clock,
-        chance=secrets.token_bytes,
-        columns=config.columns,
-        dry_run=config.dry_run,
-        tell=telling(context),
-    ).rewritten
-    if done is None:
-        context.log.info("no column of %s is to be retyped", collection)
-        return
-    observe(context, collection, done)
+_Config = TypeVar("_Config", bound=RebuildConfig)
 
 
-@dg.job(
-    name=RETYPE,
-    executor_def=dg.in_process_executor,
-    description="Makes columns of longs of one collection to columns of doubles, in place.",
-)
-def retype() -> None:
-    """Retype one collection."""
-    make_doubles()
+def _job(
+    name: str,
+    op: str,
+    config: type[_Config],
+    act: Callable[[Rewriting, _Config], Rewritten | None],
+    description: str,
+) -> dg.JobDefinition:
+    """Answer a job of one op: it makes a collection's columns anew, beside landing."""
 
-
-class RebuildConfig(dg.Config):
-    """Which collection's columns are made again."""
-
-    collection: str
-    dry_run: bool = False
-
-
-@dg.op(description="Make the columns of a collection again from all of its payloads, in place.")
-def make_columns(
-    context: dg.OpExecutionContext, config: RebuildConfig, stores: dg.ResourceParam[Stores]
-) -> None:
-    """Rebuild the table beside landing."""
-    faults.arm(os.environ.get(faults.VARIABLE))
-    collection = parse_collection(config.collection)
-    done = rebuild_columns(
-        stores.lake,
-        collection,
-        stores,
-        rules=stores.rules(collection),
-        clock=machine_clock,
-        chance=secrets.token_bytes,
-        dry_run=config.dry_run,
-        tell=telling(context),
+    @dg.op(
+        name=op,
+        description=description,
+        config_schema=config.to_config_schema().as_field(),
+        required_resource_keys={"stores"},
     )
-    if done is None:
-        context.log.info("%s has no rows yet", collection)
-        return
-    observe(context, collection, done)
+    def make_anew(context: dg.OpExecutionContext) -> None:
+        faults.arm(os.environ.get(faults.VARIABLE))
+        asked = config(**context.op_config)
+        collection = parse_collection(asked.collection)
+        work = Rewriting(
+            stores=context.resources.stores,
+            collection=collection,
+            dry_run=asked.dry_run,
+            tell=telling(context),
+        )
+        done = act(work, asked)
+        if done is None:
+            context.log.info("no column of %s is to be made anew", collection)
+            return
+        observe(context, collection, done)
+
+    @dg.job(name=name, executor_def=dg.in_process_executor, description=description)
+    def job() -> None:
+        make_anew()
+
+    return job
 
 
-@dg.job(
-    name=REBUILD,
-    executor_def=dg.in_process_executor,
-    description="Makes the columns of one collection again from its payloads, in place.",
+retype = _job(
+    RETYPE,
+    "make_doubles",
+    RetypeConfig,
+    lambda work, asked: work.retype(asked.columns).rewritten,
+    "Makes columns of longs of one collection to columns of doubles, in place.",
 )
-def rebuild() -> None:
-    """Rebuild one collection."""
-    make_columns()
+
+rebuild = _job(
+    REBUILD,
+    "make_columns",
+    RebuildConfig,
+    lambda work, _asked: work.rebuild(),
+    "Makes the columns of one collection again from its payloads, in place.",
+)
 
 
 def telling(context: dg.OpExecutionContext) -> Callable[[Progress], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
 
 if TYPE_CHECKING:
     from assets.retype import Retyped
-    from assets.stores import Stores
+    from assets.rewriting import Rewriting
     from lakehouse.rewrite import Progress, Rewritten
     from penstock.envelope import CollectionId
 
@@ -43,33 +42,20 @@ def retype(
     as_json: JsonFlag = False,
 ) -> None:
     """Make columns of longs that fractions are sent to columns of doubles, in place."""
-    from assets.retype import retype as act
-    from penstock.clock import machine_clock
-
-    with _at(name, home, settings_file) as (stores, collection):
-        done = act(
-            stores.lake,
-            collection,
-            stores,
-            rules=stores.rules(collection),
-            clock=machine_clock,
-            chance=secrets.token_bytes,
-            columns=column or (),
-            dry_run=dry_run,
-            tell=_told(),
-        )
+    with _rewriting(name, home, settings_file, dry_run=dry_run) as work:
+        done = work.retype(column or ())
     if as_json:
         print_json(retyped(done))
         return
     if done.rewritten is not None:
-        _show(collection, done.rewritten)
+        _show(work.collection, done.rewritten)
         return
     for one in done.counted:
         out().print(
             f"{one.column.path}: {one.gained:,} misfits in the newest {done.rows:,} rows, "
             f"{one.lost:,} values that no double is"
         )
-    out().print(f"{collection}: no column is to be retyped")
+    out().print(f"{work.collection}: no column is to be retyped")
 
 
 def rebuild(
@@ -80,32 +66,23 @@ def rebuild(
     as_json: JsonFlag = False,
 ) -> None:
     """Make the columns of a collection again from all of its payloads, in place."""
-    from assets.rebuild import rebuild as act
-    from penstock.clock import machine_clock
-
-    with _at(name, home, settings_file) as (stores, collection):
-        done = act(
-            stores.lake,
-            collection,
-            stores,
-            rules=stores.rules(collection),
-            clock=machine_clock,
-            chance=secrets.token_bytes,
-            dry_run=dry_run,
-            tell=_told(),
-        )
+    with _rewriting(name, home, settings_file, dry_run=dry_run) as work:
+        done = work.rebuild()
     if as_json:
-        print_json({"collection": str(collection), **(rewritten(done) if done else {"rows": 0})})
-        return
-    if done is None:
-        out().print(f"{collection} has no rows yet")
-        return
-    _show(collection, done)
+        told = {"rows": 0} if done is None else rewritten(done)
+        print_json({"collection": str(work.collection), **told})
+    elif done is None:
+        out().print(f"{work.collection} has no rows yet")
+    else:
+        _show(work.collection, done)
 
 
 @contextmanager
-def _at(name: str, home: Path, settings_file: Path | None) -> Iterator[tuple[Stores, CollectionId]]:
+def _rewriting(
+    name: str, home: Path, settings_file: Path | None, *, dry_run: bool
+) -> Iterator[Rewriting]:
     """Open the stores for the block."""
+    from assets.rewriting import Rewriting
     from assets.stores import opened
     from penstock import faults
     from penstock.envelope import parse_collection
@@ -116,7 +93,7 @@ def _at(name: str, home: Path, settings_file: Path | None) -> Iterator[tuple[Sto
     faults.arm(os.environ.get(faults.VARIABLE))
     collection = parse_collection(name)
     with opened(load_settings(home, file=settings_file)) as stores:
-        yield stores, collection
+        yield Rewriting(stores=stores, collection=collection, dry_run=dry_run, tell=_told())
 
 
 def _told() -> Callable[[Progress], None]:

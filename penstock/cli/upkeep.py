@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.complete import collections
-from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json
+from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, plain, print_json
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
+from penstock.cli.rewriting import rewritten
 from penstock.logs import set_up_logs
 from penstock.settings import load_settings
 
 if TYPE_CHECKING:
+    from assets.stores import Stores
     from assets.upkeep import Tended
+    from orchestration.fitting import Fitted
+    from penstock.envelope import CollectionId
 
 
 def upkeep(
@@ -28,16 +33,12 @@ def upkeep(
     settings_file: SettingsOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Merge small files, expire snapshots and delete orphans, without Dagster."""
+    """Merge small files, expire snapshots, delete orphans and retype columns, without Dagster."""
     from assets.stores import opened
-    from assets.upkeep import Untended, aims_of, check_upkeep
-    from orchestration.tending import tend_home
-    from penstock.clock import machine_clock
     from penstock.envelope import parse_collection
-    from penstock.errors import NotFound, PenstockError
+    from penstock.errors import NotFound
 
     set_up_logs()
-    troubles = 0
     with opened(load_settings(home, file=settings_file)) as stores:
         wanted = stores.lake.collections()
         if name is not None:
@@ -46,31 +47,84 @@ def upkeep(
                 raise NotFound("table", str(chosen))
             wanted = [chosen]
         if check:
-            aims = aims_of(stores.settings)
-            for collection in wanted:
-                verdict = check_upkeep(stores.lake, collection, aims, machine_clock())
-                troubles += not verdict.passed
-                if as_json:
-                    print_json(
-                        {"collection": str(collection), "passed": verdict.passed, **verdict.facts}
-                    )
-                else:
-                    out().print(f"{collection}: {verdict.sentence}", markup=False)
-            raise typer.Exit(FAILED if troubles else DONE)
-        for outcome in tend_home(
-            stores, wanted, holder="penstock upkeep", seconds=stores.settings.upkeep_seconds
-        ):
-            if isinstance(outcome, Untended):
-                troubles += 1
-                # A library's own words may quote what it could not read.
-                ours = isinstance(outcome.error, PenstockError)
-                reason = str(outcome.error) if ours else type(outcome.error).__name__
-                err().print(f"{outcome.collection}: not tended: {reason}", markup=False)
-            elif as_json:
-                print_json({"collection": str(outcome.collection), **outcome.figures()})
-            else:
-                out().print(told(outcome), markup=False)
+            troubles = _check(stores, wanted, as_json=as_json)
+        else:
+            troubles = _tend(stores, wanted, as_json=as_json)
+            troubles += _fit(stores, wanted, as_json=as_json)
     raise typer.Exit(FAILED if troubles else DONE)
+
+
+def _check(stores: Stores, wanted: Sequence[CollectionId], *, as_json: bool) -> int:
+    """Tell whether upkeep keeps up; answer with how many collections it does not."""
+    from assets.upkeep import aims_of, check_upkeep
+    from penstock.clock import machine_clock
+
+    troubles = 0
+    aims = aims_of(stores.settings)
+    for collection in wanted:
+        verdict = check_upkeep(stores.lake, collection, aims, machine_clock())
+        troubles += not verdict.passed
+        if as_json:
+            print_json({"collection": str(collection), "passed": verdict.passed, **verdict.facts})
+        else:
+            out().print(f"{collection}: {verdict.sentence}", markup=False)
+    return troubles
+
+
+def _tend(stores: Stores, wanted: Sequence[CollectionId], *, as_json: bool) -> int:
+    """Merge, expire and sweep; answer how many collections that could not be done for."""
+    from assets.upkeep import Untended
+    from orchestration.tending import tend_home
+
+    troubles = 0
+    for outcome in tend_home(
+        stores, wanted, holder="penstock upkeep", seconds=stores.settings.upkeep_seconds
+    ):
+        if isinstance(outcome, Untended):
+            troubles += 1
+            err().print(f"{outcome.collection}: not tended: {_reason(outcome.error)}", markup=False)
+        elif as_json:
+            print_json({"collection": str(outcome.collection), **outcome.figures()})
+        else:
+            out().print(told(outcome), markup=False)
+    return troubles
+
+
+def _fit(stores: Stores, wanted: Sequence[CollectionId], *, as_json: bool) -> int:
+    """Retype columns that are due; answer for how many collections that could not be done."""
+    from orchestration.fitting import Unfitted, fit_home
+
+    troubles = 0
+    for outcome in fit_home(stores, wanted, holder="penstock upkeep"):
+        if isinstance(outcome, Unfitted):
+            troubles += 1
+            err().print(
+                f"{outcome.collection}: not retyped: {_reason(outcome.error)}", markup=False
+            )
+        elif as_json:
+            print_json({"collection": str(outcome.collection), **rewritten(outcome.rewritten)})
+        else:
+            out().print(retyped(outcome), markup=False)
+    return troubles
+
+
+def _reason(error: Exception) -> str:
+    """Answer why something could not be done; a library's own words may quote what it read."""
+    from penstock.errors import PenstockError
+
+    return str(error) if isinstance(error, PenstockError) else type(error).__name__
+
+
+def retyped(fitted: Fitted) -> str:
+    """Answer which columns were retyped in a line."""
+    from penstock.schema.retype import differences
+
+    done = fitted.rewritten
+    paths = ", ".join(plain(one.path) for one in differences(done.before, done.after))
+    return (
+        f"{fitted.collection}: doubles instead of longs: {paths}; {done.rows:,} rows written anew, "
+        f"{done.misfits_before.total():,} misfits before, {done.misfits_after.total():,} after"
+    )
 
 
 def told(tended: Tended) -> str:

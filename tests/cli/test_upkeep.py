@@ -44,6 +44,26 @@ def test_upkeep_by_hand_does_what_the_job_does(tmp_path: Path, penstock: Penstoc
     assert after.json()["late files"] == 0
 
 
+def test_upkeep_by_hand_retypes_columns_too(tmp_path: Path, penstock: Penstock) -> None:
+    """Without Dagster nobody else would, and each fraction would be a misfit for ever."""
+    with opened(load_settings(tmp_path, {})) as stores:
+        appender = open_appender(stores.settings.log)
+        for payload in ('{"price": 5}', '{"price": 5.99}'):
+            appender.append(FLIGHTS, [event(payload, received_at=machine_clock())]).result(10)
+            assert stores.landing().land_once(FLIGHTS)
+        appender.close()
+
+    told = penstock("upkeep", home=tmp_path)
+    again = penstock("upkeep", home=tmp_path)
+
+    assert told.code == again.code == 0
+    assert (
+        "main.flights: doubles instead of longs: price; 2 rows written anew, "
+        "1 misfits before, 0 after" in told.out
+    )
+    assert "doubles" not in again.out
+
+
 def test_a_collection_without_a_table_cannot_be_tended(tmp_path: Path, penstock: Penstock) -> None:
     """A name that is misspelt must not look as if it had been tended."""
     said = penstock("upkeep", "flihgts", "--json", home=tmp_path)

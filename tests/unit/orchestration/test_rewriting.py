@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,14 @@ from metadata_builders import collection
 
 from assets.stores import Stores, opened
 from orchestration import jobs, rewriting
+from orchestration.fitting import Fitted, fit_home
 from orchestration.keys import EVENTS
+from orchestration.lease import TTL
+from orchestration.memory import recall, remember
 from penstock.buffer import open_appender
 from penstock.clock import machine_clock
+from penstock.envelope import CollectionId
+from penstock.errors import WrongState
 from penstock.schema.shape import columns
 from penstock.settings import load_settings
 
@@ -100,6 +107,45 @@ def test_upkeep_retypes_what_is_due_and_looks_again_only_when_something_landed(
         Path(task.file.file_path.removeprefix("file://")).unlink()
     again = fit_alone.execute_in_process(resources={"stores": stores}, instance=instance)
     assert again.success, "nothing is read: the files are not even there"
+
+
+def test_two_upkeeps_at_once_do_not_forget_what_the_other_has_looked_at(stores, instance) -> None:
+    """Both read the notes and wrote all of them again: the later one's were the only ones."""
+    land(stores, '{"n": 5}')
+    file = stores.settings.home / "retype.json"
+    other = CollectionId("main", "others")
+    epoch = stores.store.take_lease("retype", "somebody", machine_clock(), TTL)
+
+    beside = fit_alone.execute_in_process(resources={"stores": stores}, instance=instance)
+    assert beside.success
+    assert recall(file, int) == {}, "somebody else is at it"
+    with pytest.raises(WrongState, match="another upkeep"):
+        next(fit_home(stores, [FLIGHTS], holder="me"))
+
+    stores.store.drop_lease("retype", epoch)
+    stores.lake.create(other)
+    remember(file, {other: 7})
+    assert list(fit_home(stores, [FLIGHTS], holder="me")) == []
+    view = stores.lake.view(FLIGHTS)
+    assert recall(file, int) == {other: 7, FLIGHTS: view.landed_sequence}
+
+
+def test_who_has_lost_the_lease_looks_no_further_and_writes_no_notes(stores) -> None:
+    """Somebody else is at it by then, and remembers."""
+    land(stores, '{"n": 5}', '{"n": 5.99}')
+    later = CollectionId("main", "later")
+    stores.lake.create(later)
+    work = fit_home(stores, [FLIGHTS, later], holder="me", beat_seconds=0.01)
+
+    assert isinstance(next(work), Fitted)
+    stores.store.drop_lease("retype", stores.store.lease("retype").epoch)
+    deadline = time.monotonic() + 20
+    while any(one.name == "lease retype" for one in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+    assert list(work) == []
+    assert recall(stores.settings.home / "retype.json", int) == {}
 
 
 def test_a_job_retypes_the_columns_that_were_asked_for(stores, instance) -> None:
