@@ -65,6 +65,11 @@ class _Rebuilding:
         """The collection's contract and bounds."""
         return self._rules
 
+    @property
+    def keeps_columns(self) -> bool:
+        """Answer no: columns are what the format and the contract of today make of the payloads."""
+        return False
+
     def shape(self, present: Struct, payloads: Payloads) -> Struct:
         """Answer the shape of all payloads that were there up to now."""
         if self._rules.contract != "evolve":

@@ -79,7 +79,8 @@ def retype(
     Their misfits that a double holds are in the column then, and what no double is exactly is a
     misfit. What changed and why is entered in `history`. Safe beside landing; interrupted
     anywhere, the table is as before or as after. Raises as `lakehouse.rewrite.rewrite` does, and
-    `BadRequest` if one of `columns` is no column of longs.
+    `BadRequest` if one of `columns` is no column of longs. Rows that landed in another format than
+    that of today keep what they have: it raises `WrongState` where they would not.
     """
     view = lake.view(collection)
     if view is None:
@@ -124,6 +125,11 @@ class _Retyping:
 
     rules: Rules
     chosen: tuple[Column, ...]
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Nobody asked for another format of rows that are there."""
+        return True
 
     def shape(self, present: Struct, payloads: Payloads) -> Struct | None:
         """Answer that shape; None once they are no longs any more. No payload has a say."""

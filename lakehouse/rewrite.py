@@ -61,9 +61,9 @@ from lakehouse.updates import (
     set_schema,
 )
 from penstock.envelope import Clock, CollectionId, Micros
-from penstock.errors import BadRequest, EngineUnavailable, NotFound, TableChanged
+from penstock.errors import BadRequest, EngineUnavailable, NotFound, TableChanged, WrongState
 from penstock.faults import fault
-from penstock.schema.again import Payloads, converted
+from penstock.schema.again import Made, Payloads, converted
 from penstock.schema.convert import Rules
 from penstock.schema.shape import Struct
 
@@ -93,6 +93,14 @@ class Renewal(Protocol):
     @property
     def rules(self) -> Rules:
         """The collection's contract and bounds."""
+        ...
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether no row may lose all that it has in columns and misfits.
+
+        It would where its payload was read in another format when it landed.
+        """
         ...
 
     def shape(self, present: Struct, payloads: Payloads) -> Struct | None:
@@ -126,7 +134,7 @@ class Rewritten:
     """By path; those of a thousand paths are told apart, and the others are at the path "…"."""
     misfits_after: Counter[str]
     refused: int
-    """Rows whose payload is no JSON that can be in columns: they have neither data nor misfits."""
+    """Rows whose payload is none of the format of today: no columns, and misfits if it is JSON."""
 
 
 def rewrite(
@@ -147,8 +155,9 @@ def rewrite(
     is as before or as after.
 
     Raises `NotFound` if there is no table, `BadRequest` if it holds rows whose deletion cannot be
-    read here, `TableChanged` if it was replaced or rolled back, `EngineUnavailable` if catalog or
-    files do not answer or others were faster for too long.
+    read here, `WrongState` if rows would lose what the renewal keeps, `TableChanged` if it was
+    replaced or rolled back, `EngineUnavailable` if catalog or files do not answer or others were
+    faster for too long.
     """
     work = _Work(lake, collection, renewal, new_name=new_name, clock=clock, tell=tell, dry=dry_run)
     while True:
@@ -373,20 +382,32 @@ class _Work:
     ) -> Iterator[pa.Table]:
         """Answer the rows of a file with new `data` and `misfits`, some at a time."""
         arrow, shape = arrow_schema(target), shape_of(target)
-        kept = pa.schema([one for one in arrow_schema(table.metadata.schema()) if one.name != DATA])
-        for rows in _rows_of(table, task, kept):
+        keeps = self._renewal.keeps_columns
+        stored = arrow_schema(table.metadata.schema())
+        wanted = [one for one in stored if one.name != DATA or keeps]
+        for rows in _rows_of(table, task, pa.schema(wanted)):
             for part, made in converted(rows, shape, self._renewal.rules):
+                if keeps:
+                    self._refuse_losses(part, made)
                 self._count(tally.before, part.column("misfits"))
                 self._count(tally.after, made.misfits)
                 tally.rows += part.num_rows
                 tally.refused += made.refused
-                names = part.schema.names
+                names = [name for name in part.schema.names if name != DATA]
                 columns = [
                     made.misfits if name == "misfits" else part.column(name) for name in names
                 ]
                 data = {} if made.data is None else {DATA: made.data}
                 yield arranged(pa.table({**dict(zip(names, columns, strict=True)), **data}), arrow)
             self._tell(Progress("write", done + tally.rows, of))
+
+    def _refuse_losses(self, part: pa.RecordBatch, made: Made) -> None:
+        if lost := made.lost(part):
+            raise WrongState(
+                f"{lost} rows of {self._collection}, or more, landed in an earlier format, and "
+                "would have no columns in that of today: 'penstock collection rebuild' makes the "
+                "columns of all rows again by the format of today"
+            )
 
     def _count(self, counts: Counter[str], misfits: pa.Array | pa.ChunkedArray) -> None:
         if misfits.null_count == len(misfits):

@@ -178,7 +178,8 @@ def _show(collection: CollectionId, done: Rewritten) -> None:
             err().print(f"[dim]and {len(misfits) - _MOST_PATHS:,} more paths: --json[/]")
     if done.refused:
         err().print(
-            f"[yellow]{done.refused:,} rows[/] have a payload that no column can be read from"
+            f"[yellow]{done.refused:,} rows[/] have a payload that the format of today refuses: "
+            "they stay rows, without columns"
         )
     verb = "would be" if done.snapshot_id is None else "were"
     console.print(

@@ -6,18 +6,20 @@ shape of all of them is found, as if they were one batch, then each is converted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Raw
 
 from penstock.codec import LOG_SCHEMA
 from penstock.schema.check import NO_BLANKS, failing, top_of
-from penstock.schema.convert import MOST_TEXT, Rules, TooWide, convert
+from penstock.schema.convert import MOST_TEXT, Rules, TooWide, convert, room_of
 from penstock.schema.discover import Discovery, Seen, blanks, extends, widen
+from penstock.schema.fit import Misfits
 from penstock.schema.formats import Decoded, Decoder, TooMuchText
-from penstock.schema.gate import Refused, read
+from penstock.schema.gate import Refused, read, value_of
 from penstock.schema.shape import EMPTY, Struct, count_columns, count_repeated
 
 CELLS = 16_000_000
@@ -138,13 +140,23 @@ def _object(payload: bytes, rules: Rules) -> Raw | None:
 class Made:
     """What was made of some rows, for each of them, in their order.
 
-    `data` is None for a shape without columns. Of the `refused` ones nothing was made: landing
-    would put such an event into quarantine, but a row stays where it is, with its payload alone.
+    `data` is None for a shape without columns. The `refused` ones have no columns: landing would
+    put such an event into quarantine, but a row stays where it is. It has its leaves as misfits if
+    its payload is JSON, whatever the format of today, so that they are found, or only its payload.
     """
 
     data: pa.ChunkedArray | None
     misfits: pa.ChunkedArray
     refused: int
+
+    def lost(self, rows: pa.RecordBatch) -> int:
+        """Answer how many of the rows have columns or misfits, and would have none any more."""
+        columns = "data" in rows.schema.names
+        had = pc.is_valid(rows.column("data")) if columns else pa.repeat(False, rows.num_rows)
+        bare = pa.repeat(True, rows.num_rows) if self.data is None else pc.is_null(self.data)
+        empty = pc.and_(bare, pc.is_null(self.misfits))
+        lost = pc.or_(pc.and_(had, bare), pc.and_(pc.is_valid(rows.column("misfits")), empty))
+        return pc.sum(lost).as_py() or 0
 
 
 def converted(
@@ -180,10 +192,40 @@ def _made(rows: pa.RecordBatch, shape: Struct, rules: Rules, most_cells: int) ->
         places: list[int | None] = [None] * count
         for place, row in enumerate(done.rows["log_offset"].to_pylist()):
             places[row] = place
-        taken = pa.array(places, pa.int64())
-        misfits = misfits.take(taken)
-        data = None if data is None else data.take(taken)
+        data = None if data is None else data.take(pa.array(places, pa.int64()))
+        misfits = _with_leaves(misfits, places, rows.column("payload"), rules)
     return Made(data, misfits, refused)
+
+
+def _with_leaves(
+    made: pa.ChunkedArray, places: list[int | None], payloads: pa.Array, rules: Rules
+) -> pa.ChunkedArray:
+    """Answer the misfits of all rows: those that were made, else all leaves of the payload."""
+    if rules.contract == "drop_value":
+        return made.take(pa.array(places, pa.int64()))
+    more: list[list[dict[str, str]] | None] = []
+    taken: list[int] = []
+    for row, place in enumerate(places):
+        if place is not None:
+            taken.append(place)
+            continue
+        taken.append(len(made) + len(more))
+        leaves = _leaves_of(payloads[row].as_py(), rules)
+        more.append([{"path": path, "value": text} for path, text in leaves] or None)
+    both = pa.chunked_array([*made.chunks, pa.array(more, made.type)], made.type)
+    return both.take(pa.array(taken, pa.int64()))
+
+
+def _leaves_of(payload: bytes, rules: Rules) -> Sequence[tuple[str, str]]:
+    """Answer the leaves of a payload as misfits, none if it is no JSON within the bounds."""
+    misfits = Misfits(room_of(payload))
+    try:
+        misfits.add(
+            value_of(read(payload, max_depth=rules.max_depth, max_keys=rules.max_keys)), None
+        )
+    except Refused:
+        return ()
+    return misfits.leaves
 
 
 def _as_batch(rows: pa.RecordBatch) -> pa.RecordBatch:

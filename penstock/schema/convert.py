@@ -534,11 +534,16 @@ class _Sorting:
             case "drop_value":
                 return Dropped()
             case _:
-                return Misfits(_ROOM_LEAST + _ROOM_RATIO * len(payload))
+                return Misfits(room_of(payload))
 
     def _payloads_of(self, rows: Sequence[int]) -> Iterator[bytes]:
         for start in range(0, len(rows), _BLOCK):
             yield from self._payloads.take(pa.array(rows[start : start + _BLOCK])).to_pylist()
+
+
+def room_of(payload: bytes) -> int:
+    """Answer how many characters the misfits of a payload may take."""
+    return _ROOM_LEAST + _ROOM_RATIO * len(payload)
 
 
 def _unexpected(why: str) -> _Verdict:

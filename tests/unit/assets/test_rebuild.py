@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from lakes import append, column, everywhere, landing, log_of, mark_of, new_lake
 from leaf_books import table_rows, unbalanced
 
+from assets.checks import check_conservation
 from assets.rebuild import rebuild
 from assets.retype import retype
 from lakehouse import Lake
 from lakehouse.rewrite import Rewritten
+from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Mark
 from penstock.schema.convert import Rules, convert
@@ -28,6 +30,8 @@ from penstock.schema.formats.plain import Plain
 from penstock.schema.formats.protobuf import Protobuf
 from penstock.schema.retype import columns_of
 from penstock.schema.shape import EMPTY, Leaf, Struct, columns
+from penstock.search import SearchRequest
+from penstock.search.embedded import EmbeddedSearcher
 
 
 def rebuilt(lake: Lake, rules: Rules | None = None, **more: Any) -> Rewritten:
@@ -275,3 +279,62 @@ def test_no_leaf_is_lost_and_the_whole_shape_is_found(
         as_known_from_the_start(lake, log, rules)
         assert everywhere(lake) == Counter(range(count))
         assert mark_of(lake).next == count
+
+
+def test_what_the_format_of_today_refuses_keeps_its_leaves_where_it_is_json(
+    tmp_path: Path,
+) -> None:
+    """Rows of an earlier format stay rows, and what they hold is found under its path."""
+    lake, _ = landed(tmp_path, ['{"n": 5, "city": "Oslo"}', "[1, 2]"])
+    orders = Rules(decoder=Protobuf(SHOP, message="shop.Order"))
+
+    done = rebuilt(lake, orders)
+
+    assert (done.rows, done.refused) == (2, 2)
+    assert everywhere(lake) == Counter(range(2))
+    rows, schema = table_rows(lake)
+    assert "data" not in schema.names
+    assert [row["misfits"] for row in rows] == [
+        [{"path": "n", "value": "5"}, {"path": "city", "value": '"Oslo"'}],
+        [{"path": "", "value": "1"}, {"path": "", "value": "2"}],
+    ]
+    assert unbalanced(lake) == []
+
+
+def test_what_is_refused_and_no_json_keeps_its_payload(tmp_path: Path) -> None:
+    """It stays a row, and is counted; with `drop_value` nothing is kept beside."""
+    lake, log = landed(tmp_path, ["no json", '{"n": 5}'], rules=Rules(decoder=Plain()))
+    orders = Rules(decoder=Protobuf(SHOP, message="shop.Order"), contract="drop_value")
+
+    done = rebuilt(lake, orders)
+
+    assert (done.rows, done.refused) == (2, 2)
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
+    rows, _ = table_rows(lake)
+    assert [(row["payload"], row["misfits"]) for row in rows] == [
+        (b"no json", None),
+        (b'{"n": 5}', None),
+    ]
+
+
+def test_what_the_contract_of_today_would_keep_out_stays_a_row_and_is_found(
+    tmp_path: Path,
+) -> None:
+    """Such an event would go to quarantine now; its row, landed long ago, does not."""
+    lake, log = landed(tmp_path, ['{"n": 5}'], ['{"n": "x", "m": 1}', "[7]"])
+    quarantining = Rules(contract="quarantine")
+
+    done = rebuilt(lake, quarantining)
+
+    assert (done.rows, done.refused, done.after) == (3, 0, done.before)
+    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
+    assert unbalanced(lake) == []
+    engine = open_engine(tmp_path / "spill", memory="500MB")
+    searcher = EmbeddedSearcher(
+        lake, log, engine, rules=lambda _: quarantining, clock=lambda: NOON + 3_600_000_000
+    )
+    for query, found in (("n:x", [1]), ("m:1", [1]), ("data:7", [2]), ("*", [0, 1, 2])):
+        page = searcher.search(SearchRequest(collection=FLIGHTS, query=query))
+        assert sorted(one.log_offset for one in page.events) == found
+    assert searcher.count(SearchRequest(collection=FLIGHTS)) == 3
+    engine.close()

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import FLIGHTS, NOON
+from builders import FLIGHTS, NOON, event
+from descriptors import SHOP
 from lakes import MAIN, append, column, everywhere, landing, log_of, mark_of, new_lake
 from leaf_books import table_rows, unbalanced
 
@@ -19,8 +20,11 @@ from lakehouse import Lake
 from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.clock import machine_clock
-from penstock.errors import BadRequest, NotFound
+from penstock.errors import BadRequest, NotFound, WrongState
 from penstock.schema.convert import Rules
+from penstock.schema.formats import Decoder
+from penstock.schema.formats.plain import Plain
+from penstock.schema.formats.protobuf import Protobuf
 from penstock.schema.shape import columns
 
 
@@ -294,3 +298,36 @@ def test_duckdb_reads_the_column_and_what_was_pinned_before(tmp_path: Path) -> N
         ]
         assert str(reader.shape(then)).count("long") == 2
     engine.close()
+
+
+@pytest.mark.parametrize("decoder", [Plain(), Protobuf(SHOP, message="shop.Order")])
+def test_rows_of_an_earlier_format_keep_their_columns(tmp_path: Path, decoder: Decoder) -> None:
+    """Who sets another format must not find the old rows empty after the next upkeep."""
+    lake, _ = landed(tmp_path, '{"n": 5}', '{"n": 5.99}')
+    before, _ = table_rows(lake)
+
+    with pytest.raises(WrongState, match="earlier format"):
+        retype(
+            lake,
+            FLIGHTS,
+            rules=Rules(decoder=decoder),
+            clock=lambda: NOON,
+            chance=chance(),
+        )
+
+    assert table_rows(lake)[0] == before
+    assert shape(lake) == [("n", "long")]
+    assert unbalanced(lake) == []
+
+
+def test_opaque_rows_are_no_reason_not_to_retype(tmp_path: Path) -> None:
+    """They never had a column."""
+    lake, log = new_lake(tmp_path), log_of()
+    work = landing(log, lake)
+    for payload in ('{"n": 5}', "no json", '{"n": 5.99}', "[]", "null", "{}"):
+        one = event(payload, id=payload, received_at=NOON, content_type="text/plain")
+        log.append(FLIGHTS, [one]).result()
+        assert work.land_once(FLIGHTS)
+
+    assert retyped(lake).rewritten is not None
+    assert column(lake, "n")[:3] == [5.0, None, 5.99]

@@ -46,6 +46,7 @@ class Doubles:
     """Wants every column of longs that there is at first to be one of doubles."""
 
     rules = Rules()
+    keeps_columns = True
 
     def __init__(self, *paths: str) -> None:
         self._paths = paths
