@@ -1,6 +1,6 @@
 """The books of a collection: how many events were accepted, and where each of them is.
 
-    accepted = landed + quarantined + waiting + lost + …
+    accepted = landed + duplicates + quarantined + closed + waiting + lost + …
 
 `accepted` comes from the log: a partition whose next position is 7 has accepted 7 events, however
 many of them it has let go of since. It never comes from what landed, or the sum would prove
@@ -16,6 +16,8 @@ The order of the reads is what makes the sum right while events arrive and land:
    partition has accepted up to its end or its mark, whichever is further.
 3. Quarantine. It is ahead of the marks for a moment in each landing, and after one that broke
    off; the rows at or behind the marks still count as waiting, so they are left out.
+4. What of it is closed. That is part of what quarantine has and never more, so whatever is closed
+   in between changes how the two are told apart, and not their sum.
 """
 
 from __future__ import annotations
@@ -36,13 +38,16 @@ from penstock.search.index import Index
 _SECOND: Micros = 1_000_000
 
 PARTS: Mapping[str, str] = {
-    "landed": "rows of the table",
-    "quarantined": "events in quarantine",
+    "landed": "rows of the table that repeat no other",
+    "duplicates": "rows that repeat another one",
+    "quarantined": "events in quarantine that are open",
+    "closed": "events in quarantine that were released or discarded",
     "waiting": "events that the log holds and that have not landed yet",
     "lost": "events that are gone, as an operator has stated by `collection resolve`",
 }
 """What an accepted event can be, in the order in which it is shown.
 
+A released event has two positions: the one it is closed at, and the one it was sent to again.
 A part that is neither a row nor a position is a number that the table keeps beside its rows, as the
 property `penstock.books.<part>`, and moves in the commit that takes the rows away.
 """
@@ -101,7 +106,7 @@ def difference(accepted: int, parts: Mapping[str, int]) -> int:
 
 
 def shown(parts: Mapping[str, int]) -> dict[str, int]:
-    """Answer the parts that people see: the first three, and what else there is any of."""
+    """Answer the parts that people see: three always, and what else there is any of."""
     always = ("landed", "quarantined", "waiting")
     return {name: count for name, count in parts.items() if count or name in always}
 
@@ -114,10 +119,12 @@ def balance(
     table: TableView | None,
     quarantine: TableView | None,
     beyond: int,
+    closed: int = 0,
 ) -> Books:
     """Put the books together from what was read, in the order that this module tells.
 
-    `beyond` is how many rows of `quarantine` the marks of `table` do not cover.
+    `beyond` is how many rows of `quarantine` the marks of `table` do not cover, and `closed` how
+    many of those that they cover are closed.
     """
     partitions = tuple(
         _partition(number, extent, table, log_id) for number, extent in sorted(extents.items())
@@ -133,8 +140,15 @@ def balance(
     for view in views:
         for name, count in view.counted:
             parts[name] = parts.get(name, 0) + count
-    parts["landed"] += table.rows if table is not None else 0
-    parts["quarantined"] += (quarantine.rows if quarantine is not None else 0) - beyond
+    rows = table.rows if table is not None else 0
+    # Another engine may have deleted some of them.
+    repeats = min(rows, table.duplicates) if table is not None else 0
+    parts["landed"] += rows - repeats
+    parts["duplicates"] += repeats
+    aside = (quarantine.rows if quarantine is not None else 0) - beyond
+    ended = min(aside, closed)
+    parts["quarantined"] += aside - ended
+    parts["closed"] += ended
     parts["waiting"] += sum(one.waiting for one in partitions)
     parts["lost"] += sum(map(len, table.lost)) if table is not None else 0
     return Books(
@@ -190,6 +204,10 @@ class Tables(Protocol):
         """Answer quarantine, and how many of its rows `main` does not cover."""
         ...
 
+    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
+        """Answer how many quarantined events are closed that `main` covers."""
+        ...
+
 
 def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
     """Read log and tables, in the one order in which no sum is wrong; see `balance`.
@@ -200,6 +218,9 @@ def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
     log_id = log.log_id(collection)
     table = tables.view(collection)
     quarantine, beyond = tables.quarantine_beside(collection, table)
+    # Most collections have nothing there: they need not be asked for one table more.
+    aside = quarantine.rows if quarantine is not None else 0
+    closed = tables.closed_beside(collection, table) if aside > beyond else 0
     return balance(
         collection,
         log_id=log_id,
@@ -207,6 +228,7 @@ def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
         table=table,
         quarantine=quarantine,
         beyond=beyond,
+        closed=closed,
     )
 
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 
+from assets.minutes import COLUMNS as COUNTED
 from assets.minutes import minutes_of
 from assets.remedies import explained
 from lakehouse import Lake, TableView
@@ -41,6 +42,7 @@ from penstock.errors import (
 )
 from penstock.faults import fault
 from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
+from penstock.schema.repeats import Marked
 from penstock.schema.shape import Struct, count_columns
 from penstock.stats import Batch as Counts
 
@@ -531,7 +533,7 @@ class Landing:
                 collection=collection,
                 log_id=log_id,
                 spans=spans,
-                minutes=minutes_of(read.batches, converted.quarantined),
+                minutes=minutes_of(read.batches, converted.quarantined, _repeats(committed.marked)),
                 landed_at=now,
                 lag=lag,
             )
@@ -602,6 +604,14 @@ class Landing:
             raise TableReplaced(
                 f"the table of {view.collection} was replaced by another one while events landed"
             )
+
+
+def _repeats(marked: Marked | None) -> pa.Table | None:
+    """Answer the rows that repeat others, None where there are none."""
+    if marked is None or not marked.repeats:
+        return None
+    rows = marked.rows.select([*COUNTED, "duplicate_of"])
+    return rows.filter(pc.is_valid(rows["duplicate_of"]))
 
 
 def _known(collections: Callable[[], Sequence[CollectionId]]) -> Sequence[CollectionId]:

@@ -17,7 +17,13 @@ from assets.checks import Run, account, runs_of
 from assets.remedies import Choice, choices_for
 from lakehouse import Lake, TableView
 from lakehouse.statements import Loaded, Moved, load
-from lakehouse.tables import ADOPTED, Gap, gap_properties, mark_properties
+from lakehouse.tables import (
+    ADOPTED,
+    Gap,
+    gap_properties,
+    mark_properties,
+    repeats_property,
+)
 from penstock.buffer import Buffer
 from penstock.envelope import CollectionId, Mark
 from penstock.errors import (
@@ -282,7 +288,9 @@ def _reset_marks(look: _Look) -> Resolution:
             "quarantine has of them stays there"
         )
     says = says or ["the table has all that its marks say: it is taken as it is"]
-    step = Step(quarantine=False, properties=mark_properties(marks), on=look.main)
+    # What went with the rows is not in the table's properties: those stay as they were.
+    properties = {**mark_properties(marks), **repeats_property(look.main.repeats())}
+    step = Step(quarantine=False, properties=properties, on=look.main)
     mine = [mark for mark in marks if mark.log_id == look.log_id()]
     return look.answer("reset-marks", says, [step], mine)
 
@@ -344,6 +352,7 @@ def _adopt(look: _Look) -> Resolution:
                 "and the books say so from then on"
             )
         adopted |= {**mark_properties(marks), **look.lost_with(gaps)}
+        adopted |= repeats_property(look.main.repeats())
     says.append(f"the table {view.uuid} is the one to land into from then on")
     steps.append(Step(quarantine=False, properties=adopted, on=look.main))
     quarantine = look.quarantine

@@ -59,7 +59,12 @@ def count_from_lake(stats: Stats, lake: Lake, collection: CollectionId, *, clock
             sums = Sums()
             for quarantine in (False, True):
                 for events in _events(lake, log_id, span, quarantine=quarantine):
-                    sums.add(events, quarantined=quarantine)
+                    sums.add(events)
+                    if quarantine:
+                        sums.note("quarantined", events)
+                    else:
+                        repeats = pc.is_valid(events["duplicate_of"])
+                        sums.note("duplicates", events.filter(repeats))
             batch = Batch(
                 collection=collection,
                 log_id=log_id,
@@ -202,7 +207,7 @@ def _events(lake: Lake, log_id: str, span: Span, *, quarantine: bool) -> Iterato
     scan = table.scan(
         row_filter=f"log_partition = {span.partition} "
         f"and log_offset >= {span.start} and log_offset < {span.end}",
-        selected_fields=(*COLUMNS, "log_id"),
+        selected_fields=(*COLUMNS, "log_id", *(() if quarantine else ("duplicate_of",))),
     )
     for batch in scan.to_arrow_batch_reader():
         yield batch.filter(pc.equal(batch["log_id"], log_id))

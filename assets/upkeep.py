@@ -9,8 +9,7 @@ import msgspec
 
 from assets.checks import Verdict
 from lakehouse import Lake
-from lakehouse.catalog import main_table, quarantine_table
-from lakehouse.closings import closed_table
+from lakehouse.catalog import closed_table, main_table, quarantine_table
 from lakehouse.upkeep import Compacted, Condition, compact, expire, look, sweep_orphans
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.settings import Settings

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CATALOG_NAME = "penstock"
 
 QUARANTINE_SUFFIX = "__quarantine"
+CLOSED_SUFFIX = "__closed"
 
 # Writers wait for each other this long; a commit holds the database for about a millisecond.
 _BUSY_SECONDS = 30
@@ -51,6 +52,12 @@ def main_table(collection: CollectionId) -> Identifier:
 def quarantine_table(collection: CollectionId) -> Identifier:
     """Answer the name of the table of its events that could not become rows."""
     return (collection.team + QUARANTINE_SUFFIX, collection.name)
+
+
+def closed_table(collection: CollectionId) -> Identifier:
+    """Answer the name of the table that says which events of a quarantine are closed."""
+    namespace, name = quarantine_table(collection)
+    return (namespace, name + CLOSED_SUFFIX)
 
 
 class SharedMetadata(TableMetadataV2):

@@ -30,7 +30,6 @@ from pyiceberg.exceptions import (
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.typedef import Identifier
 from pyiceberg.types import (
     IcebergType,
     IntegerType,
@@ -40,10 +39,10 @@ from pyiceberg.types import (
     TimestamptzType,
 )
 
-from lakehouse.catalog import quarantine_table
+from lakehouse.catalog import closed_table, quarantine_table
 from lakehouse.columns import arrow_schema, partition_spec
 from lakehouse.commit import Staged, write_days
-from lakehouse.tables import PROPERTIES, Lake
+from lakehouse.tables import PROPERTIES, Lake, read_view
 from penstock.codec import TIME
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import EngineUnavailable
@@ -62,8 +61,6 @@ from penstock.schema.convert import Converted
 from penstock.schema.rows import QUARANTINE_SCHEMA
 
 log = structlog.get_logger()
-
-CLOSED_SUFFIX = "__closed"
 
 _FIELDS: tuple[tuple[str, IcebergType, bool], ...] = (
     ("event_id", StringType(), True),
@@ -106,12 +103,6 @@ class Closing:
     to: Origin | None = None
 
 
-def closed_table(collection: CollectionId) -> Identifier:
-    """Answer the name of the table that says which events of a quarantine are closed."""
-    namespace, name = quarantine_table(collection)
-    return (namespace, name + CLOSED_SUFFIX)
-
-
 def closed_schema() -> Schema:
     """Answer the schema of that table; it is partitioned like the quarantine itself."""
     return Schema(
@@ -148,10 +139,7 @@ def closed_positions(
 def count_closed(lake: Lake, collection: CollectionId) -> int:
     """Answer how many events are closed, from what the table says about itself."""
     table = lake.table(closed_table(collection))
-    snapshot = None if table is None else table.metadata.current_snapshot()
-    if snapshot is None or snapshot.summary is None:
-        return 0
-    return int(snapshot.summary.additional_properties.get("total-records", "0"))
+    return 0 if table is None else read_view(collection, table).rows
 
 
 def quarantined(

@@ -57,6 +57,7 @@ from lakehouse.tables import (
     held_back,
     mark_properties,
     read_view,
+    repeats_property,
 )
 from lakehouse.updates import same_last_id, same_schema, set_schema
 from penstock.envelope import Clock, Mark, Micros
@@ -513,7 +514,7 @@ def _stage(
     append.commit()
     staged.snapshot_id = append.snapshot_id
     landed = {LANDED: str(base.next_sequence_number())}
-    told = {REPEATS: str(int(base.properties.get(REPEATS, "0")) + repeats)} if repeats else {}
+    told = repeats_property(int(base.properties.get(REPEATS, "0")) + repeats) if repeats else {}
     staged.set_properties({**mark_properties(marks), **landed, **told})
     return staged
 

@@ -59,6 +59,13 @@ class Loaded:
             return iter(())
         return iter(self._table.scan(selected_fields=_POSITION).to_arrow_batch_reader())
 
+    def repeats(self) -> int:
+        """Count the rows that repeat others, by looking at them."""
+        if self.view.snapshot_id is None:
+            return 0
+        scan = self._table.scan("duplicate_of is not null", ("duplicate_of",))
+        return sum(batch.num_rows for batch in scan.to_arrow_batch_reader())
+
     def state(self, choice: str, properties: Mapping[str, str]) -> TableView:
         """Commit the properties on top of this load; answer the table as it then is.
 

@@ -27,12 +27,12 @@ from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
-from pyiceberg.table.snapshots import ancestors_of
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
 from pyiceberg.table.update import TableRequirement, TableUpdate, ValidatableTableRequirement
 from pyiceberg.typedef import Identifier
 
 from lakehouse.attempts import Patience
-from lakehouse.catalog import QUARANTINE_SUFFIX, main_table, quarantine_table
+from lakehouse.catalog import QUARANTINE_SUFFIX, closed_table, main_table, quarantine_table
 from lakehouse.columns import (
     arrow_schema,
     main_schema,
@@ -128,7 +128,7 @@ class TableView:
     adopted: str = ""
     """The id of the table that an operator took in place of another one."""
     duplicates: int = 0
-    """Rows that landed with `duplicate_of`, since the table was made."""
+    """Rows with `duplicate_of`: counted in the commit that brings them, never by looking."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
@@ -182,6 +182,11 @@ def gap_properties(gaps: Iterable[Gap]) -> dict[str, str]:
     return {name: ",".join(some) for name, some in runs.items()}
 
 
+def repeats_property(count: int) -> dict[str, str]:
+    """Answer the table property that says how many rows repeat others."""
+    return {REPEATS: str(count)}
+
+
 def counted_of(properties: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Read the parts of the books that a table keeps as numbers, sorted."""
     found = (
@@ -226,6 +231,7 @@ class Lake:
         self.catalog = catalog
         self.patience = patience or Patience()
         self._views: dict[Identifier, TableView] = {}
+        self._settled: dict[CollectionId, tuple[int, tuple[Mark, ...]]] = {}
         self._guard = threading.Lock()
 
     @property
@@ -261,6 +267,33 @@ class Lake:
                 with _asking():
                     beyond += _rows_from(table, mark.log_id, mark.partition, start)
         return view, beyond
+
+    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
+        """Answer how many quarantined events are closed that `main` covers.
+
+        Landing closes copies of released events before it brings them to quarantine, so some may
+        lie at or behind main's marks. They are looked for once for each version of the table.
+        """
+        table = self.table(closed_table(collection))
+        snapshot = table.metadata.current_snapshot() if table is not None else None
+        if table is None or snapshot is None or main is None:
+            return 0
+        rows = _rows_in(snapshot)
+        with self._guard:
+            known, upto = self._settled.get(collection, (None, ()))
+        reached = {(mark.log_id, mark.partition): mark.next for mark in main.marks}
+        if known == snapshot.snapshot_id and all(
+            reached.get((mark.log_id, mark.partition), 0) >= mark.next for mark in upto
+        ):
+            return rows
+        with _asking():
+            beyond = sum(
+                _rows_from(table, mark.log_id, mark.partition, mark.next) for mark in main.marks
+            )
+        if not beyond:
+            with self._guard:
+                self._settled[collection] = (snapshot.snapshot_id, main.marks)
+        return rows - beyond
 
     def table(self, name: Identifier) -> Table | None:
         """Load a table by its name; None where there is none.
@@ -499,7 +532,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
     """Answer what this load of the table says."""
     metadata = table.metadata
     snapshot = metadata.current_snapshot()
-    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    summary = _summary(snapshot)
     landed = int(metadata.properties.get(LANDED, "0"))
     line = (s.sequence_number or 0 for s in ancestors_of(snapshot, metadata))
     return TableView(
@@ -512,7 +545,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         marks=marks_of(metadata.properties),
         landed_sequence=landed,
         rolled_back=rolled_back(line, landed),
-        rows=int(summary.get("total-records", "0")),
+        rows=_rows_in(snapshot) if snapshot else 0,
         bytes=int(summary.get("total-files-size", "0")),
         files=int(summary.get("total-data-files", "0")),
         claims=marks_of(metadata.properties, CLAIM),
@@ -521,6 +554,14 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         adopted=metadata.properties.get(ADOPTED, ""),
         duplicates=int(metadata.properties.get(REPEATS, "0")),
     )
+
+
+def _summary(snapshot: Snapshot | None) -> Mapping[str, str]:
+    return snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+
+
+def _rows_in(snapshot: Snapshot) -> int:
+    return int(_summary(snapshot).get("total-records", "0"))
 
 
 def _rows_from(table: Table, log_id: str, partition: int, start: int) -> int:

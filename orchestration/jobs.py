@@ -274,8 +274,9 @@ CHECKS = ("conservation", "freshness", "marks", "books")
         dg.AssetCheckSpec(
             "books",
             asset=EVENTS,
-            description="Accepted = landed + quarantined + waiting + lost, landing goes on, and no "
-            "event has waited for half of the time for which the log keeps it.",
+            description="Accepted = landed + duplicates + quarantined + closed + waiting + lost, "
+            "landing goes on, and no event has waited for half of the time for which the log "
+            "keeps it.",
         ),
     ],
 )

@@ -176,7 +176,9 @@ class CollectionStatus:
     partitions: list[Partition]
     waiting: int
     rows: int
+    duplicates: int
     quarantined: int
+    closed: int
     columns: int
     snapshot_id: str | None
     books: Books
@@ -446,6 +448,7 @@ class Step:
     events: int
     bytes: int
     quarantined: int
+    duplicates: int
     lag_seconds: float | None
 
 

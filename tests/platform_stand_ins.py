@@ -96,6 +96,7 @@ class StandInLake:
 
     views: dict[CollectionId, TableView] = field(default_factory=dict)
     quarantined: dict[CollectionId, TableView] = field(default_factory=dict)
+    closed: dict[CollectionId, int] = field(default_factory=dict)
 
     def view(self, collection: CollectionId) -> TableView | None:
         return self.views.get(collection)
@@ -107,6 +108,9 @@ class StandInLake:
         self, collection: CollectionId, main: TableView | None
     ) -> tuple[TableView | None, int]:
         return self.quarantined.get(collection), 0
+
+    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
+        return self.closed.get(collection, 0)
 
     def collections(self) -> list[CollectionId]:
         return sorted(self.views)

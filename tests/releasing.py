@@ -17,8 +17,7 @@ from builders import FLIGHTS, NOON
 from assets.landing import Landing
 from assets.release import Asked, Done, Workplace
 from lakehouse import Lake
-from lakehouse.catalog import main_table, quarantine_table
-from lakehouse.closings import closed_table
+from lakehouse.catalog import closed_table, main_table, quarantine_table
 from lakehouse.sql import Engine
 from penstock.envelope import CollectionId, Event
 from penstock.quarantine.repair import Repair

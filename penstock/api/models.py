@@ -370,7 +370,9 @@ class BooksTold(Told):
     """What was accepted, and what became of it: `accepted` is the sum of `parts`."""
 
     accepted: int
-    parts: dict[str, int] = Field(description="Landed, quarantined, waiting, and what else is.")
+    parts: dict[str, int] = Field(
+        description="Landed, duplicates, quarantined (and open), closed, waiting, and what else is."
+    )
     difference: int = Field(description="Accepted events that are nowhere; 0 in sound books.")
     sentence: str
 
@@ -391,7 +393,9 @@ class OneStatus(Told):
     partitions: list[PartitionTold]
     waiting: int
     rows: int
-    quarantined: int
+    duplicates: int = Field(description="Rows that repeat another one.")
+    quarantined: int = Field(description="Events in quarantine that are open.")
+    closed: int = Field(description="Events in quarantine that were released or discarded.")
     columns: int
     snapshot_id: str | None = Field(description="Text: it is too large for JavaScript's numbers.")
     books: BooksTold
@@ -421,8 +425,10 @@ class OneStatus(Told):
             paused=record.paused,
             partitions=[PartitionTold.of(one) for one in books.partitions],
             waiting=books.waiting,
-            rows=books.parts["landed"],
+            rows=books.parts["landed"] + books.parts["duplicates"],
+            duplicates=books.parts["duplicates"],
             quarantined=books.parts["quarantined"],
+            closed=books.parts["closed"],
             columns=count_columns(table.shape) if table is not None else 0,
             snapshot_id=str(table.snapshot_id) if table and table.snapshot_id else None,
             books=BooksTold(
@@ -769,7 +775,8 @@ class StepTold(Told):
     start: TimeOut
     events: int = Field(description="All that have landed, those in quarantine included.")
     bytes: int = Field(description="Of their payloads.")
-    quarantined: int
+    quarantined: int = Field(description="Those that went to quarantine, open or closed by now.")
+    duplicates: int = Field(description="Those that repeat another one.")
     lag_seconds: float | None = Field(
         description="The longest that an event waited, among the batches that landed in the step."
     )

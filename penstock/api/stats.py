@@ -72,6 +72,7 @@ def show_stats(
                 events=one.events,
                 bytes=one.bytes,
                 quarantined=one.quarantined,
+                duplicates=one.duplicates,
                 lag_seconds=None if one.lag is None else one.lag / _SECOND,
             )
             for one in every_step(found, first, end, length)

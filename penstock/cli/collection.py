@@ -121,8 +121,12 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
         + (", takes replays of itself" if record.allow_loops else "")
     )
     console.print(
-        f"{status.rows:,} rows, {status.quarantined:,} in quarantine, {status.waiting:,} waiting, "
-        f"{status.columns:,} columns" + (", [yellow]paused[/]" if status.paused else "")
+        f"{status.rows:,} rows"
+        + (f" ({status.duplicates:,} of them duplicates)" if status.duplicates else "")
+        + f", {status.quarantined:,} open in quarantine"
+        + (f" ({status.closed:,} closed)" if status.closed else "")
+        + f", {status.waiting:,} waiting, {status.columns:,} columns"
+        + (", [yellow]paused[/]" if status.paused else "")
     )
     if record.contract != "evolve" and not status.columns:
         console.print(
@@ -541,7 +545,8 @@ def _plot(found: Stats) -> None:
     console = out()
     most = max((one.events for one in found.steps), default=0)
     console.print(
-        f"[dim]{'from':<16}  {'events':>11}  {'bytes':>14}  {'quarantined':>11}  {'lag':>8}[/]"
+        f"[dim]{'from':<16}  {'events':>11}  {'bytes':>14}  {'quarantined':>11}  "
+        f"{'duplicates':>11}  {'lag':>8}[/]"
     )
     for one in found.steps:
         width = max(round(one.events / most * _BAR_WIDTH), 1) if one.events else 0
@@ -551,15 +556,18 @@ def _plot(found: Stats) -> None:
         lag = "" if one.lag_seconds is None else f"{one.lag_seconds:,.1f} s"
         console.print(
             f"{one.start:%Y-%m-%d %H:%M}  {one.events:>11,}  {one.bytes:>14,}  "
-            f"{one.quarantined:>11,}  {lag:>8}  "
+            f"{one.quarantined:>11,}  {one.duplicates:>11,}  {lag:>8}  "
             f"[cyan]{'█' * (width - apart)}[/][yellow]{'█' * apart}[/]",
             soft_wrap=True,
         )
-    events, quarantined = (
-        sum(one.events for one in found.steps),
-        sum(one.quarantined for one in found.steps),
+    events, quarantined, duplicates = (
+        sum(getattr(one, name) for one in found.steps)
+        for name in ("events", "quarantined", "duplicates")
     )
-    console.print(f"\n{events:,} events, {quarantined:,} of them in quarantine")
+    console.print(
+        f"\n{events:,} events, {quarantined:,} of them went to quarantine, "
+        f"{duplicates:,} repeat others"
+    )
 
 
 @app.command()

@@ -292,8 +292,12 @@ def _hour(stats: Stats) -> Iterator[Text]:
     events = [step.events for step in stats.steps]
     aside = [step.quarantined for step in stats.steps]
     yield Text("the last hour, by the minute in which events were received", style="dim")
-    yield _drawn("landed", [n - q for n, q in zip(events, aside, strict=True)], "cyan")
+    again = [step.duplicates for step in stats.steps]
+    once = [n - q - d for n, q, d in zip(events, aside, again, strict=True)]
+    yield _drawn("landed", once, "cyan")
     yield _drawn("quarantined", aside, "yellow")
+    if any(again):
+        yield _drawn("duplicates", again, "cyan")
     lags = [step.lag_seconds for step in stats.steps if step.lag_seconds is not None]
     if lags:
         yield Text(f"the longest wait before landing was {_length(max(lags))}", style="dim")

@@ -29,6 +29,8 @@ class Minute:
     bytes: int
     """Of their payloads."""
     quarantined: int
+    duplicates: int = 0
+    """Those that repeat another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Step:
     """Received within it, and landed by now."""
     bytes: int
     quarantined: int
+    duplicates: int
     lag: Micros | None
     """The longest that an event waited among the batches that landed within it."""
 
@@ -120,6 +123,7 @@ def every_step(found: Sequence[Step], since: Micros, until: Micros, step: Micros
     known = {one.start: one for one in found}
     first = since // step * step
     return [
-        known.get(start) or Step(start=start, events=0, bytes=0, quarantined=0, lag=None)
+        known.get(start)
+        or Step(start=start, events=0, bytes=0, quarantined=0, duplicates=0, lag=None)
         for start in range(first, until, step)
     ]

@@ -16,6 +16,9 @@ from penstock.stats.tables import marks, minutes
 # None of the metadata's: who counts does not wait for who makes a token.
 _LOCK = 0x70656E_0002
 
+_SUMS = ("events", "bytes", "quarantined", "duplicates")
+"""What is added up of each minute."""
+
 
 class SqlStats:
     """Sums by minute, and a mark for each log partition, which move in one transaction."""
@@ -42,15 +45,14 @@ class SqlStats:
             }
             new = [span for span in batch.spans if span.start == starts[span.partition] < span.end]
             counted = {span.partition for span in new}
-            sums: dict[Micros, list[int]] = {}
+            sums: dict[Micros, dict[str, int]] = {}
             for one in batch.minutes:
                 if one.partition in counted:
-                    sum_ = sums.setdefault(one.start, [0, 0, 0])
-                    sum_[0] += one.events
-                    sum_[1] += one.bytes
-                    sum_[2] += one.quarantined
-            for minute, (events, size, quarantined) in sorted(sums.items()):
-                _count(connection, collection, minute, events, size, quarantined)
+                    sum_ = sums.setdefault(one.start, dict.fromkeys(_SUMS, 0))
+                    for name in _SUMS:
+                        sum_[name] += getattr(one, name)
+            for minute, sum_ in sorted(sums.items()):
+                _count(connection, collection, minute, sum_)
             for span in new:
                 _move(connection, log_id, span)
             if counted and batch.lag is not None:
@@ -72,10 +74,8 @@ class SqlStats:
         query = (
             select(
                 start,
-                func.sum(minutes.c.events),
-                func.sum(minutes.c.bytes),
-                func.sum(minutes.c.quarantined),
                 func.max(minutes.c.lag),
+                *(func.sum(minutes.c[name]) for name in _SUMS),
             )
             .where(_of(minutes, collection))
             .where(minutes.c.minute >= since, minutes.c.minute < until)
@@ -86,13 +86,11 @@ class SqlStats:
             return [
                 Step(
                     start=int(begin),
-                    # PostgreSQL's sum of large numbers is a decimal.
-                    events=int(events),
-                    bytes=int(size),
-                    quarantined=int(quarantined),
                     lag=lag,
+                    # PostgreSQL's sum of large numbers is a decimal.
+                    **dict(zip(_SUMS, map(int, sums), strict=True)),
                 )
-                for begin, events, size, quarantined, lag in connection.execute(query)
+                for begin, lag, *sums in connection.execute(query)
             ]
 
     def newest(self, collection: CollectionId) -> Micros | None:
@@ -150,22 +148,16 @@ def _count(
     connection: Connection,
     collection: CollectionId,
     minute: Micros,
-    events: int,
-    size: int,
-    quarantined: int,
+    sums: Mapping[str, int],
 ) -> None:
-    values = {
-        "events": minutes.c.events + events,
-        "bytes": minutes.c.bytes + size,
-        "quarantined": minutes.c.quarantined + quarantined,
-    }
-    row = {"minute": minute, "events": events, "bytes": size, "quarantined": quarantined}
+    values = {name: minutes.c[name] + more for name, more in sums.items()}
+    row = {"minute": minute, **sums}
     _upsert(connection, minutes, collection, minutes.c.minute == minute, values, row)
 
 
 def _lagged(connection: Connection, collection: CollectionId, minute: Micros, lag: Micros) -> None:
     longest = case((minutes.c.lag > lag, minutes.c.lag), else_=lag)
-    row = {"minute": minute, "events": 0, "bytes": 0, "quarantined": 0, "lag": lag}
+    row = {"minute": minute, **dict.fromkeys(_SUMS, 0), "lag": lag}
     _upsert(connection, minutes, collection, minutes.c.minute == minute, {"lag": longest}, row)
 
 

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 metadata = MetaData()
 
 minutes = Table(
-    "stats_minutes_1",
+    "stats_minutes_2",
     metadata,
     Column("team", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -38,13 +38,14 @@ minutes = Table(
     Column("events", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("quarantined", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
     # Of the batches that landed within the minute.
     Column("lag", Micros),
     PrimaryKeyConstraint("team", "name", "minute"),
 )
 
 marks = Table(
-    "stats_marks_1",
+    "stats_marks_2",
     metadata,
     Column("team", Text, nullable=False),
     Column("name", Text, nullable=False),

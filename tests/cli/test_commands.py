@@ -202,6 +202,7 @@ def test_statistics_are_drawn(here: Installation, penstock: Penstock) -> None:
             events=events,
             bytes=10 * events,
             quarantined=apart,
+            duplicates=apart // 4,
         )
         for back, events, apart in ((3, 1_000, 500), (2, 10, 0))
     ]
@@ -223,7 +224,7 @@ def test_statistics_are_drawn(here: Installation, penstock: Penstock) -> None:
 
     assert [line.count("█") for line in said.splitlines() if "2025-11-24" in line] == [0, 30, 1, 0]
     assert "2.5 s" in said
-    assert "1,010 events, 500 of them in quarantine" in said
+    assert "1,010 events, 500 of them went to quarantine, 125 repeat others" in said
 
 
 def test_a_name_that_is_nearly_right_is_told(here: Installation, penstock: Penstock) -> None:

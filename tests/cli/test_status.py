@@ -46,6 +46,34 @@ def test_the_page_says_what_was_accepted_and_where_it_is(
     assert "lost" not in said.out, "what there is none of has no column"
 
 
+def test_duplicates_and_closed_events_have_columns_of_their_own(
+    here: Installation, penstock: Penstock
+) -> None:
+    """Who repaired everything must not be told that it still is in quarantine."""
+    held(here, end=10, rows=7, mark=10)
+    lake = here.platform.lake
+    assert isinstance(lake, StandInLake)
+    lake.views[FLIGHTS] = replace(lake.views[FLIGHTS], duplicates=2)
+    lake.quarantined[FLIGHTS] = table(FLIGHTS, rows=3, mark=10)
+    lake.closed[FLIGHTS] = 2
+
+    head, row = [
+        line.split()
+        for line in penstock("status", home=here.home).out.splitlines()
+        if "flights" in line or "books" in line
+    ]
+    told = penstock("status", "flights", "--json", home=here.home).json()["status"]
+    shown = penstock("collection", "show", "flights", home=here.home).out
+
+    parts = ["landed", "duplicates", "quarantined", "closed", "waiting"]
+    assert head[1:7] == ["accepted", *parts]
+    assert row[1:7] == ["10", "5", "2", "1", "2", "0"]
+    assert row[-2:] == ["add", "up"]
+    assert (told["rows"], told["duplicates"]) == (7, 2)
+    assert (told["quarantined"], told["closed"]) == (1, 2)
+    assert "7 rows (2 of them duplicates), 1 open in quarantine (2 closed), 0 waiting" in shown
+
+
 def test_books_that_do_not_add_up_fail_the_command(here: Installation, penstock: Penstock) -> None:
     """A script that looks at the exit code alone has to notice."""
     held(here, end=100, rows=97, mark=100)
@@ -84,13 +112,20 @@ def test_one_collection_is_shown_by_partition_and_by_minute(
     now = machine_clock() // MINUTE * MINUTE
     minutes = (
         Minute(partition=0, start=now - 9 * MINUTE, events=6, bytes=60, quarantined=0),
-        Minute(partition=0, start=now - 3 * MINUTE, events=2, bytes=20, quarantined=1),
+        Minute(
+            partition=0,
+            start=now - 3 * MINUTE,
+            events=5,
+            bytes=50,
+            quarantined=1,
+            duplicates=3,
+        ),
     )
     here.platform.stats().add(
         Batch(
             collection=FLIGHTS,
             log_id=LOG_ID,
-            spans=(Span(FLIGHTS, 0, 0, 8),),
+            spans=(Span(FLIGHTS, 0, 0, 11),),
             minutes=minutes,
             landed_at=now,
             lag=1_500_000,
@@ -104,6 +139,7 @@ def test_one_collection_is_shown_by_partition_and_by_minute(
     assert partition == [["0", "0", "10", "8", "2", "0"]]
     assert "7, at most 6 a minute" in said.out
     assert "1, at most 1 a minute" in said.out
+    assert "3, at most 3 a minute" in said.out
     assert "the longest wait before landing was 1.5 s" in said.out
 
 
@@ -132,6 +168,9 @@ def test_metrics_of_collections_need_a_token_and_add_up(here: Installation) -> N
     from penstock.client import Client
 
     held(here, end=100, rows=97, mark=98)
+    lake = here.platform.lake
+    assert isinstance(lake, StandInLake)
+    lake.views[FLIGHTS] = replace(lake.views[FLIGHTS], duplicates=3)
     with Client(here.running.platform, here.running.token) as client:
         text = client.collection_metrics()
         open_to_all = client.metrics()
@@ -142,6 +181,8 @@ def test_metrics_of_collections_need_a_token_and_add_up(here: Installation) -> N
         for name in (
             "accepted_total",
             "landed_total",
+            "duplicates_total",
+            "quarantine_closed_total",
             "collection_waiting_events",
             "books_difference",
             "stopped",
@@ -149,7 +190,9 @@ def test_metrics_of_collections_need_a_token_and_add_up(here: Installation) -> N
         )
     } == {
         "accepted_total": 100,
-        "landed_total": 97,
+        "landed_total": 94,
+        "duplicates_total": 3,
+        "quarantine_closed_total": 0,
         "collection_waiting_events": 2,
         "books_difference": 1,
         "stopped": 0,

@@ -50,7 +50,7 @@ def session(engine: Timescale) -> Iterator[psycopg.Connection[Any]]:
     """Answer the one session there is; the tables are gone after it."""
     with psycopg.connect(engine.url, prepare_threshold=None, autocommit=True) as connection:
         yield connection
-        for table in ("stats_minutes_1", "stats_marks_1"):
+        for table in ("stats_minutes_2", "stats_marks_2"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
 
 
@@ -85,6 +85,7 @@ def batch(
     log_id: str = LOG,
     at: Micros = NOON,
     quarantined: int = 0,
+    duplicates: int = 0,
     lag: Micros | None = None,
 ) -> Batch:
     """Answer events of ten bytes, all received within a minute."""
@@ -99,6 +100,7 @@ def batch(
                 events=end - start,
                 bytes=10 * (end - start),
                 quarantined=quarantined,
+                duplicates=duplicates,
             ),
         ),
         landed_at=at + 5,
@@ -124,13 +126,13 @@ def events(stats: Stats, collection: CollectionId = FLIGHTS) -> int:
 
 class TestAdding:
     def test_what_is_told_is_answered_by_the_minute(self, stats: Stats) -> None:
-        assert stats.add(batch(0, 5, quarantined=2, lag=1_500))
+        assert stats.add(batch(0, 5, quarantined=2, duplicates=1, lag=1_500))
         assert stats.add(batch(5, 8, lag=900))
         assert stats.add(batch(8, 9, at=NOON + MINUTE, lag=None))
 
         assert stats.steps(FLIGHTS, NOON, NOON + HOUR, MINUTE) == [
-            Step(start=NOON, events=8, bytes=80, quarantined=2, lag=1_500),
-            Step(start=NOON + MINUTE, events=1, bytes=10, quarantined=0, lag=None),
+            Step(start=NOON, events=8, bytes=80, quarantined=2, duplicates=1, lag=1_500),
+            Step(start=NOON + MINUTE, events=1, bytes=10, quarantined=0, duplicates=0, lag=None),
         ]
         assert stats.marks(FLIGHTS) == {(LOG, 0): 9}
 
@@ -222,8 +224,8 @@ class TestAdding:
         stats.add(late)
 
         assert stats.steps(FLIGHTS, NOON, NOON + 2 * HOUR, HOUR) == [
-            Step(start=NOON, events=5, bytes=50, quarantined=0, lag=None),
-            Step(start=NOON + HOUR, events=0, bytes=0, quarantined=0, lag=HOUR),
+            Step(start=NOON, events=5, bytes=50, quarantined=0, duplicates=0, lag=None),
+            Step(start=NOON + HOUR, events=0, bytes=0, quarantined=0, duplicates=0, lag=HOUR),
         ]
 
     @settings(
@@ -373,7 +375,7 @@ def test_minutes_are_a_hypertable_where_timescale_is(timescale: Timescale) -> No
             "FROM timescaledb_information.hypertables"
         ).fetchall()
 
-    assert found == [("stats_minutes_1", "minute", 2)]
+    assert found == [("stats_minutes_2", "minute", 2)]
 
 
 @pytest.mark.engines
@@ -391,7 +393,7 @@ def test_minutes_are_a_plain_table_where_timescale_is_not() -> None:
         stats.close()
         with psycopg.connect(url) as connection:
             [kind] = connection.execute(
-                "SELECT relkind FROM pg_class WHERE relname = 'stats_minutes_1'"
+                "SELECT relkind FROM pg_class WHERE relname = 'stats_minutes_2'"
             ).fetchall()
 
     assert kind == ("r",)
@@ -416,7 +418,7 @@ def test_an_unknown_url_is_refused_by_the_name_of_its_setting() -> None:
 
 def test_empty_steps_are_shown_too() -> None:
     """A plot without them hides an outage."""
-    one = Step(start=NOON + HOUR, events=1, bytes=2, quarantined=0, lag=None)
+    one = Step(start=NOON + HOUR, events=1, bytes=2, quarantined=0, duplicates=0, lag=None)
 
     steps = every_step([one], NOON + 1, NOON + 3 * HOUR, HOUR)
 

@@ -17,7 +17,9 @@ import pytest
 from builders import FLIGHTS, NOON, event
 from lakes import begin_process, child, finished, land_in_process, new_lake
 from releasing import AppendingDoor, Books, books, home_of, release_all, workplace
+from releasing import closings as shut
 
+from assets.accounting import read_books
 from assets.checks import check_conservation
 from assets.landing import Landing, Limits
 from lakehouse import Lake, closings
@@ -89,8 +91,28 @@ def assert_released(folder: Path) -> Books:
     closed = closings.count_closed(lake, FLIGHTS)
     assert after.rows.total() + after.open.total() == EVENTS
     assert (after.closed.total(), closed) == (sent_again, sent_again)
+    parts = read_books(buffer, lake, FLIGHTS).parts
+    assert (parts["quarantined"], parts["closed"]) == (after.open.total(), closed)
     buffer.close()
     return after
+
+
+def assert_told(folder: Path) -> None:
+    """Assert that what a killed landing left is told as it is, copies on their way included."""
+    lake, buffer = new_lake(folder), open_buffer(home_of(folder))
+    main = lake.view(FLIGHTS)
+    assert main is not None
+    told = read_books(buffer, lake, FLIGHTS)
+    landed = [
+        row
+        for row in shut(lake)
+        if row["log_offset"] < main.mark(row["log_id"], row["log_partition"]).next
+    ]
+    assert told.parts["closed"] == len(landed)
+    assert told.difference == 0, told.sentence
+    # Asked again it is answered from what was found out, and the marks have moved since.
+    assert lake.closed_beside(FLIGHTS, main) == len(landed)
+    buffer.close()
 
 
 @pytest.mark.parametrize("nth", [1, 2])
@@ -126,6 +148,7 @@ def test_the_landing_of_a_release_that_is_killed_goes_on(home: Path, point: str,
     run(release_in_process, home, None, "r1")
     run(release_in_process, home, None, "r2")
     run(land_in_process, home, f"{point}:{nth}:kill", BATCH_BYTES, ends=-signal.SIGKILL)
+    assert_told(home)
     run(release_in_process, home, None, "r3")
     run(land_in_process, home, None, BATCH_BYTES)
 

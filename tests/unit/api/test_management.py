@@ -333,8 +333,10 @@ class TestCollections:
             table(FLIGHTS, rows=98, mark=100),
             marks=(Mark(LOG_ID, 0, 100, "f"), Mark(LOG_ID, 1, 10, "")),
             lost=(gap,),
+            duplicates=3,
         )
         lake.quarantined[FLIGHTS] = table(FLIGHTS, rows=2)
+        lake.closed[FLIGHTS] = 1
 
         expected = {
             "name": "flights",
@@ -345,15 +347,24 @@ class TestCollections:
             ],
             "waiting": 40,
             "rows": 98,
-            "quarantined": 2,
+            "duplicates": 3,
+            "quarantined": 1,
+            "closed": 1,
             "columns": 0,
             "snapshot_id": "6000000000000000001",
             "books": {
                 "accepted": 150,
-                "parts": {"landed": 98, "quarantined": 2, "waiting": 40, "lost": 10},
+                "parts": {
+                    "landed": 95,
+                    "duplicates": 3,
+                    "quarantined": 1,
+                    "closed": 1,
+                    "waiting": 40,
+                    "lost": 10,
+                },
                 "difference": 0,
-                "sentence": "the books add up: 150 accepted, 98 landed + 2 quarantined + "
-                "40 waiting + 10 lost",
+                "sentence": "the books add up: 150 accepted, 95 landed + 3 duplicates + "
+                "1 quarantined + 1 closed + 40 waiting + 10 lost",
             },
             "stop": None,
             "troubles": [],

@@ -24,7 +24,12 @@ def reader(app: FastAPI, here: Platform) -> Caller:
 
 def tell(here: Platform, start: int, count: int, received: int) -> None:
     minute = Minute(
-        partition=0, start=received // MINUTE * MINUTE, events=count, bytes=100, quarantined=1
+        partition=0,
+        start=received // MINUTE * MINUTE,
+        events=count,
+        bytes=100,
+        quarantined=1,
+        duplicates=2,
     )
     assert here.stats().add(
         Batch(
@@ -55,6 +60,7 @@ def test_the_last_day_is_told_in_steps(app: FastAPI, reader: Caller, here: Platf
         "events": 7,
         "bytes": 100,
         "quarantined": 1,
+        "duplicates": 2,
         "lag_seconds": 1.5,
     }
 

@@ -50,6 +50,7 @@ class World:
     rows: int = 0
     aside: list[int] = field(default_factory=list)
     aside_mark: int = 0
+    ended: list[int] = field(default_factory=list)
     happens: Callable[[], None] = lambda: None
 
     def log_id(self, collection: CollectionId) -> str:
@@ -71,6 +72,11 @@ class World:
         found = view_of(FLIGHTS, rows=len(self.aside), mark=self.aside_mark)
         return found, sum(position >= mark for position in self.aside)
 
+    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
+        self.happens()
+        mark = main.mark(LOG, 0).next if main is not None else 0
+        return sum(position < mark for position in self.ended)
+
     # What happens
 
     def accept(self) -> None:
@@ -91,9 +97,13 @@ class World:
     def trim(self) -> None:
         self.start = self.mark
 
+    def close(self) -> None:
+        """Discard what is open and has landed."""
+        self.ended = [position for position in self.aside if position < self.mark]
 
-STEPS = ("accept", "set_aside", "land", "trim")
-between = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), min_size=5, max_size=5)
+
+STEPS = ("accept", "set_aside", "land", "trim", "close")
+between = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), min_size=6, max_size=6)
 
 Reader = Callable[[Log, Tables, CollectionId], Books]
 
@@ -211,6 +221,30 @@ def test_a_part_that_the_tables_keep_is_in_the_sum() -> None:
     assert books.parts["expired"] == 4
     assert (books.accepted, books.difference) == (12, 0)
     assert "4 expired" in books.sentence
+
+
+def test_rows_that_repeat_others_and_closed_events_are_parts_of_their_own() -> None:
+    """What people look for is how many events there are, and how many need somebody."""
+    table = replace(view_of(FLIGHTS, rows=7, mark=10), duplicates=2)
+    quarantine = view_of(FLIGHTS, rows=4, mark=11)
+
+    books = balance(
+        FLIGHTS,
+        log_id=LOG,
+        extents={0: Extent(0, 11)},
+        table=table,
+        quarantine=quarantine,
+        beyond=1,
+        closed=2,
+    )
+
+    named = ("landed", "duplicates", "quarantined", "closed", "waiting")
+    assert [books.parts[name] for name in named] == [5, 2, 1, 2, 1]
+    assert books.difference == 0
+    assert books.sentence == (
+        "the books add up: 11 accepted, 5 landed + 2 duplicates + 1 quarantined + 2 closed "
+        "+ 1 waiting"
+    )
 
 
 def test_a_log_that_let_go_of_what_landed_has_accepted_it_all_the_same() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import FLIGHTS, NOON
+from builders import FLIGHTS, NOON, event
 from hypothesis import given
 from hypothesis import strategies as st
 from lakes import (
@@ -38,7 +38,7 @@ from lakehouse.commit import _quarantine_first
 from lakehouse.tables import BOOKS, Gap, gap_properties, gaps_of
 from penstock.buffer import Buffer
 from penstock.buffer.memory import MemoryLog
-from penstock.envelope import CollectionId, Mark
+from penstock.envelope import CollectionId, Event, Mark
 from penstock.errors import (
     EngineUnavailable,
     LogDamaged,
@@ -157,12 +157,22 @@ def sound(log: Buffer, lake: Lake) -> None:
         check_marks(log, lake, FLIGHTS),
     ):
         assert verdict.passed, verdict.sentence
+    view, table = lake.view(FLIGHTS), lake.table(MAIN)
+    assert view is not None
+    assert table is not None
+    repeats = table.scan("duplicate_of is not null", ("event_id",)).to_arrow().num_rows
+    assert view.duplicates == repeats, "counted, and not looked for"
     assert find_stop(log, lake, FLIGHTS) is None
 
 
 def landed(log: Buffer, lake: Lake) -> None:
     while landing(log, lake).land_once(FLIGHTS):
         pass
+
+
+def repeated(count: int, *, at: int = 0) -> list[Event]:
+    """Answer one event so many times."""
+    return [event("{}", id="same", named=True, received_at=NOON + at) for _ in range(count)]
 
 
 def roll_back(lake: Lake, name: Any = MAIN, *, to: int = 0) -> None:
@@ -198,6 +208,25 @@ class TestATableThatWasRolledBack:
         sound(log, lake)
         assert everywhere(lake) == Counter(range(10))
         assert offsets(lake, quarantine=True) == [7], "it was there all the time"
+
+    def test_what_repeats_others_is_counted_once(self, tmp_path: Path) -> None:
+        """The count is a property: the rollback took the rows away, and left that."""
+        lake, log = new_lake(tmp_path), MemoryLog()
+        for number in range(3):
+            log.append(FLIGHTS, repeated(2, at=number))
+            landed(log, lake)
+        roll_back(lake)
+        stopped(log, lake, TableRolledBack, "reset-marks")
+
+        settled(log, lake, "reset-marks")
+
+        view = lake.view(FLIGHTS)
+        assert view is not None
+        assert (view.rows, view.duplicates) == (2, 1)
+        sound(log, lake)
+        view = lake.view(FLIGHTS)
+        assert view is not None
+        assert (view.rows, view.duplicates) == (6, 5)
 
     def test_a_run_that_goes_on_meanwhile_lands_the_rest_without_a_new_event(
         self, tmp_path: Path
@@ -414,7 +443,7 @@ class TestAnotherTable:
 
     def test_a_copy_is_adopted_with_what_it_has(self, tmp_path: Path) -> None:
         log, lake = twice(tmp_path, *numbered(2), BROKEN)
-        append(log, *numbered(1))
+        log.append(FLIGHTS, repeated(3))
         landed(log, lake)
         self.copied(lake)
         append(log, *numbered(2))
@@ -423,8 +452,9 @@ class TestAnotherTable:
         settled(log, lake, "adopt-table")
 
         sound(log, lake)
-        assert everywhere(lake) == Counter(range(10))
-        assert read_books(log, lake, FLIGHTS).parts["lost"] == 0
+        assert everywhere(lake) == Counter(range(12))
+        parts = read_books(log, lake, FLIGHTS).parts
+        assert (parts["lost"], parts["duplicates"]) == (0, 2)
         table = lake.table(MAIN)
         assert table is not None
         assert table.properties["commit.manifest-merge.enabled"] == "true"
