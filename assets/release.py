@@ -186,6 +186,7 @@ class Workplace:
             collection=collection,
             query=f'event_id:"{escaped}"',
             view="quarantine",
+            closed=True,
             limit=_MOST_OF_ONE_ID,
         )
         # The language ignores case, ids do not.
@@ -301,6 +302,8 @@ class Workplace:
                 since=asked.since,
                 until=asked.until,
                 view="quarantine",
+                # How many of them are closed by now is told.
+                closed=True,
                 newest_first=False,
                 limit=limit,
                 cursor=cursor,

@@ -268,6 +268,11 @@ class Lake:
                     beyond += _rows_from(table, mark.log_id, mark.partition, start)
         return view, beyond
 
+    def closed_view(self, collection: CollectionId) -> TableView | None:
+        """Answer the table of closed positions as it is now; None while nothing is closed."""
+        view = self._view(collection, closed_table(collection))
+        return view if view is not None and view.rows else None
+
     def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
         """Answer how many quarantined events are closed that `main` covers.
 

@@ -699,6 +699,7 @@ class Client:
         order: str = "newest",
         view: str = "main",
         duplicates: str = "fold",
+        closed: bool = False,
     ) -> Page:
         """Answer the first events found, or those after `cursor`."""
         body = _asked(
@@ -710,6 +711,7 @@ class Client:
             order=order,
             view=view,
             duplicates=duplicates,
+            closed=closed,
         )
         return self._post(_path("collections", collection, "search"), Page, body)
 
@@ -723,6 +725,7 @@ class Client:
         order: str = "newest",
         view: str = "main",
         duplicates: str = "fold",
+        closed: bool = False,
         page: int = 500,
     ) -> Iterator[FoundEvent]:
         """Yield every event found, asking for a page at a time; all are from one moment."""
@@ -738,6 +741,7 @@ class Client:
                 order=order,
                 view=view,
                 duplicates=duplicates,
+                closed=closed,
             )
             yield from found.events
             cursor = found.cursor
@@ -753,9 +757,17 @@ class Client:
         until: datetime | None = None,
         view: str = "main",
         duplicates: str = "fold",
+        closed: bool = False,
     ) -> Count:
         """Answer how many events are found."""
-        body = _asked(query=query, since=since, until=until, view=view, duplicates=duplicates)
+        body = _asked(
+            query=query,
+            since=since,
+            until=until,
+            view=view,
+            duplicates=duplicates,
+            closed=closed,
+        )
         return self._post(_path("collections", collection, "count"), Count, body)
 
     def histogram(
@@ -768,10 +780,17 @@ class Client:
         bars: int = 60,
         view: str = "main",
         duplicates: str = "fold",
+        closed: bool = False,
     ) -> Histogram:
         """Answer the events found over time, in at most about `bars` steps."""
         body = _asked(
-            query=query, since=since, until=until, bars=bars, view=view, duplicates=duplicates
+            query=query,
+            since=since,
+            until=until,
+            bars=bars,
+            view=view,
+            duplicates=duplicates,
+            closed=closed,
         )
         return self._post(_path("collections", collection, "histogram"), Histogram, body)
 

@@ -636,6 +636,10 @@ class Looked(Asked):
         default="fold",
         description="Leave out events that repeat others, show them too, or show them alone.",
     )
+    closed: bool = Field(
+        default=False,
+        description="In the quarantine, show events too that were released or discarded.",
+    )
 
 
 class LookedForEvents(Looked):

@@ -36,6 +36,7 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
         until=asked.until,
         view=asked.view,
         duplicates=asked.duplicates,
+        closed=asked.closed,
         newest_first=asked.order == "newest",
         limit=asked.limit,
         cursor=asked.cursor,
@@ -95,4 +96,5 @@ def _request(c: str, asked: Looked, caller: Caller, here: Platform) -> SearchReq
         until=asked.until,
         view=asked.view,
         duplicates=asked.duplicates,
+        closed=asked.closed,
     )

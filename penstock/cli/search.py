@@ -39,6 +39,12 @@ def search(
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Look at what could not become rows.")
     ] = False,
+    closed: Annotated[
+        bool,
+        typer.Option(
+            "--closed", help="With --quarantine, show released and discarded events, too."
+        ),
+    ] = False,
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Show events that repeat others, too.")
     ] = False,
@@ -51,18 +57,20 @@ def search(
     """
     text, now = " ".join(query or []), utc_now()
     start, end = parse_moment(since, now), parse_moment(until, now)
+    if closed and not quarantine:
+        raise typer.BadParameter("only events in quarantine are closed: use it with --quarantine")
     view = "quarantine" if quarantine else "main"
     which = "include" if duplicates else "fold"
     with connect(home) as client:
         if count:
             counted = client.count(
-                collection, text, since=start, until=end, view=view, duplicates=which
+                collection, text, since=start, until=end, view=view, duplicates=which, closed=closed
             )
             print_json(counted) if as_json else out().print(f"{counted.count}")
             return
         if histogram:
             bars = client.histogram(
-                collection, text, since=start, until=end, view=view, duplicates=which
+                collection, text, since=start, until=end, view=view, duplicates=which, closed=closed
             )
             print_json(bars) if as_json else _draw([(b.start, b.count) for b in bars.bars])
             return
@@ -76,6 +84,7 @@ def search(
             oldest=oldest,
             view=view,
             duplicates=which,
+            closed=closed,
             limit=limit,
         ):
             for event in page.events:
@@ -87,7 +96,7 @@ def search(
     if more:
         err().print(f"[dim]there are more; see them with --limit {limit * 10}[/]")
     if not shown:
-        err().print(_nothing(text, since))
+        err().print(_nothing(text, since, open_only=quarantine and not closed))
     elif sys.stdout.isatty():
         err().print(f"[dim]one whole event: {command(home, f'event {collection} ID')}[/]")
 
@@ -102,6 +111,7 @@ def _pages(
     oldest: bool,
     view: str,
     duplicates: str,
+    closed: bool,
     limit: int,
 ) -> Iterator[Page]:
     left, cursor = limit, None
@@ -116,6 +126,7 @@ def _pages(
             order="oldest" if oldest else "newest",
             view=view,
             duplicates=duplicates,
+            closed=closed,
         )
         yield page
         left, cursor = left - len(page.events), page.cursor
@@ -142,8 +153,10 @@ def show_event(event: FoundEvent, console: Console) -> None:
     console.print(Text("  " + cut(plain(event.payload), most)))
 
 
-def _nothing(text: str, since: str | None) -> str:
+def _nothing(text: str, since: str | None, *, open_only: bool = False) -> str:
     further = "; --since looks only that far back" if since else ""
+    if open_only:
+        return f"nothing of it is open in quarantine{further}; --closed shows what was"
     if text:
         return f"nothing found{further}; the same without a query shows what there is"
     return f"there is nothing here{further or ' yet: send something to it'}"

@@ -30,6 +30,8 @@ class SearchRequest:
     until: Micros | None = None
     view: View = "main"
     duplicates: DuplicatesShown = "fold"
+    closed: bool = False
+    """Whether the quarantine shows events too that were released or discarded."""
     newest_first: bool = True
     limit: int = 100
     cursor: str | None = None

@@ -50,6 +50,7 @@ def digest(asked: SearchRequest) -> bytes:
                 asked.view,
                 asked.newest_first,
                 asked.duplicates,
+                asked.closed,
             )
         )
     )

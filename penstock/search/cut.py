@@ -42,7 +42,8 @@ _MARKED_BY = ["event_id", "received_at", "metadata", "payload", "duplicate_of"]
 class Cut:
     """Where the events of an answer are: rows of `table` before `ends`, and the tail.
 
-    `table` is None where nothing has landed. `asked` are the ends that were to be reached.
+    `table` is None where nothing has landed. `asked` are the ends that were to be reached. Of the
+    quarantine, `closed` says which positions were released or discarded; None where none were.
     """
 
     log_id: str
@@ -50,6 +51,7 @@ class Cut:
     tail: tuple[Piece, ...]
     ends: Mapping[int, int]
     asked: Mapping[int, int]
+    closed: TableView | None = None
 
     @property
     def unsearched(self) -> int:
@@ -104,6 +106,7 @@ class Cuts:
                 tail=self._marked(table, tail.pieces) if view == "main" else tail.pieces,
                 ends=tail.ends,
                 asked=ends,
+                closed=self._lake.closed_view(collection) if view == "quarantine" else None,
             )
         raise EngineUnavailable(f"the log of {collection} is trimmed faster than it can be read")
 

@@ -65,6 +65,7 @@ _SHOWN: Mapping[View, str] = {
     "main": f"{_ENVELOPE}, duplicate_of, misfits",
     "quarantine": f"{_ENVELOPE}, stage, reason, detail, attempts",
 }
+_POSITION = "log_id, log_partition, log_offset"
 _PLACE = Sql("epoch_us(received_at) AS received, log_partition, log_offset")
 
 
@@ -335,6 +336,11 @@ class _Looking:
         if cut.table is not None and cut.table.snapshot_id is not None:
             self._lake = [_Source(cut.table, cut.table.shape, cut.landed())]
         self._tail = [_Source(rows, shape, ALWAYS) for rows, shape in search.tail(cut)]
+        self._open = ALWAYS
+        if cut.closed is not None and not search.asked.closed:
+            # Row by row: what is closed may be many, and lies where the table was partitioned.
+            closed = f"SELECT ROW({_POSITION}) FROM {reader.lake(cut.closed)}"  # noqa: S608 - ours
+            self._open = Sql(f"ROW({_POSITION}) NOT IN ({closed})")
         self._unindexed = self._lake
         if part is not None:
             rest = part.rest(cut)
@@ -550,7 +556,7 @@ class _Looking:
         self, source: _Source, select: Sql, rest: str, window: Sql = ALWAYS
     ) -> Iterator[pa.Table]:
         search = self._search
-        bounds = all_of(search.where(), source.counts, window)
+        bounds = all_of(search.where(), source.counts, window, self._open)
         if search.reads_payloads:
             yield self._ask_payloads(source, select, rest, bounds)
             return

@@ -97,7 +97,7 @@ def test_the_whole_request_reaches_the_searcher(client: Client, searcher: StandI
         order="oldest",
         view="quarantine",
     )
-    client.count("flights", "carrier:UA", since=since, view="quarantine")
+    client.count("flights", "carrier:UA", since=since, view="quarantine", closed=True)
 
     day = 86_400_000_000
     assert searcher.asked == [
@@ -116,6 +116,7 @@ def test_the_whole_request_reaches_the_searcher(client: Client, searcher: StandI
             query="carrier:UA",
             since=1_763_856_000_000_000,
             view="quarantine",
+            closed=True,
         ),
     ]
 

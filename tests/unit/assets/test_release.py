@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.errors import BadRequest, NotFound
 from penstock.quarantine.release import Origin
-from penstock.quarantine.repair import Put, Repair, replace, transform
+from penstock.quarantine.repair import Put, Repair, transform
+from penstock.quarantine.repair import replace as put_in_place
 from penstock.schema.convert import Rules
+from penstock.search import SearchRequest
+from penstock.search.embedded import EmbeddedSearcher
 
 BOM = b"\xef\xbb\xbf"
 AS_TEXT = Repair(content_type="text/plain")
@@ -173,6 +177,40 @@ def test_two_who_release_the_same_event_make_one_row(home: Home) -> None:
     assert view.rows - count_closed(home.lake, FLIGHTS) == after.open.total() == 0
 
 
+def test_a_search_of_the_quarantine_shows_what_is_open(home: Home, engine: Engine) -> None:
+    """Whoever repaired everything expects to find nothing there, copies of it neither."""
+    searcher = EmbeddedSearcher(
+        home.lake, home.log, engine, rules=lambda _: Rules(), clock=lambda: NOON
+    )
+
+    def found(query: str = "", *, closed: bool = False) -> tuple[list[str], int, int]:
+        asked = SearchRequest(
+            collection=FLIGHTS, query=query, view="quarantine", closed=closed, limit=2
+        )
+        first = searcher.search(asked)
+        rest = searcher.search(replace(asked, cursor=first.cursor)) if first.cursor else None
+        drawn = searcher.histogram(asked, bars=5)
+        return (
+            [one.event_id for page in (first, rest) if page for one in page.events],
+            searcher.count(asked),
+            sum(bar.count for bar in drawn.bars),
+        )
+
+    assert found() == (["e3", "e2", "e1"], 3, 3)
+    home.work.discard(replace(ALL, query="event_id:e3"), why="a test", by="ann", limit=5)
+    assert found() == (["e2", "e1"], 2, 2)
+    release_all(home.work, home.door, DROP_BOM, release="r1")
+    release_all(home.work, home.door, DROP_BOM, release="r2")
+    home.land()
+    # Two copies of e1 came to the log, of which one is a row.
+    assert found() == (["e2"], 1, 1)
+    assert found("n:NaN OR quarantine.reason:*") == (["e2"], 1, 1)
+    assert found(closed=True)[1:] == (4, 4)
+    assert found("event_id:e1") == ([], 0, 0)
+    assert found("event_id:e1", closed=True) == (["e1", "e1"], 2, 2)
+    assert home.work.show(FLIGHTS, "e3").closing is not None
+
+
 def test_copies_in_batches_of_their_own_are_folded_too(home: Home) -> None:
     release_all(home.work, home.door, DROP_BOM)
     release_all(home.work, home.door, DROP_BOM)
@@ -284,7 +322,7 @@ def test_a_repair_without_bounds_is_held_back(home: Home) -> None:
     home.send(b"a" * 4_000)
     home.land()
 
-    grown = Repair(steps=(replace("a", "b" * 100),))
+    grown = Repair(steps=(put_in_place("a", "b" * 100),))
     tried = home.work.attempt(ALL, grown, limit=10)
 
     assert tried.trials[-1].stage == "repair"

@@ -128,6 +128,9 @@ class HookedLake:
         self._after_quarantine()
         return view
 
+    def closed_view(self, collection: CollectionId) -> TableView | None:
+        return self._lake.closed_view(collection)
+
 
 def landed_offsets(home: Home, view: TableView | None, ends: Mapping[int, int], name=MAIN) -> list:
     """Read the offsets that the snapshot of a view holds before the ends."""
