@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import structlog
 
-from assets.decoders import Decoders
+from assets.decoders import Decoders, over_http
 from assets.hurry import Hurry
 from assets.landing import Landing, Lane, Limits
 from assets.searchable import Indexing
@@ -28,6 +28,7 @@ from penstock.cache import Cache, cache_of
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, Unavailable
+from penstock.guard import Guard
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
@@ -100,6 +101,21 @@ class Metadata:
         if self._away:
             log.info("metadata answers again")
         self._away = False
+
+
+class KeptSchemas:
+    """The schemas that formats need, in the metadata."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self._metadata = metadata
+
+    def format_schema(self, id: CollectionId, digest: str) -> bytes:  # noqa: A002
+        """Answer what is kept by a digest or key; raise `NotFound`, `Unavailable`."""
+        return self._metadata.ask(lambda store: store.format_schema(id, digest))
+
+    def keep_format_schema(self, id: CollectionId, key: str, body: bytes) -> None:  # noqa: A002
+        """Keep what formats know by this key; raise `NotFound`, `Unavailable`."""
+        self._metadata.ask(lambda store: store.keep_format_schema(id, key, body))
 
 
 class Contracts:
@@ -212,18 +228,32 @@ class Stores:
     @cached_property
     def decoders(self) -> Decoders:
         """What reads the payloads of collections."""
-        return Decoders(
-            lambda collection, digest: self.metadata.ask(
-                lambda store: store.format_schema(collection, digest)
-            )
-        )
+        guard = Guard(self.settings.allow_networks, self.settings.allow_ports)
+        return Decoders(KeptSchemas(self.metadata), over_http(guard))
 
     def rules(self, collection: CollectionId) -> Rules:
-        """Answer how the payloads of a collection become columns."""
+        """Answer how the payloads of a collection become columns.
+
+        While a schema registry is away, what needs it raises `EngineUnavailable`.
+        """
+        return self._rules(collection, patience=None)
+
+    def rules_of_landing(self, collection: CollectionId) -> Rules:
+        """Answer the same; what has waited long enough for a registry goes to quarantine."""
+        return self._rules(collection, patience=self.settings.registry_patience_seconds)
+
+    def rules_of_searches(self, collection: CollectionId) -> Rules:
+        """Answer the same; a search waits for no registry."""
+        return self._rules(collection, patience=0.0)
+
+    def _rules(self, collection: CollectionId, *, patience: float | None) -> Rules:
         record = self.contracts.of(collection)
+        waits = record.format.registry is not None
         return Rules(
             contract=record.contract,
-            decoder=self.decoders.of(collection, record.format),
+            decoder=self.decoders.of(
+                collection, record.format, patience=patience if waits else None
+            ),
             max_columns=self.settings.max_columns,
         )
 
@@ -251,7 +281,7 @@ class Stores:
             self.buffer,
             self.lake,
             self,
-            rules=self.rules,
+            rules=self.rules_of_landing,
             clock=machine_clock,
             limits=limits,
             wait=self._hurry.wait,

@@ -35,6 +35,10 @@ class Format:
     message: str | None
     payload_field: int | None
     payload_message: str | None
+    framing: str | None
+    versions: int | None
+    registry: str | None
+    registry_secret: bool
     changed_at: datetime | None
 
 
@@ -640,10 +644,15 @@ class Client:
         envelope: str = "deep",
         payload_field: int | None = None,
         payload_message: str | None = None,
+        avro_schema: str | None = None,
+        framing: str | None = None,
+        registry: str | None = None,
+        registry_secret: str | None = None,
     ) -> Collection:
         """Say what a collection's payloads are from now on.
 
-        `descriptor` is a serialised FileDescriptorSet; without it the one that the collection has.
+        `descriptor` is a serialised FileDescriptorSet, `avro_schema` the text of the newest schema;
+        without them, and without framing and registry, it is those that the collection has.
         """
         body = {
             "name": format,
@@ -652,6 +661,10 @@ class Client:
             "envelope": envelope,
             "payload_field": payload_field,
             "payload_message": payload_message,
+            "avro_schema": avro_schema,
+            "framing": framing,
+            "registry": registry,
+            "registry_secret": registry_secret,
         }
         return self._post(_path("collections", name, "format"), Collection, body)
 

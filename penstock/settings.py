@@ -176,6 +176,12 @@ class Settings(BaseModel):
         description="Memory for the ids of that time, 12 bytes each, in a landing run and in the "
         "platform. With more ids the time is shorter.",
     )
+    registry_patience_seconds: float = Field(
+        300.0,
+        ge=0,
+        description="How long landing waits for a schema registry that does not answer; after it "
+        "events of unknown schemas go to quarantine.",
+    )
     max_columns: int = Field(1000, ge=1, description="Discovered columns of one collection.")
     snapshots_kept: int = Field(50, ge=2, description="Iceberg snapshots that upkeep leaves.")
     compact_below_bytes: int = Field(
@@ -206,10 +212,14 @@ class Settings(BaseModel):
     sql_memory: str = Field("2GB", description="Memory that one SQL statement may use.")
 
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        (), description="Networks that replays may reach although they are not public (CIDR)."
+        (),
+        description="Networks of destinations and registries that may be reached although they "
+        "are not public (CIDR).",
     )
     allow_ports: tuple[int, ...] = Field(
-        (), description="Ports that replays may reach beside 80, 443 and 8000 to 9999."
+        (),
+        description="Ports of destinations and registries that may be reached beside 80, 443 and "
+        "8000 to 9999.",
     )
     replay_confirm_above: int = Field(
         1_000_000, ge=1, description="Events above which a replay has to be confirmed by its count."

@@ -65,7 +65,13 @@ def create_collection(
     now = here.clock()
     id_ = CollectionId(caller.team, name)
     _refuse_taken(here, id_)
-    format_, schema = wanted(asked.format or FormatAsked(name="json"), Format(), _no_schema)
+    format_, schema = wanted(
+        asked.format or FormatAsked(name="json"),
+        Format(),
+        _no_schema,
+        guard=here.guard,
+        chance=here.chance,
+    )
     record = CollectionRecord(
         id=id_,
         # The log first: doors are told of a collection only when it can take its events.
@@ -149,7 +155,11 @@ def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doo
     """Say what the payloads are that land from now on; what has landed stays as it is."""
     known = one_of(here, caller.team, c)
     format_, schema = wanted(
-        asked, known.format, lambda digest: here.store.format_schema(known.id, digest)
+        asked,
+        known.format,
+        lambda digest: here.store.format_schema(known.id, digest),
+        guard=here.guard,
+        chance=here.chance,
     )
     if format_ == known.format:
         return Collection.of(known)

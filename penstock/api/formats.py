@@ -7,40 +7,118 @@ import binascii
 from collections.abc import Callable
 from hashlib import sha256
 
+import msgspec
+from msgspec.structs import replace
+
 from penstock.api.models import FormatAsked
 from penstock.errors import BadRequest
+from penstock.guard import Guard
+from penstock.metadata.tokens import Chance
 from penstock.schema.formats import Format, open_decoder
+from penstock.schema.formats.avro import Schemas, schemas_of, with_version
 from penstock.schema.formats.protobuf import without_comments
+
+_SALT_BYTES = 16
+
+_OF_PROTOBUF = ("descriptor", "message", "payload_field", "payload_message")
+_OF_AVRO = ("avro_schema", "framing", "registry", "registry_secret")
 
 
 def wanted(
-    asked: FormatAsked, known: Format, schema_of: Callable[[str], bytes]
+    asked: FormatAsked,
+    known: Format,
+    schema_of: Callable[[str], bytes],
+    *,
+    guard: Guard,
+    chance: Chance,
 ) -> tuple[Format, bytes | None]:
     """Answer the format that was asked for, and its schema if that came with it.
 
     `known` is what the collection has, and `schema_of` answers what that names by its digest.
     Where nothing is to change the answer is `known`. Raises `BadRequest` for what landing could
-    not read payloads with.
+    not read payloads with, `AddressRefused` for a registry that may not be reached.
     """
+    for name, names in (("protobuf", _OF_PROTOBUF), ("avro", _OF_AVRO)):
+        given = [each for each in names if getattr(asked, each) is not None]
+        if asked.name != name and given:
+            raise BadRequest(f"{asked.name} has no {given[0]}; {name} has")
+    match asked.name:
+        case "protobuf":
+            format_, new = _protobuf(asked, known)
+        case "avro":
+            format_, new = _avro(asked, known, schema_of, guard, chance)
+        case name:
+            format_, new = Format(name=name), None
+            if asked.envelope != "deep":
+                raise BadRequest(f"{name} has no envelope")
+    digest = format_.schema
+    open_decoder(format_, schema_of(digest) if new is None and digest is not None else new)
+    return replace(format_, changed_at=known.changed_at), new
+
+
+def _protobuf(asked: FormatAsked, known: Format) -> tuple[Format, bytes | None]:
     new = None if asked.descriptor is None else without_comments(_bytes(asked.descriptor))
-    if asked.name != "protobuf" and (new is not None or asked.message is not None):
-        raise BadRequest(f"{asked.name} has neither a descriptor set nor a message")
     inside = (asked.payload_field, asked.payload_message)
     if (asked.envelope == "shallow") != (None not in inside) or inside.count(None) == 1:
         raise BadRequest("a shallow envelope, and no other, has payload_field and payload_message")
-    digest = known.schema if asked.name == "protobuf" else None
-    if new is not None:
-        digest = sha256(new).hexdigest()
+    digest = known.schema if known.name == "protobuf" else None
     format_ = Format(
-        name=asked.name,
-        schema=digest,
+        name="protobuf",
+        schema=digest if new is None else sha256(new).hexdigest(),
         message=asked.message,
         payload_field=asked.payload_field,
         payload_message=asked.payload_message,
-        changed_at=known.changed_at,
     )
-    open_decoder(format_, schema_of(digest) if new is None and digest is not None else new)
     return format_, new
+
+
+def _avro(
+    asked: FormatAsked,
+    known: Format,
+    schema_of: Callable[[str], bytes],
+    guard: Guard,
+    chance: Chance,
+) -> tuple[Format, bytes | None]:
+    """Answer what is asked for, with all that the collection knows already and nobody changes."""
+    if asked.envelope != "deep":
+        raise BadRequest("avro has no envelope")
+    before = known if known.name == "avro" else Format(name="avro")
+    kept = schemas_of(None if before.schema is None else schema_of(before.schema))
+    framing = asked.framing or ("confluent" if asked.registry else before.framing) or "datum"
+    registry = before.registry if framing == "confluent" else None
+    if asked.registry is not None:
+        registry = _address(asked.registry, guard)
+    if (framing == "confluent") != (registry is not None):
+        raise BadRequest("the framing confluent, and no other, has the address of a registry")
+    new = kept if asked.avro_schema is None else with_version(kept, asked.avro_schema)
+    if asked.registry_secret is not None:
+        if registry is None:
+            raise BadRequest("the secret is for a registry, and there is none")
+        if not asked.registry_secret.isprintable():
+            raise BadRequest("the secret has characters that no header can carry")
+        if asked.registry_secret != new.secret:
+            salt = chance(_SALT_BYTES).hex()
+            new = replace(new, secret=asked.registry_secret, salt=salt)
+    elif registry != before.registry:
+        # What signs in to one address is not shown to another.
+        new = replace(new, secret=None, salt=None)
+    body = msgspec.json.encode(new)
+    format_ = Format(
+        name="avro",
+        schema=None if new == Schemas() else sha256(body).hexdigest(),
+        framing=framing,
+        versions=len(new.versions),
+        registry=registry,
+        secret=new.secret is not None,
+    )
+    return format_, body if format_.schema is not None else None
+
+
+def _address(url: str, guard: Guard) -> str:
+    address = guard.endpoint(url).url
+    if "?" in address:
+        raise BadRequest("the address of a registry has no parameters")
+    return address.rstrip("/")
 
 
 def _bytes(text: str) -> bytes:

@@ -38,7 +38,7 @@ from penstock.metadata.records import (
     Wish,
 )
 from penstock.problem import problem, slug
-from penstock.schema.formats import Format, FormatName
+from penstock.schema.formats import Format, FormatName, Framing
 from penstock.schema.shape import count_columns
 from penstock.search import Found
 
@@ -124,6 +124,21 @@ class FormatAsked(Asked):
     payload_message: ShortText | None = Field(
         default=None, description="The full name of the message in it."
     )
+    avro_schema: Annotated[str, Field(max_length=1 << 20)] | None = Field(
+        default=None,
+        description="The newest schema, as the text of an .avsc file; earlier ones stay known.",
+    )
+    framing: Framing | None = Field(
+        default=None,
+        description="What is before a value of Avro: nothing (datum), the fingerprint of its "
+        "schema (single-object), or 00 and its id in a registry (confluent).",
+    )
+    registry: Annotated[str, Field(max_length=2048)] | None = Field(
+        default=None, description="The address of a schema registry, for the framing confluent."
+    )
+    registry_secret: LongText | None = Field(
+        default=None, description="What it asks for: user:password, or a token; never told."
+    )
 
 
 class FormatTold(Told):
@@ -131,11 +146,15 @@ class FormatTold(Told):
 
     name: FormatName
     descriptor_digest: str | None = Field(
-        description="SHA-256 of the descriptor set, without comments."
+        description="SHA-256 of the descriptor set, without comments, or of the schemas of Avro."
     )
     message: str | None
     payload_field: int | None
     payload_message: str | None
+    framing: Framing | None
+    versions: int | None = Field(description="How many schemas of Avro were uploaded.")
+    registry: str | None
+    registry_secret: bool = Field(description="Whether there is one.")
     changed_at: TimeOut | None
 
     @staticmethod
@@ -147,6 +166,10 @@ class FormatTold(Told):
             message=format.message,
             payload_field=format.payload_field,
             payload_message=format.payload_message,
+            framing=format.framing,
+            versions=format.versions,
+            registry=format.registry,
+            registry_secret=format.secret,
             changed_at=format.changed_at,
         )
 

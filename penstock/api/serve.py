@@ -113,7 +113,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                     lake,
                     buffer,
                     engine,
-                    rules=stores.rules,
+                    rules=stores.rules_of_searches,
                     clock=machine_clock,
                     index=index,
                     duplicates=duplicates_of(settings),

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from penstock.cli import rewriting
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
+from penstock.cli.destination import read_secret
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
@@ -52,7 +53,11 @@ def create(
     ] = "evolve",
     format_: Annotated[
         str,
-        typer.Option("--format", help="What its payloads are: json, or plain for any bytes."),
+        typer.Option(
+            "--format",
+            help="What its payloads are: json, or plain for any bytes; others by "
+            "'penstock collection format'.",
+        ),
     ] = "json",
     notes: Annotated[str, typer.Option(help="What it is for.")] = "",
     allow_loops: Annotated[
@@ -344,7 +349,7 @@ def format_(
     to: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FORMAT]", help="json, plain or protobuf; without it, show what it is."
+            metavar="[FORMAT]", help="json, plain, protobuf or avro; without it, show what it is."
         ),
     ] = None,
     descriptor: Annotated[
@@ -369,12 +374,35 @@ def format_(
     payload_message: Annotated[
         str | None, typer.Option(help="The full name of the message in it.")
     ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="The newest schema of avro, an .avsc file; earlier ones stay known.",
+        ),
+    ] = None,
+    framing: Annotated[
+        str | None,
+        typer.Option(
+            help="What is before a value of avro: nothing (datum), the fingerprint of its schema "
+            "(single-object), or its id in a registry (confluent)."
+        ),
+    ] = None,
+    registry: Annotated[
+        str | None, typer.Option(help="The address of a schema registry, for confluent.")
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="The file with user:password or a token for the registry; - asks or reads "
+            "standard input. The environment's PENSTOCK_SECRET does too."
+        ),
+    ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a collection's payloads are, or say what they are that land from now on."""
-    given = (descriptor, message, payload_field, payload_message)
-    if to is None and (any(one is not None for one in given) or envelope != "deep"):
+    given = (descriptor, message, payload_field, payload_message, schema, framing, registry)
+    if to is None and (any(one is not None for one in given) or envelope != "deep" or secret_file):
         raise BadRequest("say which format: penstock collection format NAME protobuf …")
     with connect(home) as client:
         if to is None:
@@ -388,6 +416,10 @@ def format_(
                 message=message,
                 payload_field=payload_field,
                 payload_message=payload_message,
+                avro_schema=None if schema is None else _text_of(schema),
+                framing=framing,
+                registry=registry,
+                registry_secret=read_secret(secret_file) if secret_file or registry else None,
             )
     if as_json:
         print_json(record)
@@ -400,11 +432,21 @@ def format_(
 def _descriptor_of(file: Path) -> bytes:
     from penstock.schema.formats.protobuf import without_comments
 
+    return without_comments(_read(file))
+
+
+def _text_of(file: Path) -> str:
     try:
-        descriptors = file.read_bytes()
+        return _read(file).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{file} is no schema (.avsc): it is no text") from None
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
     except OSError as error:
         raise BadRequest(f"{file}: {error.strerror}") from None
-    return without_comments(descriptors)
 
 
 def _format_text(told: Format) -> str:
@@ -414,6 +456,10 @@ def _format_text(told: Format) -> str:
         if told.payload_message
         else ""
     )
+    if told.framing:
+        many = f"{told.versions:,} schema{'' if told.versions == 1 else 's'}"
+        known = [safe(told.registry)] if told.registry else []
+        inside = f" ({told.framing}), with {' and '.join([*known, many])}"
     since = f", since {told.changed_at:%Y-%m-%d %H:%M:%SZ}" if told.changed_at else ""
     return f"{told.name}{message}{inside}{since}"
 

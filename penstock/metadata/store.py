@@ -215,6 +215,16 @@ class Store:
             raise NotFound("schema", digest)
         return body
 
+    def keep_format_schema(self, id: CollectionId, key: str, body: bytes) -> None:  # noqa: A002
+        """Keep what formats of the collection know by this key, unless it is kept already.
+
+        Raises `NotFound` for an unknown collection.
+        """
+        with self._writing() as connection:
+            if connection.execute(select(collections.c.name).where(_is(id))).first() is None:
+                raise NotFound("collection", str(id))
+            _keep_body(connection, id, key, body)
+
     # Tokens
 
     def add_token(self, record: TokenRecord) -> None:
@@ -642,11 +652,14 @@ def _keep_schema(
     body: bytes | None,
 ) -> None:
     """Keep what a format names by its digest, unless it is kept already."""
-    if body is None or format.schema is None:
-        return
-    kept = select(format_schemas.c.digest).where(_is_schema(id, format.schema))
+    if body is not None and format.schema is not None:
+        _keep_body(connection, id, format.schema, body)
+
+
+def _keep_body(connection: Connection, id: CollectionId, key: str, body: bytes) -> None:  # noqa: A002
+    kept = select(format_schemas.c.digest).where(_is_schema(id, key))
     if connection.execute(kept).first() is None:
-        row = {"team": id.team, "name": id.name, "digest": format.schema, "body": body}
+        row = {"team": id.team, "name": id.name, "digest": key, "body": body}
         connection.execute(insert(format_schemas).values(row))
 
 

@@ -122,8 +122,9 @@ schema_versions = Table(
     ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
 )
 
-# What formats need to be read: a descriptor set, known by its SHA-256. Never changed: landing and
-# searches keep what they were given.
+# What formats need to be read: a descriptor set or schemas, known by their SHA-256, and what came
+# from a registry, by its address and the id there. Never changed: landing and searches keep what
+# they were given.
 format_schemas = Table(
     "format_schemas",
     metadata,

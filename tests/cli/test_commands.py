@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import zstandard
+from avros import FIRST, SECOND, text
 from builders import FLIGHTS, NOON
 from cli_home import BYTES, Installation, Penstock, every_command
 from descriptors import SHOP
@@ -127,6 +128,30 @@ def test_a_descriptor_set_is_uploaded_from_its_file(
     assert penstock(*words, *options, home=here.home).code == 2
     gone = ["--descriptor", str(tmp_path / "no.fds"), "--message", "shop.Order"]
     assert penstock(*words, "protobuf", *gone, home=here.home).code == 2
+
+
+def test_a_schema_is_uploaded_from_its_file_and_a_secret_is_read_from_another(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    file, secret = tmp_path / "reading.avsc", tmp_path / "secret"
+    secret.write_text("me:hidden\n")
+    words = ["collection", "format", "flights"]
+
+    for number, schema in enumerate((FIRST, SECOND), 1):
+        file.write_text(text(schema))
+        said = penstock(*words, "avro", "--schema", str(file), home=here.home)
+        many = f"{number} schema{'s'[: number - 1]}"
+        assert said.out.startswith(f"flights is avro (datum), with {many}, since ")
+    options = ["--registry", "http://registry.example:8081", "--secret-file", str(secret)]
+    said = penstock(*words, "avro", *options, home=here.home)
+    with_ = "with http://registry.example:8081 and 2 schemas"
+    assert said.out.startswith(f"flights is avro (confluent), {with_}, since ")
+    told = penstock(*words, "--json", home=here.home)
+    assert told.json()["format"]["registry_secret"] is True
+    assert "hidden" not in told.out + said.out + said.err
+    file.write_bytes(b"\xff")
+    assert penstock(*words, "avro", "--schema", str(file), home=here.home).code == 2
+    assert penstock(*words, "--schema", str(file), home=here.home).code == 2
 
 
 @pytest.mark.parametrize(

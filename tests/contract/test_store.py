@@ -167,6 +167,19 @@ class TestCollections:
             with pytest.raises(NotFound):
                 store.format_schema(which, digest)
 
+    def test_what_a_format_comes_to_need_is_kept_once(self, store: Store) -> None:
+        """Several who read the same events learn it at the same time."""
+        store.create_collection(collection())
+        version = store.version()
+
+        for body in (b"first", b"second"):
+            store.keep_format_schema(FLIGHTS, "registry 1", body)
+
+        assert store.format_schema(FLIGHTS, "registry 1") == b"first"
+        assert store.version() == version
+        with pytest.raises(NotFound):
+            store.keep_format_schema(OTHERS, "registry 1", b"first")
+
 
 class TestTokens:
     def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -18,7 +18,12 @@ from penstock.errors import BadRequest
 from penstock.schema.discover import Seen
 from penstock.schema.gate import Refused
 
-FormatName = Literal["json", "plain", "protobuf"]
+if TYPE_CHECKING:
+    from penstock.schema.formats.avro import Registered
+
+FormatName = Literal["json", "plain", "protobuf", "avro"]
+Framing = Literal["datum", "single-object", "confluent"]
+"""What stands before a value of Avro and says its schema: nothing, its fingerprint, its id."""
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,13 +31,21 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
 
     name: FormatName = "json"
     schema: str | None = None
-    """The digest (SHA-256, hex) of the descriptor set, for Protobuf."""
+    """The digest (SHA-256, hex) of the descriptor set, for Protobuf; of the schemas, for Avro."""
     message: str | None = None
     """The full name of the message that a payload is."""
     payload_field: int | None = None
     """The number of its field that holds another message, for a shallow envelope."""
     payload_message: str | None = None
     """The full name of that one."""
+    framing: Framing | None = None
+    """What is before a payload of Avro."""
+    versions: int | None = None
+    """How many schemas of Avro are known, without those of a registry."""
+    registry: str | None = None
+    """Where schemas are asked for by their id."""
+    secret: bool = False
+    """Whether that asks for one."""
     changed_at: int | None = None
     """When it last became another one, in microseconds; null where it never did."""
 
@@ -77,11 +90,15 @@ class Decoder(Protocol):
         ...
 
 
-def open_decoder(format: Format, schema: bytes | None = None) -> Decoder | None:  # noqa: A002
+def open_decoder(
+    format: Format,  # noqa: A002
+    schema: bytes | None = None,
+    registered: Registered | None = None,
+) -> Decoder | None:
     """Answer what decodes a format, None for JSON, which needs nothing.
 
-    `schema` is what the format's digest is of. Raises `BadRequest` where it cannot be used, or
-    does not have what the format names.
+    `schema` is what the format's digest is of, `registered` what its registry knows. Raises
+    `BadRequest` where it cannot be used, or does not have what the format names.
     """
     match format.name:
         case "json":
@@ -102,4 +119,12 @@ def open_decoder(format: Format, schema: bytes | None = None) -> Decoder | None:
                 message=format.message,
                 payload_field=format.payload_field,
                 payload_message=format.payload_message,
+            )
+        case "avro":
+            from penstock.schema.formats.avro import Avro, schemas_of
+
+            return Avro(
+                schemas_of(schema).versions,
+                framing=format.framing or "datum",
+                registered=registered,
             )

@@ -10,15 +10,10 @@ are always there.
 
 from __future__ import annotations
 
-import base64
-import math
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 from google.protobuf import (
     any_pb2,
@@ -35,32 +30,31 @@ from google.protobuf import (
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
-from msgspec import Raw
 
 from penstock.errors import BadRequest
-from penstock.schema.discover import Seen
-from penstock.schema.fit import Misfits
-from penstock.schema.formats import Decoded, TooMuchText
+from penstock.schema.formats import Decoded
+from penstock.schema.formats.texts import (
+    BESIDE,
+    SECOND,
+    Texts,
+    Walk,
+    base64_of,
+    double,
+    fraction,
+    moment,
+    single,
+    too_many,
+)
 from penstock.schema.gate import Refused
-from penstock.schema.names import join
 
 LONGEST_SET = 700_000
 """Bytes of a descriptor set without comments and positions; a body of the API has 1 MiB."""
 
-MOST_VALUES = 1_000_000
-"""Values of one event, those included that only its descriptor says. An empty message in a list
-takes two bytes, and may have hundreds of fields."""
-
-_MOST_TEXT = 64 << 20
 _MOST_MEMORY = 512 << 20
 _FIELD_BYTES, _MESSAGE_BYTES = 16, 64
 """What a message takes in memory at most: for each field it may have, and by itself."""
 
-_ROOM_LEAST, _ROOM_RATIO = 1_024, 16
-
 _NAMES_TOLD = 10
-
-_encode = msgspec.json.Encoder().encode
 
 _WELL_KNOWN = {
     file.name: file
@@ -80,9 +74,6 @@ _WELL_KNOWN = {
 """Files that compilers know by heart; a set made without ``--include_imports`` lacks them."""
 
 _WRAPPERS = frozenset(wrappers_pb2.DESCRIPTOR.message_types_by_name)
-
-_SECOND = 1_000_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Protobuf:
@@ -105,41 +96,14 @@ class Protobuf:
         self._plan = plans.named(message)
         if payload_field is not None and payload_message is not None:
             self._plan = _Envelope(self._plan, plans, payload_field, plans.named(payload_message))
+        self._texts = Texts(self._value, Walk)
 
     def decode(self, payloads: pa.Array, *, most_text: int | None = None) -> Decoded:
         """Answer what becomes of each payload; see `Decoder`."""
-        texts: list[bytes] = []
-        refused: dict[int, Refused] = {}
-        beside: dict[int, Sequence[tuple[str, str]]] = {}
-        seen: Seen | None = None
-        size = 0
-        for row, payload in enumerate(payloads.to_pylist()):
-            walk = _Walk()
-            try:
-                value = self._plan.value(self._plan.parse(payload), walk)
-                if walk.strange:
-                    misfits = Misfits(_ROOM_LEAST + _ROOM_RATIO * len(payload))
-                    _settle(value, (), None, misfits, walk)
-                    if misfits.leaves:
-                        beside[row] = misfits.leaves
-                    for steps, form in walk.hints:
-                        seen = seen or Seen()
-                        _hint(seen, steps, form, row)
-                text = _encode(value)
-                if len(text) > _MOST_TEXT:
-                    raise _too_many()
-            except Refused as why:
-                refused[row] = why
-                beside.pop(row, None)
-                text = b"{}"
-            except RecursionError:
-                refused[row] = Refused("too_deep", "messages are nested too deep")
-                text = b"{}"
-            texts.append(text)
-            size += len(text)
-            if most_text is not None and size > most_text and row:
-                raise TooMuchText(row)
-        return Decoded(pa.array(texts, pa.binary()), refused=refused, beside=beside, seen=seen)
+        return self._texts.of(payloads, most_text=most_text)
+
+    def _value(self, payload: bytes, walk: Walk) -> object:
+        return self._plan.value(self._plan.parse(payload), walk)
 
 
 def without_comments(descriptors: bytes) -> bytes:
@@ -222,42 +186,7 @@ def _add(pool: descriptor_pool.DescriptorPool, name: str, file: bytes) -> None:
         ) from None
 
 
-class _Odd:
-    """A value that its column cannot hold, with the type that the column has all the same."""
-
-    __slots__ = ("form", "value")
-
-    def __init__(self, form: type, value: object) -> None:
-        self.form = form
-        self.value = value
-
-
-class _Walk:
-    """What is noted while one payload is decoded."""
-
-    __slots__ = ("hints", "left", "strange")
-
-    def __init__(self) -> None:
-        self.left = MOST_VALUES
-        self.strange = False
-        """Whether the value has `_Odd` or `_UNKNOWN` in it."""
-        self.hints: list[tuple[tuple[str | None, ...], type]] = []
-
-    def spend(self, values: int) -> None:
-        """Note that so many values were made; raise `Refused` when there were too many."""
-        self.left -= values
-        if self.left < 0:
-            raise _too_many()
-
-    def odd(self, form: type, value: object) -> _Odd:
-        self.strange = True
-        return _Odd(form, value)
-
-
-_UNKNOWN = object()
-"""The key of a message's unknown fields, as long as its value is not settled."""
-
-_Make = Callable[[Any, _Walk], Any]
+_Make = Callable[[Any, Walk], Any]
 
 
 class _Plans:
@@ -315,13 +244,13 @@ class _Plan:
         if len(payload) // 2 * self._heaviest > _MOST_MEMORY:
             weight = _weigh(payload, 0, len(payload), self, 0)
             if weight > _MOST_MEMORY:
-                raise _too_many()
+                raise too_many()
         try:
             return self._class.FromString(payload)
         except DecodeError:
             raise Refused("not_protobuf", f"the bytes are no {self.name}") from None
 
-    def value(self, message: Any, walk: _Walk) -> dict[Any, Any]:
+    def value(self, message: Any, walk: Walk) -> dict[Any, Any]:
         """Answer the message as a JSON object, not settled yet if the walk is strange."""
         walk.spend(self._weight)
         made: dict[Any, Any] = self._template.copy()
@@ -334,7 +263,7 @@ class _Plan:
         unknown = UnknownFieldSet(message)
         if len(unknown):
             walk.strange = True
-            made[_UNKNOWN] = unknown
+            made[BESIDE] = _unknown_of(unknown)
         return made
 
     def below(self, number: int) -> _Plan | None:
@@ -374,7 +303,7 @@ class _Envelope(_Plan):
         self._always = self._template.pop(field.name, None) is not None
         self._fields[number] = (field.name, self._decoded)
 
-    def value(self, message: Any, walk: _Walk) -> dict[Any, Any]:
+    def value(self, message: Any, walk: Walk) -> dict[Any, Any]:
         """Answer the envelope with the decoded message in the place of its bytes."""
         made = super().value(message, walk)
         if self._always and self._key not in made:
@@ -382,7 +311,7 @@ class _Envelope(_Plan):
             made[self._key] = self._decoded(b"", walk)
         return made
 
-    def _decoded(self, payload: bytes, walk: _Walk) -> dict[Any, Any]:
+    def _decoded(self, payload: bytes, walk: Walk) -> dict[Any, Any]:
         return self._inner.value(self._inner.parse(payload), walk)
 
 
@@ -399,7 +328,7 @@ def _field(field: FieldDescriptor, plans: _Plans) -> tuple[str, _Make]:
     return key, lambda values, walk: _list(values, single, walk)
 
 
-def _map(values: Mapping[Any, Any], item: _Make, walk: _Walk) -> dict[str, Any]:
+def _map(values: Mapping[Any, Any], item: _Make, walk: Walk) -> dict[str, Any]:
     walk.spend(len(values))
     return {_map_key(key): item(values[key], walk) for key in values}
 
@@ -408,7 +337,7 @@ def _map_key(key: object) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
-def _list(values: Any, single: _Make, walk: _Walk) -> list[Any]:
+def _list(values: Any, single: _Make, walk: Walk) -> list[Any]:
     walk.spend(len(values))
     return [single(value, walk) for value in values]
 
@@ -418,9 +347,9 @@ def _single(field: FieldDescriptor, plans: _Plans) -> _Make:
         return _message(field.message_type, plans)
     match field.type:
         case FieldDescriptor.TYPE_DOUBLE:
-            return _double
+            return double
         case FieldDescriptor.TYPE_FLOAT:
-            return _float
+            return single
         case FieldDescriptor.TYPE_STRING:
             return _string
         case FieldDescriptor.TYPE_BYTES:
@@ -446,58 +375,25 @@ def _nothing(field: FieldDescriptor) -> object:
             return 0
 
 
-def _as_it_is(value: Any, _: _Walk) -> Any:
+def _as_it_is(value: Any, _: Walk) -> Any:
     return value
 
 
-def _double(value: float, walk: _Walk) -> object:
-    if math.isfinite(value):
-        return value
-    return walk.odd(Raw, "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
-
-
-def _float(value: float, walk: _Walk) -> object:
-    """Answer the shortest decimal that is this 32-bit number: 0.1, not 0.10000000149011612."""
-    if not math.isfinite(value):
-        return _double(value, walk)
-    for digits in (6, 7, 8):
-        short = float(f"{value:.{digits}g}")
-        # Rounded up, the largest ones are none any more.
-        if abs(short) <= _MOST_FLOAT and _narrow(short) == value:
-            return short
-    return float(f"{value:.9g}")
-
-
-_MOST_FLOAT = 3.4028234663852886e38
-
-
-def _narrow(value: float) -> float:
-    narrow: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
-    return narrow
-
-
-_FLOAT = struct.Struct("<f")
-
-
-def _string(value: str | bytes, walk: _Walk) -> object:
+def _string(value: str | bytes, walk: Walk) -> object:
     if isinstance(value, str):
         return value
     # In proto2 nobody checks that a string is UTF-8.
-    return walk.odd(str, {"base64": _base64(value)})
+    return walk.odd(str, {"base64": base64_of(value)})
 
 
-def _bytes(value: bytes, _: _Walk) -> str:
-    return _base64(value)
-
-
-def _base64(value: bytes) -> str:
-    return base64.b64encode(value).decode()
+def _bytes(value: bytes, _: Walk) -> str:
+    return base64_of(value)
 
 
 def _enum(kind: EnumDescriptor | None) -> _Make:
     names = _names(kind)
 
-    def make(value: int, walk: _Walk) -> object:
+    def make(value: int, walk: Walk) -> object:
         name = names.get(value)
         return walk.odd(str, value) if name is None else name
 
@@ -564,41 +460,28 @@ def _signature(kind: Descriptor) -> list[tuple[object, ...]]:
     ]
 
 
-def _timestamp(value: Any, plan: _Plan, walk: _Walk) -> object:
-    try:
-        moment = _EPOCH + timedelta(seconds=value.seconds)
-    except OverflowError:
-        return walk.odd(str, plan.value(value, walk))
-    if not 0 <= value.nanos < _SECOND:
-        return walk.odd(str, plan.value(value, walk))
-    return f"{moment.replace(tzinfo=None).isoformat()}{_fraction(value.nanos)}Z"
+def _timestamp(value: Any, plan: _Plan, walk: Walk) -> object:
+    text = moment(value.seconds, value.nanos) if 0 <= value.nanos < SECOND else None
+    return walk.odd(str, plan.value(value, walk)) if text is None else f"{text}Z"
 
 
-def _duration(value: Any, plan: _Plan, walk: _Walk) -> object:
+def _duration(value: Any, plan: _Plan, walk: Walk) -> object:
     seconds, nanos = value.seconds, value.nanos
-    if abs(nanos) >= _SECOND or seconds * nanos < 0:
+    if abs(nanos) >= SECOND or seconds * nanos < 0:
         return walk.odd(str, plan.value(value, walk))
     sign = "-" if seconds < 0 or nanos < 0 else ""
-    return f"{sign}{abs(seconds)}{_fraction(abs(nanos))}s"
+    return f"{sign}{abs(seconds)}{fraction(abs(nanos))}s"
 
 
-def _fraction(nanos: int) -> str:
-    """Write a fraction of a second with 3, 6 or 9 digits, or none."""
-    digits = f"{nanos:09}"
-    while digits.endswith("000"):
-        digits = digits[:-3]
-    return f".{digits}" if digits else ""
-
-
-def _any_value(value: Any, plan: _Plan, walk: _Walk) -> object:
+def _any_value(value: Any, plan: _Plan, walk: Walk) -> object:
     """Answer what a ``google.protobuf.Value`` holds; a number of it is a double."""
     for name, made in plan.value(value, walk).items():
-        if name is not _UNKNOWN:
+        if name is not BESIDE:
             return None if name == "null_value" else made
     return None
 
 
-def _any(value: Any, plans: _Plans, walk: _Walk) -> dict[Any, Any]:
+def _any(value: Any, plans: _Plans, walk: Walk) -> dict[Any, Any]:
     """Answer the message of an Any, or its bytes where it is none of the descriptor set."""
     plan = plans.find(value.type_url.rpartition("/")[2])
     if plan is not None:
@@ -610,37 +493,7 @@ def _any(value: Any, plans: _Plans, walk: _Walk) -> dict[Any, Any]:
             made = _message(plan.descriptor, plans)(message, walk)
             inside = made if isinstance(made, dict) else {"value": made}
             return {"@type": value.type_url, **inside}
-    return {"@type": value.type_url, "value": _base64(value.value)}
-
-
-def _settle(
-    value: Any, keys: tuple[str | None, ...], path: str | None, misfits: Misfits, walk: _Walk
-) -> None:
-    """Leave only JSON in a value, and note what was beside it.
-
-    `keys` are those from the top, None for each list.
-    """
-    if isinstance(value, dict):
-        unknown = value.pop(_UNKNOWN, None)
-        if unknown is not None:
-            for number, leaf in _unknown_of(unknown):
-                misfits.add(leaf, join(path, number))
-        for key, item in value.items():
-            value[key] = _settled(item, (*keys, key), join(path, key), misfits, walk)
-    elif isinstance(value, list):
-        for position, item in enumerate(value):
-            value[position] = _settled(item, (*keys, None), path, misfits, walk)
-
-
-def _settled(
-    item: Any, keys: tuple[str | None, ...], path: str | None, misfits: Misfits, walk: _Walk
-) -> Any:
-    if isinstance(item, _Odd):
-        walk.hints.append((keys, item.form))
-        item = item.value
-    if isinstance(item, dict | list):
-        _settle(item, keys, path, misfits, walk)
-    return item
+    return {"@type": value.type_url, "value": base64_of(value.value)}
 
 
 def _unknown_of(unknown: UnknownFieldSet) -> Iterator[tuple[str, object]]:
@@ -648,30 +501,13 @@ def _unknown_of(unknown: UnknownFieldSet) -> Iterator[tuple[str, object]]:
     for field in map(unknown.__getitem__, range(len(unknown))):
         data: Any = field.data
         if isinstance(data, bytes):
-            data = _base64(data)
+            data = base64_of(data)
         elif isinstance(data, UnknownFieldSet):
             groups: dict[str, list[object]] = {}
             for number, inside in _unknown_of(data):
                 groups.setdefault(number, []).append(inside)
             data = groups
         yield str(field.field_number), data
-
-
-def _hint(seen: Seen, keys: tuple[str | None, ...], form: type, row: int) -> None:
-    """Note that a value of this type stood there."""
-    for key in keys:
-        if key is None:
-            seen.count(list, row)
-            seen.element = seen.element or Seen()
-            seen = seen.element
-        else:
-            seen.count(dict, row)
-            seen = seen.fields.setdefault(key, Seen())
-    seen.count(form, row)
-
-
-def _too_many() -> Refused:
-    return Refused("too_many_values", f"it has more than {MOST_VALUES:,} values, or as much text")
 
 
 _VARINT, _FIXED64, _SIZED, _BEGIN, _END, _FIXED32 = range(6)

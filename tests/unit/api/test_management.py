@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from avros import FIRST, SECOND, text
 from builders import FLIGHTS, NOON
 from descriptors import SHOP
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from penstock.api.platform import Platform
 from penstock.envelope import Extent, Mark
 from penstock.metadata.tokens import digest
 from penstock.schema.formats import Format
+from penstock.schema.formats.avro import schemas_of
 from penstock.schema.formats.protobuf import without_comments
 from penstock.schema.shape import Leaf, List, Struct
 
@@ -32,6 +34,10 @@ JSON = {
     "message": None,
     "payload_field": None,
     "payload_message": None,
+    "framing": None,
+    "versions": None,
+    "registry": None,
+    "registry_secret": False,
     "changed_at": None,
 }
 
@@ -106,9 +112,101 @@ class TestCollections:
         assert told["descriptor_digest"] == digest_
         assert here.cache.read() == here.store.known()
 
+    def test_a_format_of_avro_knows_every_version_of_its_schema(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """An upload adds one, the same one again changes nothing, and what is not said stays."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        path = "/api/v1/collections/flights/format"
+        first = {"name": "avro", "avro_schema": text(FIRST), "framing": "single-object"}
+
+        told = admin("POST", path, first).json()["format"]
+        assert told == {
+            **JSON,
+            "name": "avro",
+            "descriptor_digest": told["descriptor_digest"],
+            "framing": "single-object",
+            "versions": 1,
+            "changed_at": NOON_TEXT,
+        }
+        version = here.store.version()
+        again = admin("POST", path, {"name": "avro", "avro_schema": f" {text(FIRST)}"})
+        assert again.json()["format"] == told
+        assert here.store.version() == version
+        second = admin("POST", path, {"name": "avro", "avro_schema": text(SECOND)}).json()["format"]
+        assert (second["framing"], second["versions"]) == ("single-object", 2)
+        kept = [
+            schemas_of(here.store.format_schema(FLIGHTS, one["descriptor_digest"])).versions
+            for one in (told, second)
+        ]
+        assert kept[1][:1] == kept[0]
+        assert here.cache.read() == here.store.known()
+
+    def test_a_secret_of_a_registry_is_never_told_and_goes_with_its_address(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Neither to callers and doors, nor to whoever sets another address."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        path = "/api/v1/collections/flights/format"
+
+        def set_(**asked: object) -> Any:
+            answer = admin("POST", path, {"name": "avro", **asked})
+            assert "hidden" not in answer.text
+            return answer.json()["format"]
+
+        def secret() -> str | None:
+            known = here.store.collection(FLIGHTS).format.schema
+            return schemas_of(here.store.format_schema(FLIGHTS, known)).secret if known else None
+
+        told = set_(registry="http://Registry.example:8081/", registry_secret="me:hidden")
+        assert (told["framing"], told["registry"]) == ("confluent", "http://registry.example:8081")
+        assert told["registry_secret"]
+        assert secret() == "me:hidden"
+        assert "hidden" not in str(here.cache.read())
+        told = set_(avro_schema=text(FIRST))
+        assert (told["registry_secret"], secret()) == (True, "me:hidden")
+        told = set_(registry="http://elsewhere.example:8081")
+        assert (told["registry_secret"], secret()) == (False, None)
+        set_(registry_secret="me:hidden")
+        set_(framing="datum")
+        assert secret() is None
+
+    def test_the_digest_of_schemas_is_no_hint_at_a_secret(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Two collections with the same settings have different ones."""
+        asked = {"name": "avro", "registry": "http://r.example", "registry_secret": "me:hidden"}
+        digests = [
+            admin("POST", "/api/v1/collections", {"name": name, "format": asked}).json()["format"]
+            for name in ("flights", "trains")
+        ]
+
+        assert digests[0]["registry_secret"]
+        assert digests[0]["descriptor_digest"] != digests[1]["descriptor_digest"]
+
     @pytest.mark.parametrize(
         ("asked", "why"),
         [
+            ({"name": "avro"}, "needs a schema"),
+            ({"name": "avro", "avro_schema": "{"}, "no JSON"),
+            ({"name": "avro", "avro_schema": '"a.B"'}, "no type 'a.B'"),
+            ({"name": "avro", "framing": "confluent"}, "address of a registry"),
+            (
+                {"name": "avro", "framing": "datum", "registry": "http://r.example"},
+                "address of a registry",
+            ),
+            ({"name": "avro", "registry": "http://10.0.0.1"}, "not public"),
+            ({"name": "avro", "registry": "http://me:pw@r.example"}, "user name"),
+            ({"name": "avro", "registry": "http://r.example/?a=b"}, "parameters"),
+            ({"name": "avro", "avro_schema": '"int"', "registry_secret": "a:b"}, "there is none"),
+            (
+                {"name": "avro", "registry": "http://r.example", "registry_secret": "a:\r\nb"},
+                "no header",
+            ),
+            ({"name": "avro", "avro_schema": '"int"', "message": "a.B"}, "protobuf"),
+            ({"name": "avro", "avro_schema": '"int"', "envelope": "shallow"}, "envelope"),
+            ({"name": "json", "framing": "datum"}, "framing"),
+            ({"name": "plain", "envelope": "shallow"}, "envelope"),
             ({"name": "protobuf", "message": "shop.Order"}, "descriptor set"),
             ({"name": "protobuf", "descriptor": "!", "message": "a"}, "base64"),
             ({"name": "protobuf", "descriptor": "//8=", "message": "a"}, "FileDescriptorSet"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -23,6 +24,11 @@ from penstock.schema.formats import Format
 from penstock.settings import load_settings
 
 ORDERS = CollectionId("main", "orders")
+
+
+def no_registry(address: str, secret: str | None) -> Any:
+    """Nobody has to be asked here."""
+    raise AssertionError(address)
 
 
 def frozen(which: CollectionId = FLIGHTS, contract: Contract = "freeze") -> CollectionRecord:
@@ -113,14 +119,18 @@ def test_descriptors_are_asked_for_once_and_a_collection_waits_for_them() -> Non
     answers: list[bytes | Exception] = [EngineUnavailable("locked"), SHOP]
     asked = []
 
-    def schema(collection: CollectionId, digest: str) -> bytes:
-        asked.append((collection, digest))
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    class Kept:
+        def format_schema(self, id: CollectionId, digest: str) -> bytes:  # noqa: A002
+            asked.append((id, digest))
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
-    decoders = Decoders(schema)
+        def keep_format_schema(self, *_: Any) -> None:
+            raise AssertionError
+
+    decoders = Decoders(Kept(), no_registry)
     orders = Format(name="protobuf", schema="d1", message="shop.Order")
 
     with pytest.raises(EngineUnavailable, match=r"schema of main\.flights"):
