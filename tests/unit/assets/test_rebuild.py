@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from avros import FIRST, SECOND, THIRD, datum, text
+from avros import fingerprint as print_of
 from builders import FLIGHTS, NOON
 from descriptors import SHOP, order
 from hypothesis import given, settings
@@ -26,6 +28,7 @@ from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Mark
 from penstock.schema.convert import Rules, convert
+from penstock.schema.formats.avro import Avro
 from penstock.schema.formats.plain import Plain
 from penstock.schema.formats.protobuf import Protobuf
 from penstock.schema.retype import columns_of
@@ -144,6 +147,37 @@ def test_what_came_before_the_descriptor_was_known_gets_its_columns(tmp_path: Pa
     assert done.misfits_after == {"hash": 1}
     as_known_from_the_start(lake, log, orders)
     assert everywhere(lake) == Counter(range(2))
+
+
+@pytest.mark.parametrize("framing", ["datum", "single-object"])
+def test_versions_of_a_schema_become_the_columns_of_the_newest(
+    tmp_path: Path, framing: Any
+) -> None:
+    """As if it had been known from the start; what no version reads keeps its payload."""
+    head = {"datum": lambda _: b"", "single-object": lambda schema: b"\xc3\x01" + print_of(schema)}
+    first = head[framing](FIRST) + datum(FIRST, {"value": 5, "place": "a"})
+    second = head[framing](SECOND) + datum(SECOND, {"value": 6, "place": "b", "unit": "F"})
+    made = {"value": 5.5, "site": "c", "unit": "K", "by": {"name": "acme", "no": 1}}
+    third = head[framing](THIRD) + datum(THIRD, made)
+    lake, log = new_lake(tmp_path), log_of()
+    versions: list[str] = []
+    for schema, payload in ((FIRST, first), (SECOND, second), (THIRD, third)):
+        versions.append(text(schema))
+        rules = Rules(decoder=Avro(versions, framing=framing))
+        append(log, payload)
+        assert landing(log, lake, rules=rules).land_once(FLIGHTS)
+    assert column(lake, "value") == [5, 6, None]
+    append(log, b"{}")
+    assert landing(log, lake, rules=Rules(decoder=Plain())).land_once(FLIGHTS)
+
+    done = rebuilt(lake, rules)
+
+    assert columns(shape(lake))[:3] == [("value", "double"), ("site", "string"), ("unit", "string")]
+    assert column(lake, "value") == [5.0, 6.0, 5.5, None]
+    assert column(lake, "site") == ["a", "b", "c", None]
+    assert column(lake, "unit") == ["C", "F", "K", None]
+    assert (done.misfits_after, done.refused) == ({}, 1)
+    assert everywhere(lake) == Counter(range(4))
 
 
 def test_what_a_contract_drops_does_not_come_back(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from avros import FIRST, THIRD, single, text
 from builders import FLIGHTS, NOON, event
 from descriptors import SHOP, Item, Order
 from lakes import landing, new_lake
@@ -14,6 +15,7 @@ from lakes import landing, new_lake
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.schema.convert import Rules
+from penstock.schema.formats.avro import Avro
 from penstock.schema.formats.plain import Plain
 from penstock.schema.formats.protobuf import Protobuf
 from penstock.search import SearchRequest
@@ -74,6 +76,31 @@ def test_messages_are_found_by_their_fields_before_and_after_they_landed(
     for _ in range(2):
         assert {query: home.find(query) for query in searches} == searches
         assert home.find("quarantine.reason:not_protobuf", view="quarantine") == ["e2"]
+        while home.landing.land_once(FLIGHTS) is not None:
+            pass
+
+
+def test_values_of_avro_are_found_by_the_names_of_the_newest_schema(
+    tmp_path: Path, engine: Engine
+) -> None:
+    """Whichever version they were written by, landed or not."""
+    decoder = Avro([text(FIRST), text(THIRD)], framing="single-object")
+    home = Home(tmp_path, engine, Rules(decoder=decoder))
+    made = {"value": 5.5, "site": "Alert", "unit": "K", "by": {"name": "acme", "no": 1}}
+    home.send(single(FIRST, {"value": 5, "place": "Jan Mayen"}), single(THIRD, made), b"\xc3\x01")
+    searches = {
+        "value:>5": ["e1"],
+        "value:5": ["e0"],
+        'site:"Jan Mayen"': ["e0"],
+        "place:Mayen": [],
+        "by.no:7 AND unit:C": ["e0"],
+        "acme": ["e1"],
+        "": ["e0", "e1"],
+    }
+
+    for _ in range(2):
+        assert {query: home.find(query) for query in searches} == searches
+        assert home.find("quarantine.reason:not_avro", view="quarantine") == ["e2"]
         while home.landing.land_once(FLIGHTS) is not None:
             pass
 
