@@ -1,6 +1,6 @@
 """The books of a collection: how many events were accepted, and where each of them is.
 
-    accepted = landed + duplicates + quarantined + closed + waiting + lost + …
+    accepted = landed + duplicates + quarantined + closed + waiting + expired + lost + …
 
 `accepted` comes from the log: a partition whose next position is 7 has accepted 7 events, however
 many of them it has let go of since. It never comes from what landed, or the sum would prove
@@ -43,13 +43,15 @@ PARTS: Mapping[str, str] = {
     "quarantined": "events in quarantine that are open",
     "closed": "events in quarantine that were released or discarded",
     "waiting": "events that the log holds and that have not landed yet",
+    "expired": "rows that retention dropped when their day was over for long enough",
     "lost": "events that are gone, as an operator has stated by `collection resolve`",
 }
 """What an accepted event can be, in the order in which it is shown.
 
 A released event has two positions: the one it is closed at, and the one it was sent to again.
-A part that is neither a row nor a position is a number that the table keeps beside its rows, as the
-property `penstock.books.<part>`, and moves in the commit that takes the rows away.
+A part that is neither a row nor a position is a number that the table keeps beside its rows and
+moves in the commit that takes the rows away: what expired by log partition, the others as the
+property `penstock.books.<part>`.
 """
 
 
@@ -140,6 +142,7 @@ def balance(
     for view in views:
         for name, count in view.counted:
             parts[name] = parts.get(name, 0) + count
+        parts["expired"] += sum(one.rows for one in view.expired.values())
     rows = table.rows if table is not None else 0
     # Another engine may have deleted some of them.
     repeats = min(rows, table.duplicates) if table is not None else 0

@@ -18,7 +18,7 @@ from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.commit import refuse_changed
-from lakehouse.tables import read_view
+from lakehouse.tables import NOTHING_EXPIRED, Expired, read_view
 from penstock.buffer import Buffer, start_of
 from penstock.envelope import CollectionId, Mark, Micros
 from penstock.errors import LogReplaced, PenstockError, Stopped
@@ -43,12 +43,16 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How often the positions of a log partition from 0 until a mark are in the tables."""
+    """How often the positions of a log partition from 0 until a mark are in the tables.
+
+    `expired` are those that retention dropped: as many are missing, and none of the rest.
+    """
 
     rows: int
     doubled: int
     missing: tuple[Run, ...]
     beyond: int
+    expired: Expired = NOTHING_EXPIRED
 
 
 def runs_of(offsets: pa.Array) -> list[Run]:
@@ -65,11 +69,17 @@ def runs_of(offsets: pa.Array) -> list[Run]:
     ]
 
 
-def account(runs: Iterable[Run], upto: int, gaps: Iterable[Run] = ()) -> Account:
+def account(
+    runs: Iterable[Run],
+    upto: int,
+    gaps: Iterable[Run] = (),
+    expired: Expired = NOTHING_EXPIRED,
+) -> Account:
     """Compare the runs with every position from 0 until `upto`; in `gaps` there must be none."""
     runs, gaps = list(runs), list(gaps)
     found = _account([*runs, *gaps], upto)
-    return replace(found, rows=found.rows - sum(end - start for start, end in gaps))
+    rows = found.rows - sum(end - start for start, end in gaps)
+    return replace(found, rows=rows, expired=expired)
 
 
 def _account(runs: Iterable[Run], upto: int) -> Account:
@@ -93,11 +103,27 @@ def conserved(accounts: Mapping[int, Account]) -> Verdict:
     rows = sum(a.rows for a in accounts.values())
     doubled = sum(a.doubled for a in accounts.values())
     beyond = sum(a.beyond for a in accounts.values())
-    gaps = [(p, run) for p, a in sorted(accounts.items()) for run in a.missing]
-    missing = sum(end - start for _, (start, end) in gaps)
-    facts = {"rows": rows, "doubled": doubled, "missing": missing, "beyond": beyond}
+    gaps: list[tuple[int, Run]] = []
+    missing = expired = 0
+    for partition, one in sorted(accounts.items()):
+        gone = sum(end - start for start, end in one.missing)
+        below = sum(max(0, min(end, one.expired.upto) - start) for start, end in one.missing)
+        expired += one.expired.rows
+        missing += max(0, below - one.expired.rows) + gone - below
+        # Counted as dropped, and there all the same.
+        doubled += max(0, one.expired.rows - below)
+        if gone != one.expired.rows:
+            gaps += [(partition, run) for run in one.missing]
+    facts = {
+        "rows": rows,
+        "doubled": doubled,
+        "missing": missing,
+        "beyond": beyond,
+        "expired": expired,
+    }
     if not doubled and not missing and not beyond:
-        return Verdict(True, f"{rows:,} events landed, each once", facts)
+        dropped = f", {expired:,} dropped by retention" if expired else ""
+        return Verdict(True, f"{rows:,} events landed, each once{dropped}", facts)
     named = ", ".join(f"[{p}]:{start}-{end}" for p, (start, end) in gaps[:_NAMED])
     return Verdict(
         False,
@@ -137,15 +163,26 @@ def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Ver
         return Verdict(True, "nothing has landed yet", {"rows": 0})
     marks = {mark.partition: mark.next for mark in view.marks if mark.log_id == log_id}
     _collect(runs, batches, log_id)
-    _, batches = _positions(lake, collection, quarantine=True)
+    beside, batches = _positions(lake, collection, quarantine=True)
     _collect(runs, batches, log_id, below=marks)
-    partitions = marks.keys() | runs.keys()
+    # The count of what was dropped is of the same load as the rows that were not.
+    expired: dict[int, Expired] = {}
+    for each in (view, beside):
+        for (of, partition), dropped in each.expired.items() if each else ():
+            if of == log_id:
+                expired[partition] = expired.get(partition, NOTHING_EXPIRED) + dropped
     gaps: dict[int, list[Run]] = {}
     for gap in view.lost:
         if gap.log_id == log_id:
             gaps.setdefault(gap.partition, []).append((gap.start, gap.end))
+    partitions = marks.keys() | runs.keys() | expired.keys()
     return conserved(
-        {p: account(runs.get(p, ()), marks.get(p, 0), gaps.get(p, ())) for p in partitions}
+        {
+            p: account(
+                runs.get(p, ()), marks.get(p, 0), gaps.get(p, ()), expired.get(p, NOTHING_EXPIRED)
+            )
+            for p in partitions
+        }
     )
 
 

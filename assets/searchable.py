@@ -178,8 +178,24 @@ class Indexing:
 
     def retain(self, collection: CollectionId) -> int:
         """Drop the days that are older than is kept; answer how many indices that were."""
+        return self._drop_before(collection, self._since())
+
+    def forget_before(self, collection: CollectionId, before: Micros) -> int:
+        """Drop what was received before a moment; answer how many indices that were.
+
+        From then on searches look for it in the lake only. Raises `EngineUnavailable` where others
+        keep moving the index, or it is away.
+        """
+        dropped = 0
+        for _ in self._lake.patience.attempts():
+            dropped += self._drop_before(collection, max(before, self._since()))
+            known = self._state(collection)
+            if known is None or known.state.since >= before:
+                return dropped
+        raise EngineUnavailable(f"the index of {collection} kept moving")
+
+    def _drop_before(self, collection: CollectionId, since: Micros) -> int:
         known = self._state(collection)
-        since = self._since()
         if known is None or since <= known.state.since:
             return 0
         old = [name for name in known.state.days if last_moment(name) <= since]

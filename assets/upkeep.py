@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from assets.checks import Verdict
+from assets.retention import NOTHING_DROPPED, Dropped
 from lakehouse import Lake
 from lakehouse.catalog import closed_table, main_table, quarantine_table
 from lakehouse.upkeep import Compacted, Condition, compact, expire, look, sweep_orphans
@@ -57,6 +58,7 @@ class Tended:
     snapshots: int
     notes: Notes
     seconds: float
+    dropped: Dropped = NOTHING_DROPPED
 
     def figures(self) -> dict[str, int | float]:
         """Answer it by the names that people see."""
@@ -70,6 +72,8 @@ class Tended:
             "snapshots expired": self.expired,
             "orphans": len(self.notes.seen),
             "orphans deleted": self.deleted,
+            "days dropped": self.dropped.days,
+            "rows dropped": self.dropped.rows + self.dropped.quarantined,
             "seconds": self.seconds,
         }
 
@@ -80,6 +84,15 @@ class Untended:
 
     collection: CollectionId
     error: Exception
+
+
+Retention = Callable[[CollectionId], Dropped]
+"""Drops the old days of a collection, see `assets.retention.retain`."""
+
+
+def nothing_dropped(_collection: CollectionId) -> Dropped:
+    """Keep every day."""
+    return NOTHING_DROPPED
 
 
 def aims_of(settings: Settings) -> Aims:
@@ -100,8 +113,9 @@ def tend(
     clock: Clock,
     chance: Callable[[int], bytes],
     until: Callable[[], bool] = lambda: False,
+    retention: Retention = nothing_dropped,
 ) -> Tended:
-    """Merge files, expire snapshots and, once an hour, delete old orphans.
+    """Drop old days, merge files, expire snapshots and, once an hour, delete old orphans.
 
     Once `until` says so no further files are merged; the rest is done whatever it says.
     Safe beside landing, plans and another upkeep; interrupted anywhere, the next one goes on.
@@ -109,6 +123,8 @@ def tend(
     started = clock()
     sweeps = not 0 <= started - notes.swept < SWEEP_EVERY
     before = _sizes(lake, collection)
+    # First: what goes need not be merged.
+    dropped = retention(collection)
     compacted = Compacted()
     expired = deleted = 0
     still: dict[str, Micros] = {}
@@ -142,6 +158,7 @@ def tend(
             started, started if sweeps else notes.swept, still if sweeps else dict(notes.seen)
         ),
         seconds=(clock() - started) / _SECOND,
+        dropped=dropped,
     )
 
 
@@ -192,8 +209,11 @@ def tend_all(
     seconds: float,
     clock: Clock,
     chance: Callable[[int], bytes],
+    retention: Retention = nothing_dropped,
 ) -> Iterator[Tended | Untended]:
     """Tend the collections within about so many seconds, and answer each.
+
+    `retention` drops the old days of a collection, once for each.
 
     In the first round each has an equal share of the time that is left, so that all have a turn;
     who has more to merge then goes on in further rounds, with a `Tended` for each, while there is
@@ -208,6 +228,7 @@ def tend_all(
         except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
             yield Untended(collection, error)
     waiting = in_turn(busy, known, clock())
+    drops = retention
     while waiting:
         unfinished = []
         for place, collection in enumerate(waiting):
@@ -224,6 +245,7 @@ def tend_all(
                     clock=clock,
                     chance=chance,
                     until=lambda until=until: clock() >= until,  # type: ignore[misc]  # bound now
+                    retention=drops,
                 )
             except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
                 yield Untended(collection, error)
@@ -232,7 +254,7 @@ def tend_all(
             if done.compacted.more:
                 unfinished.append(collection)
             yield done
-        waiting = unfinished
+        waiting, drops = unfinished, nothing_dropped
 
 
 def together(first: Tended, then: Tended) -> Tended:
@@ -247,6 +269,7 @@ def together(first: Tended, then: Tended) -> Tended:
         snapshots=then.snapshots,
         notes=then.notes,
         seconds=first.seconds + then.seconds,
+        dropped=first.dropped,
     )
 
 

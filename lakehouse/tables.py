@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 import pyarrow as pa
@@ -63,6 +63,8 @@ LOST = "penstock.lost."
 BOOKS = "penstock.books."
 ADOPTED = "penstock.adopted"
 HOLD = "penstock.hold"
+EXPIRED = "penstock.expired."
+EXPIRED_BEFORE = "penstock.expired-before"
 
 LONGEST_HOLD: Micros = 10_000_000
 """How long landing may be asked to hold back, once."""
@@ -101,6 +103,40 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """How many rows retention dropped, all of them at log offsets below `upto`."""
+
+    rows: int = 0
+    upto: int = 0
+
+    def __add__(self, other: Expired) -> Expired:
+        """Answer what both are together."""
+        return Expired(self.rows + other.rows, max(self.upto, other.upto))
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.upto}"
+
+
+NOTHING_EXPIRED = Expired()
+
+
+def expired_of(properties: Mapping[str, str]) -> dict[tuple[str, int], Expired]:
+    """Read from table properties what retention dropped, by log id and partition."""
+    found = {}
+    for name, value in properties.items():
+        if name.startswith(EXPIRED):
+            log_id, _, partition = name.removeprefix(EXPIRED).rpartition(".")
+            rows, _, upto = value.partition(":")
+            found[log_id, int(partition)] = Expired(int(rows), int(upto))
+    return found
+
+
+def expired_properties(expired: Mapping[tuple[str, int], Expired]) -> dict[str, str]:
+    """Answer the table properties that say it."""
+    return {f"{EXPIRED}{log_id}.{p}": str(one) for (log_id, p), one in expired.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class TableView:
     """What one load of a table says; nothing in it comes from another moment."""
 
@@ -129,6 +165,10 @@ class TableView:
     """The id of the table that an operator took in place of another one."""
     duplicates: int = 0
     """Rows with `duplicate_of`: counted in the commit that brings them, never by looking."""
+    expired: Mapping[tuple[str, int], Expired] = field(default_factory=dict, hash=False)
+    """What retention dropped, by log id and partition; see `lakehouse.retention`."""
+    expired_before: str = ""
+    """The day before which it did that last, as ``2025-11-26``."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
@@ -558,6 +598,8 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         counted=counted_of(metadata.properties),
         adopted=metadata.properties.get(ADOPTED, ""),
         duplicates=int(metadata.properties.get(REPEATS, "0")),
+        expired=expired_of(metadata.properties),
+        expired_before=metadata.properties.get(EXPIRED_BEFORE, ""),
     )
 
 

@@ -259,7 +259,7 @@ CHECKS = ("conservation", "freshness", "marks", "books")
             "conservation",
             asset=EVENTS,
             description="Below the table's mark every log position is one row or one quarantined "
-            "event; above it there is none.",
+            "event, or one of those that retention counted; above it there is none.",
         ),
         dg.AssetCheckSpec(
             "freshness",
@@ -274,9 +274,9 @@ CHECKS = ("conservation", "freshness", "marks", "books")
         dg.AssetCheckSpec(
             "books",
             asset=EVENTS,
-            description="Accepted = landed + duplicates + quarantined + closed + waiting + lost, "
-            "landing goes on, and no event has waited for half of the time for which the log "
-            "keeps it.",
+            description="Accepted = landed + duplicates + quarantined + closed + waiting + expired "
+            "+ lost, landing goes on, and no event has waited for half of the time for which the "
+            "log keeps it.",
         ),
     ],
 )

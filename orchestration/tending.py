@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
+from assets.retention import NOTHING_DROPPED, Dropped, retain
 from assets.stores import Stores
 from assets.upkeep import Notes, Tended, Untended, aims_of, tend_all
 from orchestration.keys import UPKEEP
 from orchestration.lease import held
 from orchestration.memory import recall, remember
 from penstock.clock import machine_clock
-from penstock.envelope import Clock, CollectionId
-from penstock.errors import WrongState
+from penstock.envelope import Clock, CollectionId, Micros
+from penstock.errors import NotFound, Unavailable, WrongState
 
 
 def tend_home(
@@ -43,6 +45,7 @@ def tend_home(
                 seconds=seconds,
                 clock=clock,
                 chance=chance,
+                retention=retention_of(stores, clock),
             ):
                 if isinstance(outcome, Tended):
                     notes[outcome.collection] = outcome.notes
@@ -52,3 +55,32 @@ def tend_home(
         finally:
             known = set(stores.lake.collections())
             remember(file, {one: found for one, found in notes.items() if one in known})
+
+
+def retention_of(stores: Stores, clock: Clock) -> Callable[[CollectionId], Dropped]:
+    """Answer what drops the days that a collection's owner does not want to keep."""
+
+    def unindex(collection: CollectionId, before: Micros) -> None:
+        with stores.indexing() as indexing:
+            if indexing is not None:
+                indexing.forget_before(collection, before)
+
+    def drop(collection: CollectionId) -> Dropped:
+        try:
+            record = stores.metadata.ask(lambda store: store.collection(collection))
+        except NotFound:
+            return NOTHING_DROPPED  # deleted since, or Penstock's own
+        except Unavailable as error:
+            return Dropped(postponed=str(error))
+        if record.keep_days is None:
+            return NOTHING_DROPPED
+        return retain(
+            stores.lake,
+            collection,
+            keep_days=record.keep_days,
+            now=clock(),
+            unindex=partial(unindex, collection),
+            stats=lambda: stores.stats,
+        )
+
+    return drop

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -54,7 +54,27 @@ class Collection:
     notes: str
     allow_loops: bool
     partitions: int
+    keep_days: int | None = None
     token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayDue:
+    """A day that is due: what its files hold, quarantine included."""
+
+    day: date
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keeping:
+    """How long rows are kept, what the next upkeep drops, and what keeps some of it."""
+
+    name: str
+    keep_days: int | None
+    days: list[DayDue]
+    pinned_by: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -579,6 +599,7 @@ class Client:
         notes: str = "",
         allow_loops: bool = False,
         partitions: int | None = None,
+        keep_days: int | None = None,
         token: bool = False,
     ) -> Collection:
         """Make a collection, with an ingest token bound to it if `token`."""
@@ -589,6 +610,7 @@ class Client:
             "notes": notes,
             "allow_loops": allow_loops,
             "partitions": partitions,
+            "keep_days": keep_days,
             "token": token,
         }
         return self._post("/api/v1/collections", Collection, body)
@@ -667,6 +689,11 @@ class Client:
             "registry_secret": registry_secret,
         }
         return self._post(_path("collections", name, "format"), Collection, body)
+
+    def keep_collection(self, name: str, days: int | None, *, dry_run: bool = False) -> Keeping:
+        """Keep a collection's rows so many days, None for ever; with `dry_run` only look."""
+        body = {"days": days, "dry_run": dry_run}
+        return self._post(_path("collections", name, "keep"), Keeping, body)
 
     def pause_collection(self, name: str) -> Collection:
         """Let doors refuse the collection's events."""

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from msgspec.structs import replace
 
 from assets.contract import Past, Trial
+from assets.retention import due
 from penstock.api.access import Admin, Caller, Reader
 from penstock.api.formats import wanted
 from penstock.api.models import (
@@ -18,6 +19,8 @@ from penstock.api.models import (
     CreatedCollection,
     FormatAsked,
     Grown,
+    Keeping,
+    KeptDays,
     NewCollection,
     TrialTold,
 )
@@ -81,6 +84,7 @@ def create_collection(
         format=format_,
         notes=asked.notes,
         allow_loops=asked.allow_loops,
+        keep_days=asked.keep_days,
     )
     text: str | None = None
     token: TokenRecord | None = None
@@ -193,6 +197,19 @@ def try_contract(c: str, asked: ContractTried, caller: Admin, here: Here) -> Res
 
 def _line(trial: Trial) -> bytes:
     return TrialTold.of(trial).model_dump_json().encode() + b"\n"
+
+
+@router.post("/{c}/keep")
+def keep_collection(c: str, asked: KeptDays, caller: Admin, here: Here, doors: Doors) -> Keeping:
+    """Keep rows so many days, null for ever; answer what the next upkeep drops because of it."""
+    record = one_of(here, caller.team, c)
+    dropping = (
+        due(here.lake, record.id, keep_days=asked.days, now=here.clock()) if asked.days else None
+    )
+    if not asked.dry_run:
+        record = here.store.set_keep_days(record.id, asked.days)
+        doors.publish()
+    return Keeping.of(record, asked.days, dropping)
 
 
 def _set_paused(c: str, caller: Admin, here: Here, doors: Doors, *, paused: bool) -> Collection:

@@ -60,10 +60,14 @@ def waiting(buffer: Buffer) -> int:
 
 
 _SECOND = 1_000_000
-_STATES = {"quarantined": "quarantined_events", "waiting": "collection_waiting_events"}
+_STATES = {
+    "landed": "landed_events",
+    "duplicates": "duplicate_events",
+    "quarantined": "quarantined_events",
+    "closed": "quarantine_closed_events",
+    "waiting": "collection_waiting_events",
+}
 """The parts of the books that become fewer in the ordinary course of things; the rest only grow."""
-_TOTALS = {"closed": "quarantine_closed"}
-"""Parts that have another name among metrics, where it has to speak for itself."""
 
 
 def books_text(standings: Iterable[Standing]) -> bytes:
@@ -85,7 +89,7 @@ class _Books(Collector):
         parts = {
             name: _gauge(_STATES[name], f"Accepted, and now {meaning}.")
             if name in _STATES
-            else _counter(_TOTALS.get(name, name), f"Accepted, and now {meaning}.")
+            else _counter(name, f"Accepted, and now {meaning}.")
             for name, meaning in PARTS.items()
         }
         differs = _gauge("books_difference", "Accepted events that are nowhere; 0 in sound books.")

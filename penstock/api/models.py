@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 from assets.accounting import PartitionBooks, Standing, troubles
 from assets.contract import Trial
 from assets.remedies import command_for
+from assets.retention import Due
 from penstock.api.values import base64_of, text_of
 from penstock.envelope import Micros
 from penstock.errors import Stopped
@@ -174,6 +175,9 @@ class FormatTold(Told):
         )
 
 
+KeepDays = Annotated[int, Field(ge=1, le=99_999, strict=True)]
+
+
 class NewCollection(Asked):
     """A collection to be made."""
 
@@ -191,8 +195,22 @@ class NewCollection(Asked):
     partitions: Annotated[int, Field(ge=1, le=1000, strict=True)] | None = Field(
         default=None, description="Log partitions; without it as many as the setting says."
     )
+    keep_days: KeepDays | None = Field(
+        default=None, description="Days that rows are kept at the least; without it for ever."
+    )
     token: StrictBool = Field(
         default=False, description="Also make an ingest token that is bound to the collection."
+    )
+
+
+class KeptDays(Asked):
+    """How long the rows of a collection are kept."""
+
+    model_config = example(days=90)
+
+    days: KeepDays | None = Field(description="Whole days at the least; null is for ever.")
+    dry_run: StrictBool = Field(
+        default=False, description="Change nothing; answer what would be dropped."
     )
 
 
@@ -272,6 +290,7 @@ class Collection(Told):
     notes: str
     allow_loops: bool
     partitions: int
+    keep_days: int | None
 
     @staticmethod
     def of(record: CollectionRecord) -> Collection:
@@ -300,7 +319,41 @@ def _collection(record: CollectionRecord) -> dict[str, Any]:
         "notes": record.notes,
         "allow_loops": record.allow_loops,
         "partitions": record.partitions,
+        "keep_days": record.keep_days,
     }
+
+
+class DayDue(Told):
+    """A day that is due: what its files hold, quarantine included."""
+
+    day: date
+    rows: int
+    bytes: int
+
+
+class Keeping(Told):
+    """How long rows are kept, and what the next upkeep drops because of it.
+
+    `pinned_by` are replays (and other names) that have pinned some of it: they keep it.
+    """
+
+    name: str
+    keep_days: int | None
+    days: list[DayDue]
+    pinned_by: list[str]
+
+    @staticmethod
+    def of(record: CollectionRecord, keep_days: int | None, due: Due | None) -> Keeping:
+        """Tell about a record and what is due."""
+        return Keeping(
+            name=record.id.name,
+            keep_days=keep_days,
+            days=[
+                DayDue(day=one.day, rows=one.rows, bytes=one.bytes)
+                for one in (due.days if due else ())
+            ],
+            pinned_by=list(due.pinned_by) if due else [],
+        )
 
 
 class ColumnTold(Told):

@@ -15,7 +15,14 @@ from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.destination import read_secret
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
-from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
+from penstock.cli.moments import (
+    FOREVER,
+    SinceOption,
+    UntilOption,
+    parse_days,
+    parse_moment,
+    utc_now,
+)
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -67,6 +74,9 @@ def create(
     partitions: Annotated[
         int | None, typer.Option(min=1, help="Log partitions, on Kafka; else as the setting says.")
     ] = None,
+    keep: Annotated[
+        str, typer.Option(metavar="DAYS", help="How long rows are kept, as 90d.")
+    ] = FOREVER,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -79,6 +89,7 @@ def create(
             notes=notes,
             allow_loops=allow_loops,
             partitions=partitions,
+            keep_days=parse_days(keep),
             token=True,
         )
     if as_json:
@@ -124,6 +135,7 @@ def show(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False)
         f"created {record.created_at:%Y-%m-%d %H:%M:%SZ}, contract {record.contract}, "
         f"format {_format_text(record.format)}"
         + (", takes replays of itself" if record.allow_loops else "")
+        + (f", keeps rows {record.keep_days:,} days" if record.keep_days else "")
     )
     console.print(
         f"{status.rows:,} rows"
@@ -462,6 +474,44 @@ def _format_text(told: Format) -> str:
         inside = f" ({told.framing}), with {' and '.join([*known, many])}"
     since = f", since {told.changed_at:%Y-%m-%d %H:%M:%SZ}" if told.changed_at else ""
     return f"{told.name}{message}{inside}{since}"
+
+
+@app.command("keep")
+def keep_(
+    name: Name,
+    keep: Annotated[
+        str, typer.Option(metavar="DAYS", help="How long rows are kept, as 90d, or forever.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show what would be dropped.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Keep a collection's rows for so many days; upkeep drops whole days that are older."""
+    days = parse_days(keep)
+    with connect(home) as client:
+        found = client.keep_collection(name, days, dry_run=dry_run)
+    if as_json:
+        print_json(found)
+        return
+    if found.days:
+        print_table(
+            ["day", "rows#", "bytes#"],
+            [(f"{one.day}", f"{one.rows:,}", f"{one.bytes:,}") for one in found.days],
+            out(),
+        )
+    rows, size = sum(one.rows for one in found.days), sum(one.bytes for one in found.days)
+    would, kept = ("would drop", "would be kept") if dry_run else ("drops", "are kept")
+    out().print(
+        f"rows of {found.name} {kept} {f'{days:,} days' if days else 'for ever'}; "
+        f"the next upkeep {would} {rows:,} rows of {len(found.days):,} days ({size:,} bytes)"
+    )
+    for pin in found.pinned_by:
+        err().print(
+            f"[yellow]{safe(pin)}[/] has pinned some of these days: it still reads them, and their "
+            "files stay until it is over"
+        )
 
 
 @app.command()

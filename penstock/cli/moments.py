@@ -11,7 +11,10 @@ import typer
 from penstock.errors import BadRequest
 
 _AGO = re.compile(r"(\d+)\s*([smhdw])")
+_DAYS = re.compile("([1-9][0-9]{0,4})d")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+FOREVER = "forever"
 
 SinceOption = Annotated[
     str | None,
@@ -48,3 +51,13 @@ def parse_end(text: str | None, now: datetime) -> datetime | None:
 def utc_now() -> datetime:
     """Answer the time of day in UTC."""
     return datetime.now(UTC)
+
+
+def parse_days(text: str) -> int | None:
+    """Read how long something is kept: ``90d`` as days, ``forever`` as None; raise `BadRequest`."""
+    if text == FOREVER:
+        return None
+    found = _DAYS.fullmatch(text)
+    if found is None:
+        raise BadRequest(f"how long rows are kept is said in days, as 90d, or as {FOREVER!r}")
+    return int(found.group(1))

@@ -134,5 +134,7 @@ def told(tended: Tended) -> str:
         f"{tended.collection}: {tended.files_before:,} files, now {tended.files:,} "
         f"({merged.bytes / 1e6:,.1f} MB rewritten); {tended.expired:,} snapshots expired, "
         f"{tended.snapshots:,} left; {tended.deleted:,} orphans deleted; {tended.seconds:.2f} s"
+        + (f"; {tended.dropped.days:,} old days dropped" if tended.dropped.days else "")
+        + (f"; old days stay: {tended.dropped.postponed}" if tended.dropped.postponed else "")
         + ("; there is more to merge" if merged.more else "")
     )

@@ -40,6 +40,8 @@ class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
     allow_loops: bool = False
     partitions: int = 1
     """How many partitions the log was asked to have for it."""
+    keep_days: int | None = None
+    """How many days its rows are kept at the least; None is for ever."""
 
 
 class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -113,6 +113,7 @@ class Store:
             "allow_loops": record.allow_loops,
             "partitions": record.partitions,
             "format": msgspec.to_builtins(record.format),
+            "keep_days": record.keep_days,
         }
         with self._writing() as connection, _unique("collection", str(record.id)):
             _next_revision(connection)
@@ -224,6 +225,16 @@ class Store:
             if connection.execute(select(collections.c.name).where(_is(id))).first() is None:
                 raise NotFound("collection", str(id))
             _keep_body(connection, id, key, body)
+
+    def set_keep_days(self, id: CollectionId, keep_days: int | None) -> CollectionRecord:  # noqa: A002
+        """Keep the collection's rows so many days, None for ever; raise `NotFound`."""
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(update(collections).where(_is(id)).values(keep_days=keep_days))
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if found is None:
+                raise NotFound("collection", str(id))
+            return _collection(found)
 
     # Tokens
 
@@ -637,6 +648,7 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         allow_loops=row["allow_loops"],
         partitions=row["partitions"],
         format=msgspec.convert(row["format"], Format),
+        keep_days=row["keep_days"],
     )
 
 

@@ -50,6 +50,7 @@ collections = Table(
     Column("allow_loops", Boolean(create_constraint=False), nullable=False),
     Column("partitions", Integer, nullable=False),
     Column("format", JSON, nullable=False),
+    Column("keep_days", Integer),
     PrimaryKeyConstraint("team", "name"),
 )
 

@@ -93,6 +93,10 @@ class Stats(Protocol):
         """Answer the last minute in which an event was received that is counted, None without."""
         ...
 
+    def forget_before(self, collection: CollectionId, before: Micros) -> None:
+        """Forget the minutes before a moment. What is counted is not counted again."""
+        ...
+
     def forget(self, collection: CollectionId) -> None:
         """Forget all about the collection: it is counted from the lake again."""
         ...

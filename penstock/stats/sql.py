@@ -100,6 +100,12 @@ class SqlStats:
             found = connection.execute(query.where(minutes.c.events > 0)).scalar()
         return None if found is None else int(found)
 
+    def forget_before(self, collection: CollectionId, before: Micros) -> None:
+        """Forget the minutes before a moment."""
+        old = and_(_of(minutes, collection), minutes.c.minute < before)
+        with self._writing() as connection:
+            connection.execute(delete(minutes).where(old))
+
     def forget(self, collection: CollectionId) -> None:
         """Forget sums and marks of the collection."""
         with self._writing() as connection:

@@ -12,6 +12,7 @@ from cli_home import Installation, Penstock
 from platform_stand_ins import LOG_ID, StandInBuffer, StandInLake, table
 from rich.console import Console
 
+from lakehouse.tables import Expired
 from penstock.cli.status import Away, Look, bars, follow
 from penstock.clock import machine_clock
 from penstock.envelope import Extent, Mark, Span
@@ -44,6 +45,23 @@ def test_the_page_says_what_was_accepted_and_where_it_is(
     assert row[:5] == ["flights", "1,234", "1,200", "0", "34"]
     assert row[-2:] == ["add", "up"]
     assert "lost" not in said.out, "what there is none of has no column"
+    assert "expired" not in said.out
+
+
+def test_what_retention_dropped_is_on_the_page_and_in_the_sum(
+    here: Installation, penstock: Penstock
+) -> None:
+    """A table that became smaller must not look as if events were missing."""
+    held(here, end=100, rows=60, mark=100)
+    lake = here.platform.lake
+    assert isinstance(lake, StandInLake)
+    lake.views[FLIGHTS] = replace(lake.views[FLIGHTS], expired={(LOG_ID, 0): Expired(40, 40)})
+
+    said, one = penstock("status", home=here.home), penstock("status", "flights", home=here.home)
+
+    assert (said.code, one.code) == (0, 0)
+    assert "expired" in said.out
+    assert "60 landed + 0 quarantined + 0 waiting + 40 expired" in one.out
 
 
 def test_duplicates_and_closed_events_have_columns_of_their_own(
@@ -180,9 +198,9 @@ def test_metrics_of_collections_need_a_token_and_add_up(here: Installation) -> N
         name: float(lines[f'penstock_{name}{{collection="flights"}}'])
         for name in (
             "accepted_total",
-            "landed_total",
-            "duplicates_total",
-            "quarantine_closed_total",
+            "landed_events",
+            "duplicate_events",
+            "quarantine_closed_events",
             "collection_waiting_events",
             "books_difference",
             "stopped",
@@ -190,9 +208,9 @@ def test_metrics_of_collections_need_a_token_and_add_up(here: Installation) -> N
         )
     } == {
         "accepted_total": 100,
-        "landed_total": 94,
-        "duplicates_total": 3,
-        "quarantine_closed_total": 0,
+        "landed_events": 94,
+        "duplicate_events": 3,
+        "quarantine_closed_events": 0,
         "collection_waiting_events": 2,
         "books_difference": 1,
         "stopped": 0,

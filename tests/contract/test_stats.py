@@ -288,6 +288,18 @@ class TestAsking:
         [one] = stats.steps(FLIGHTS, NOON, NOON + HOUR, HOUR)
         assert (one.events, one.bytes, one.quarantined) == (3 << 40, 3 << 61, 9)
 
+    def test_old_minutes_are_forgotten_and_not_counted_again(self, stats: Stats) -> None:
+        stats.add(batch(0, 5))
+        stats.add(batch(5, 7, at=NOON + MINUTE))
+        stats.add(batch(0, 2, collection=OTHERS))
+
+        stats.forget_before(FLIGHTS, NOON + MINUTE)
+
+        assert (events(stats), events(stats, OTHERS)) == (2, 2)
+        assert stats.marks(FLIGHTS) == {(LOG, 0): 7}
+        assert stats.add(batch(0, 5))
+        assert events(stats) == 2
+
     def test_what_is_forgotten_is_counted_anew(self, stats: Stats) -> None:
         stats.add(batch(0, 5))
         stats.add(batch(0, 2, collection=OTHERS))

@@ -180,6 +180,16 @@ class TestCollections:
         with pytest.raises(NotFound):
             store.keep_format_schema(OTHERS, "registry 1", b"first")
 
+    def test_how_long_rows_are_kept_is_for_ever_until_it_is_said(self, store: Store) -> None:
+        store.create_collection(collection())
+
+        assert store.collection(FLIGHTS).keep_days is None
+        assert store.set_keep_days(FLIGHTS, 90).keep_days == 90
+        assert store.collections("main")[0].keep_days == 90
+        assert store.set_keep_days(FLIGHTS, None).keep_days is None
+        with pytest.raises(NotFound):
+            store.set_keep_days(OTHERS, 1)
+
 
 class TestTokens:
     def test_a_token_is_found_by_its_digest_alone(self, store: Store) -> None:

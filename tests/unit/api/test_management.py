@@ -56,6 +56,7 @@ class TestCollections:
             "notes": "from 2013",
             "allow_loops": False,
             "partitions": 1,
+            "keep_days": None,
         }
         assert made.json() == {**expected, "token": None}
         assert admin("GET", "/api/v1/collections/flights").json() == expected
@@ -249,6 +250,21 @@ class TestCollections:
         assert grown.json()["partitions"] == 1
         more = admin("POST", "/api/v1/collections/flights/grow", {"partitions": 2})
         assert more.status_code == 400
+
+    def test_how_long_rows_are_kept_is_looked_at_before_it_is_said(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """What is dropped does not come back: a dry run changes nothing."""
+        made = admin("POST", "/api/v1/collections", {"name": "flights", "keep_days": 90})
+        path = "/api/v1/collections/flights/keep"
+
+        tried = admin("POST", path, {"days": 7, "dry_run": True})
+        assert (tried.status_code, made.json()["keep_days"]) == (200, 90)
+        assert here.store.collection(FLIGHTS).keep_days == 90
+        kept = admin("POST", path, {"days": None})
+        assert kept.json() == {"name": "flights", "keep_days": None, "days": [], "pinned_by": []}
+        assert here.store.collection(FLIGHTS).keep_days is None
+        assert admin("POST", path, {"days": 0}).status_code in {400, 422}
 
     def test_a_grown_collection_says_so(self, admin: Caller, here: Platform) -> None:
         """The log is asked first; what it has is what is told."""

@@ -30,7 +30,7 @@ from assets.accounting import (
 )
 from assets.checks import check_books
 from lakehouse.commit import _quarantine_first
-from lakehouse.tables import Gap, TableView
+from lakehouse.tables import Expired, Gap, TableView
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import EngineUnavailable, LogTruncated, TableRolledBack
@@ -200,7 +200,7 @@ def test_a_reader_in_another_order_is_found(mutant: Reader) -> None:
         pytest.fail(f"{mutant.__name__} was never wrong")
 
 
-parts = st.dictionaries(st.sampled_from([*PARTS, "expired"]), st.integers(0, 9))
+parts = st.dictionaries(st.sampled_from([*PARTS, "erased"]), st.integers(0, 9))
 
 
 @given(parts, st.integers(-3, 3))
@@ -213,14 +213,15 @@ def test_the_difference_is_what_the_parts_do_not_account_for(
 
 def test_a_part_that_the_tables_keep_is_in_the_sum() -> None:
     """Whoever takes rows away says so beside them, in the same commit."""
-    table = replace(view_of(FLIGHTS, rows=5, mark=10), counted=(("expired", 3), ("landed", 1)))
-    quarantine = replace(view_of(FLIGHTS, rows=0, mark=10), counted=(("expired", 1),))
+    table = replace(view_of(FLIGHTS, rows=5, mark=10), counted=(("erased", 2), ("landed", 1)))
+    table = replace(table, expired={(LOG, 0): Expired(1, 3)})
+    quarantine = replace(view_of(FLIGHTS, rows=0, mark=10), counted=(("erased", 1),))
 
     books = _put({0: Extent(4, 12)}, table, quarantine, 0)
 
-    assert books.parts["expired"] == 4
+    assert (books.parts["erased"], books.parts["expired"]) == (3, 1)
     assert (books.accepted, books.difference) == (12, 0)
-    assert "4 expired" in books.sentence
+    assert "1 expired" in books.sentence
 
 
 def test_rows_that_repeat_others_and_closed_events_are_parts_of_their_own() -> None:

@@ -69,7 +69,7 @@ def test_a_check_that_fails_says_what_and_where() -> None:
     assert good.sentence == "5 events landed, each once"
     assert not bad.passed
     assert "[0]:2-3, [0]:7-9" in bad.sentence
-    assert bad.facts == {"rows": 5, "doubled": 1, "missing": 3, "beyond": 2}
+    assert bad.facts == {"rows": 5, "doubled": 1, "missing": 3, "beyond": 2, "expired": 0}
 
 
 @pytest.mark.parametrize(("oldest", "passed"), [(None, True), (NOON - SECOND, True), (0, False)])

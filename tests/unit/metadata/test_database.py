@@ -46,8 +46,8 @@ def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_pa
     """A database that is there keeps what it has, and gets what is new."""
     engine = open_engine(url(tmp_path))
     with writing(engine) as connection:
-        connection.execute(text("ALTER TABLE collections DROP COLUMN partitions"))
-        connection.execute(text("ALTER TABLE collections DROP COLUMN format"))
+        for column in ("partitions", "format", "keep_days"):
+            connection.execute(text(f"ALTER TABLE collections DROP COLUMN {column}"))
         connection.execute(text("DROP TABLE format_schemas"))
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
@@ -57,9 +57,9 @@ def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_pa
 
     store = open_store(url(tmp_path))
 
-    assert [
-        (record.id.name, record.partitions, record.format) for record in store.collections()
-    ] == [("flights", 1, Format())]
+    assert [(r.id.name, r.partitions, r.format, r.keep_days) for r in store.collections()] == [
+        ("flights", 1, Format(), None)
+    ]
     store.close()
 
 
