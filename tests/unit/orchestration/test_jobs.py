@@ -27,6 +27,7 @@ from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
 from penstock.envelope import CollectionId, Event
+from penstock.metadata.records import CollectionRecord
 from penstock.settings import load_settings
 from penstock.stats import MINUTE
 
@@ -315,3 +316,21 @@ def test_a_table_that_upkeep_is_behind_with_fails_the_check(stores, tmp_path) ->
 
     assert not behind.passed
     assert "penstock upkeep main.flights" in behind.metadata["main.flights"].value
+
+
+def test_an_upkeep_drops_the_days_that_are_not_kept(stores, instance) -> None:
+    """What the owner said is in the metadata, and the run tells what went."""
+    stores.store.create_collection(CollectionRecord(id=FLIGHTS, created_at=0, keep_days=3))
+    for days in (9, 8, 0):
+        received = machine_clock() - days * 86_400_000_000
+        append(stores, event('{"n": 1}', received_at=received))
+        assert stores.landing().land_once(FLIGHTS)
+
+    run = jobs.upkeep.execute_in_process(resources={"stores": stores}, instance=instance)
+
+    assert run.success
+    (record,) = instance.fetch_observations(EVENTS, limit=10).records
+    told = {name: value.value for name, value in record.asset_observation.metadata.items()}
+    assert (told["days dropped"], told["rows dropped"]) == (2, 2)
+    assert stores.lake.view(FLIGHTS).rows == 1
+    assert all(result.passed for result in jobs.books(stores))
