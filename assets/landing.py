@@ -62,8 +62,8 @@ class Limits:
     50,000 small events with 1,000 different fields have 50 million."""
     patience: Micros = 2 * _SECOND
     """How long an event waits while few collections are busy."""
-    most_patience: Micros = 60 * _SECOND
-    """How long it waits at most, however many are."""
+    most_patience: Micros = 50 * _SECOND
+    """How long it waits at most, however many are, its turn among them included."""
     plenty: int = 20_000
     """Waiting events that are landed without any patience."""
     share: float = 0.25
@@ -169,10 +169,12 @@ def patience_among(active: int, commit: Micros, limits: Limits) -> Micros:
     """Answer how long events wait while `active` collections have some, a commit taking `commit`.
 
     One commit each per `patience` takes no more than the limits' share of a core: hundreds of
-    small collections make their events wait rather than the machine.
+    small collections make their events wait rather than the machine. But who is the last of them
+    in turn has waited for all the others as well, and both together have an end.
     """
-    fair = round(active * commit / limits.share)
-    return min(max(limits.patience, fair), max(limits.most_patience, limits.patience))
+    turn = active * commit
+    fair = round(turn / limits.share)
+    return max(limits.patience, min(fair, limits.most_patience - turn))
 
 
 def back_off(failures: int, limits: Limits) -> Micros:
@@ -247,6 +249,8 @@ class _Seen:
     not_before: Micros = 0
     stopped: bool = False
     """Whether an operator has to look before it lands again."""
+    overdue: bool = False
+    """Whether it waited when this drain began: for how long, only the one before would know."""
 
 
 class Landing:
@@ -332,11 +336,14 @@ class Landing:
         Ends when `until` says so, or when nothing has waited for `idle` microseconds; with 0 of
         them one that has stopped is not waited for either.
         Collections in `hurry`, asked at each look, are landed without patience: somebody waits
-        for them, a plan mostly. What goes wrong with one collection never stops the others: it
-        rests, a little longer each time.
+        for them, a plan mostly. So is what waits at the first look, where others have landed
+        before: it has waited for this drain.
+        What goes wrong with one collection never stops the others: it rests, a little longer each
+        time.
         """
         seen: dict[CollectionId, _Seen] = {}
-        commit = _SECOND // 20
+        # Nothing is known yet: then nobody waits for the sake of the machine.
+        commit = 0
         busy_at = self._clock()
         while not until():
             now = self._clock()
@@ -350,11 +357,14 @@ class Landing:
             ]
             # The oldest first: one that is busy all the time must not starve the others.
             for collection in sorted(ready, key=lambda c: seen[c].since or 0):
+                begun = self._clock()
                 outcome = self._try(collection, seen[collection])
-                if isinstance(outcome, Landed) and outcome.rows < self._limits.plenty:
-                    commit = (7 * commit + round(outcome.seconds * _SECOND)) // 8
                 if outcome is not None:
                     yield outcome
+                if isinstance(outcome, Landed) and outcome.rows < self._limits.plenty:
+                    # What is done about a batch while it is answered keeps the next one waiting.
+                    took = max(0, self._clock() - begun)
+                    commit = (7 * commit + took) // 8 if commit else took
                 if until():
                     return
             if any(idle or not seen[collection].stopped for collection in waiting):
@@ -378,13 +388,14 @@ class Landing:
             if known is None:
                 known = seen[collection] = _Seen()
                 self._remember(collection, known)
+                known.overdue = bool(known.landed)
             extents = self._extents(collection)
             count = sum(
                 max(0, extent.end - known.landed.get(partition, 0))
                 for partition, extent in extents.items()
             )
             if not count:
-                known.since = None
+                known.since, known.overdue = None, False
                 continue
             # A clock that was set back must not let events wait until it is there again.
             known.since = min(known.since or now, now)
@@ -401,8 +412,10 @@ class Landing:
             return {}
 
     def _due(self, known: _Seen, count: int, now: Micros, patience: Micros) -> bool:
+        waited = now - (known.since or now)
+        patience = 0 if known.overdue else patience
         return now >= known.not_before and due(
-            count, now - (known.since or now), plenty=self._limits.plenty, patience=patience
+            count, waited, plenty=self._limits.plenty, patience=patience
         )
 
     def _remember(self, collection: CollectionId, known: _Seen) -> None:
@@ -419,6 +432,7 @@ class Landing:
             self._release(collection, marks)
 
     def _try(self, collection: CollectionId, known: _Seen) -> Landed | Trouble | None:
+        begun = self._clock()
         try:
             landed = self.land_once(collection)
         except Exception as error:  # noqa: BLE001 - one collection must not stop the others
@@ -430,7 +444,9 @@ class Landing:
             known.not_before = self._clock() + back_off(known.failures, self._limits)
             _report(collection, error)
             return Trouble(collection=collection, error=error, again_at=known.not_before)
-        known.failures, known.not_before, known.since, known.stopped = 0, 0, None, False
+        # What waits at the next look may have come while the others had their turn.
+        known.failures, known.not_before, known.since = 0, 0, begun
+        known.stopped = known.overdue = False
         if landed is None:
             # Somebody else landed it.
             self._remember(collection, known)

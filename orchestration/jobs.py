@@ -83,6 +83,7 @@ def drain(
                 stopped.pop(outcome.collection, None)
                 tell(context, digest.add(outcome, machine_clock()))
                 index.landed(outcome)
+        # Before the lease goes: of hundreds that takes so long that the run would look dead.
         tell(context, digest.rest(machine_clock()))
     if stopped:
         first = min(stopped)

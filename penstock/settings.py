@@ -157,7 +157,10 @@ class Settings(BaseModel):
     )
 
     landing_patience_seconds: float = Field(
-        2.0, gt=0, description="How long an event of a busy collection may wait to land."
+        2.0,
+        gt=0,
+        description="How long an event waits for others before it lands. Where hundreds of "
+        "collections are busy it may be 50 seconds.",
     )
     landing_batch_bytes: int = Field(
         64 << 20, ge=1 << 16, description="Payload bytes that one commit takes at most."

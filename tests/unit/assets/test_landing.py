@@ -36,6 +36,7 @@ from pyiceberg.table import Table
 from assets.checks import check_conservation
 from assets.landing import (
     Landed,
+    Landing,
     Lane,
     Limits,
     Trouble,
@@ -45,7 +46,7 @@ from assets.landing import (
     due,
     patience_among,
 )
-from lakehouse import TableView
+from lakehouse import Lake, TableView
 from lakehouse.files import Durable, LocalFiles, path_of
 from penstock.buffer import Portion
 from penstock.buffer.memory import MemoryLog
@@ -72,13 +73,17 @@ def test_a_collection_is_due_with_plenty_or_with_age(
 
 
 def test_few_collections_wait_as_set_and_hundreds_share_a_part_of_a_core() -> None:
-    """Three hundred commits of 40 ms every two seconds would take six cores."""
+    """Three hundred commits of 40 ms every two seconds would take six cores.
+
+    But their turn comes after patience: both together are not to last longer.
+    """
     commit = 40_000
 
     assert patience_among(1, commit, LIMITS) == LIMITS.patience
     assert patience_among(12, commit, LIMITS) == LIMITS.patience
     assert patience_among(100, commit, LIMITS) == 16 * SECOND
-    assert patience_among(10_000, commit, LIMITS) == LIMITS.most_patience
+    assert patience_among(300, commit, LIMITS) == LIMITS.most_patience - 12 * SECOND
+    assert patience_among(10_000, commit, LIMITS) == LIMITS.patience
     assert patience_among(5, commit, Limits(patience=90 * SECOND)) == 90 * SECOND
 
 
@@ -603,6 +608,96 @@ def test_a_backlog_is_landed_batch_by_batch_without_waiting(tmp_path: Path) -> N
     assert hand.now == NOON + 10 * SECOND
 
 
+class Rain(MemoryLog):
+    """A log on which each of some collections has an event more every tenth of a second."""
+
+    def __init__(self, names: Sequence[CollectionId], clock: Callable[[], Micros]) -> None:
+        super().__init__()
+        self.names = names
+        self.begun = clock()
+        self.clock = clock
+
+    def collections(self) -> Sequence[CollectionId]:
+        return self.names
+
+    def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
+        return {0: Extent(0, (self.clock() - self.begun) * 10 // SECOND)}
+
+
+class Steady(Landing):
+    """Lands everything that waits in a collection, in so many microseconds, and nowhere."""
+
+    def __init__(self, log: Rain, lake: Lake, hand: Hand, commit: Micros) -> None:
+        super().__init__(
+            log, lake, rules=lambda _: Rules(), clock=hand, limits=LIMITS, wait=hand.wait
+        )
+        self.log, self.hand, self.commit = log, hand, commit
+        self.marks: dict[CollectionId, int] = {}
+
+    def land_once(self, collection: CollectionId) -> Landed | None:
+        start, end = self.marks.get(collection, 0), self.log.extents(collection)[0].end
+        self.hand.now += self.commit
+        self.marks[collection] = end
+        return Landed(
+            collection=collection,
+            spans=(Span(collection, 0, start, end),),
+            rows=end - start,
+            quarantined=0,
+            bytes=1,
+            file_bytes=1,
+            columns=1,
+            changes=(),
+            snapshot_id=1,
+            seconds=self.commit / SECOND,
+            lag=self.hand.now - self.log.begun - start * SECOND // 10,
+            waiting=0,
+        )
+
+
+@pytest.mark.parametrize("commit", [40_000, 90_000])
+def test_events_of_hundreds_of_collections_are_rows_within_a_minute(
+    tmp_path: Path, commit: Micros
+) -> None:
+    """Patience ends, then there is the turn of all the others; telling takes time, too."""
+    hand = Hand()
+    names = [CollectionId("main", f"c{number}") for number in range(300)]
+    work = Steady(Rain(names, hand), new_lake(tmp_path), hand, commit)
+    begun, lags, commits = hand.now, [], 0
+
+    for item in work.drain(work.log.collections, until=lambda: hand.now - begun > 240 * SECOND):
+        assert isinstance(item, Landed)
+        lags.append(item.lag)
+        commits += 1
+        hand.now += commit // 3
+
+    assert max(lags) <= 55 * SECOND
+    # And not by committing all the time, where that can be helped.
+    assert commit > 50_000 or commits * commit < 0.5 * (hand.now - begun)
+
+
+def test_what_waited_for_the_next_drain_does_not_wait_again(tmp_path: Path) -> None:
+    """Every quarter of an hour a run begins; nobody told it how long events have waited."""
+    log = log_of(*numbered(2))
+    lake = new_lake(tmp_path)
+    assert landing(log, lake).land_once(FLIGHTS)
+    append(log, *numbered(1))
+    append(log, *numbered(1), collection=ORDERS)
+    hand = Hand()
+    begun, landed_at = hand.now, {}
+
+    for item in landing(log, lake, clock=hand, wait=hand.wait).drain(
+        log.collections, until=lambda: len(landed_at) == 3
+    ):
+        assert isinstance(item, Landed)
+        landed_at[(item.collection, item.spans[0].start)] = hand.now - begun
+        if item.collection == FLIGHTS:
+            append(log, *numbered(1))
+
+    assert landed_at[FLIGHTS, 2] == 0
+    assert landed_at[FLIGHTS, 3] >= LIMITS.patience
+    assert landed_at[ORDERS, 0] >= LIMITS.patience
+
+
 def test_a_drain_ends_when_it_is_told(tmp_path: Path) -> None:
     """A run has a deadline, and a process is asked to stop."""
     log = log_of(*numbered(1))
@@ -799,8 +894,7 @@ def test_hundreds_of_idle_collections_cost_one_look_each(tmp_path: Path) -> None
         return real(collection)
 
     lake.view = view  # type: ignore[method-assign]  # counted, nothing else
-    hand = Hand()
-    work = landing(log, lake, clock=hand, wait=hand.wait)
+    work = landing(log, lake, clock=Hand(), wait=lambda _seconds: None)
     ends = iter([False] * 20 + [True])
 
     found = list(work.drain(lambda: many, until=lambda: next(ends)))

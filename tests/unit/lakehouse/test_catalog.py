@@ -13,7 +13,7 @@ from pyiceberg.exceptions import NamespaceAlreadyExistsError
 from pyiceberg.serializers import FromInputFile
 
 from lakehouse import open_lake
-from lakehouse.catalog import CATALOG_NAME, open_catalog
+from lakehouse.catalog import CATALOG_NAME, Kept, memory_of, open_catalog
 from penstock.errors import BadSetting
 
 
@@ -92,3 +92,29 @@ def test_another_process_sees_a_commit_at_once(tmp_path: Path) -> None:
     after = theirs.view(FLIGHTS)
     assert after is not None
     assert after.rows == 2
+
+
+def test_the_newest_metadata_of_many_tables_is_kept_and_not_more_than_there_is_room_for(
+    tmp_path: Path,
+) -> None:
+    """Old versions took the place of other tables: hundreds were parsed again at each commit."""
+    lake = new_lake(tmp_path)
+    lake.create(FLIGHTS)
+    table = lake.table(MAIN)
+    assert table is not None
+    size = memory_of(table.metadata)
+    kept = Kept(3 * size)
+
+    for version in range(5):
+        kept.keep(MAIN, f"a{version}", table.metadata)
+    for name in ("b", "c"):
+        kept.keep(("main", name), "1", table.metadata)
+    assert kept.of(MAIN, "a3") is None
+    assert kept.of(MAIN, "a4") == table.metadata
+    kept.keep(("main", "d"), "1", table.metadata)
+
+    assert [kept.of(("main", name), "1") is None for name in "bcd"] == [True, False, False]
+    assert kept.of(MAIN, "a4") is not None
+    kept.keep(MAIN, "huge", table.metadata.model_copy(update={"last_column_id": 10**9}))
+    assert kept.of(MAIN, "huge") is not None
+    assert kept.of(("main", "d"), "1") is None

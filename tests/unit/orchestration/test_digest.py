@@ -5,7 +5,7 @@ from __future__ import annotations
 from builders import FLIGHTS, NOON
 
 from assets.landing import Landed
-from orchestration.digest import EVERY, Digest
+from orchestration.digest import AT_ONCE, EVERY, Digest
 from penstock.envelope import CollectionId, Span
 
 ORDERS = CollectionId("main", "orders")
@@ -53,3 +53,23 @@ def test_a_clock_that_was_set_back_does_not_silence_a_collection() -> None:
     told = digest.add(landed(1, 2), NOON - 2 * EVERY)
 
     assert [s.rows for _, s in told] == [1]
+
+
+def test_of_hundreds_of_collections_each_is_told_about_in_its_turn() -> None:
+    """An event for each, as often as for one of a few, would take longer than all the commits."""
+    digest = Digest()
+    many = [CollectionId("main", f"c{number:03d}") for number in range(10 * AT_ONCE)]
+    told: list[tuple[CollectionId, int]] = []
+    rounds = 12
+
+    for number in range(rounds):
+        for place, collection in enumerate(many):
+            now = NOON + number * EVERY + place * EVERY // len(many)
+            told += [
+                (c, s.rows) for c, s in digest.add(landed(number, number + 1, collection), now)
+            ]
+
+    assert len(told) <= (rounds + 1) * AT_ONCE
+    assert {collection for collection, _ in told} == set(many)
+    told += [(c, s.rows) for c, s in digest.rest(NOON + rounds * EVERY)]
+    assert sum(rows for _, rows in told) == rounds * len(many)
