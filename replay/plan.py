@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -39,6 +40,7 @@ Wake = Callable[[CollectionId], None]
 
 PATIENCE_SECONDS = 120.0
 _PIN = "penstock-replay-"
+_DOOR = "/v1/events/"
 _LOOK_SECONDS = 0.2
 _WAKE_SECONDS = 2.0
 
@@ -153,6 +155,7 @@ class Planner:
         request: ReplayRequest,
         *,
         wake: Wake,
+        to: str = "",
         replay_id: str | None = None,
         patience: float = PATIENCE_SECONDS,
         told: Callable[[Waiting], None] = lambda _: None,
@@ -160,7 +163,8 @@ class Planner:
         """Answer exactly what the request would send now.
 
         With a replay's id the snapshot is pinned for it; without one this is a preview, and
-        nothing is kept. `told` hears how far landing is, several times a second.
+        nothing is kept. `to` is the address that events go to, for the plan's warnings. `told`
+        hears how far landing is, several times a second.
 
         Raises `BadQuery` or `BadRequest` for a query that cannot be replayed, `EngineUnavailable`
         if landing did not get there within `patience` seconds, and `TableChanged` if the table was
@@ -186,7 +190,7 @@ class Planner:
         plan = Plan(
             **_figures(buckets, matches, request.options),
             folded=folded,
-            warnings=warnings(request, query, buckets, folded),
+            warnings=warnings(request, query, buckets, folded, to),
             digest=request.digest(),
             now=now,
             log_id=self._buffer.log_id(request.id),
@@ -377,7 +381,7 @@ def estimated_seconds(events: int, options: Options) -> float:
 
 
 def warnings(
-    request: ReplayRequest, query: Query, buckets: Sequence[Bucket], folded: int = 0
+    request: ReplayRequest, query: Query, buckets: Sequence[Bucket], folded: int = 0, to: str = ""
 ) -> tuple[str, ...]:
     """Answer what somebody should know before saying yes."""
     options = request.options
@@ -388,6 +392,11 @@ def warnings(
     if folded:
         said.append(
             f"{folded:,} duplicates of matches are left out; duplicates: include sends them"
+        )
+    if urlsplit(to).path.startswith(_DOOR):
+        said.append(
+            "the destination looks like a door of Penstock: an event that it has had within its "
+            "duplicate_window_hours is kept there as a duplicate, and searches do not show it again"
         )
     if options.max_events is not None and options.max_events < count:
         said.append(f"only the first {options.max_events:,} of {count:,} matches are sent")

@@ -153,7 +153,7 @@ class _Work:
         request = request_of(row.record)
         destination = tools.store.destination(row.record.team, row.record.destination)
         target = target_of(destination, row.record, request, tools)
-        if row.record.plan is None and not self._make_plan(request):
+        if row.record.plan is None and not self._make_plan(request, destination.url):
             return
         plan = read_plan(row.record.plan or {})
         matches = tools.planner.open(request, plan)
@@ -163,7 +163,7 @@ class _Work:
         batches = _source(matches, buckets, row.progress, plan)
         self._send(request, plan, batches, target)
 
-    def _make_plan(self, request: ReplayRequest) -> bool:
+    def _make_plan(self, request: ReplayRequest, to: str) -> bool:
         """Have a plan in the row; answer False where an order to stop was obeyed instead."""
         row, tools = self._row, self._tools
 
@@ -176,7 +176,7 @@ class _Work:
         try:
             with row.beating():
                 plan = tools.planner.plan(
-                    request, wake=tools.wake, replay_id=row.record.id, told=waiting
+                    request, wake=tools.wake, to=to, replay_id=row.record.id, told=waiting
                 )
         except _PutDown:
             if row.orders.wish == "cancel":

@@ -258,7 +258,13 @@ class StandInPlanner:
     """Plans ten events for everybody, after it woke landing."""
 
     def plan(
-        self, request: ReplayRequest, *, wake: Wake, patience: float, replay_id: str | None = None
+        self,
+        request: ReplayRequest,
+        *,
+        wake: Wake,
+        patience: float,
+        to: str = "",
+        replay_id: str | None = None,
     ) -> Plan:
         wake(request.id)
         return plan(request)

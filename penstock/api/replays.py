@@ -53,7 +53,8 @@ def plan_replay(asked: ReplayAsked, caller: Replayer, here: Here) -> PlanTold:
         here.bus.publish(LAND, str(collection))
 
     with here.rooms.plans:
-        return _plan(here.planner.plan(request, wake=wake, patience=PLAN_SECONDS))
+        to = here.store.destination(caller.team, request.destination).url
+        return _plan(here.planner.plan(request, wake=wake, to=to, patience=PLAN_SECONDS))
 
 
 @router.get("/{id}")
@@ -164,6 +165,9 @@ def _refuse_unconfirmed(here: Platform, request: ReplayRequest, confirmed: int |
                 since=request.since,
                 until=request.until,
                 view=request.options.view,
+                duplicates=request.options.duplicates,
+                # A replay of the quarantine takes them as well.
+                closed=True,
             )
         )
     sends = min(count, request.options.max_events or count)

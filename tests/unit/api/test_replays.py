@@ -188,7 +188,7 @@ def test_a_replay_of_very_many_events_has_to_be_confirmed(replayer: Caller, here
         answer = replayer("POST", "/api/v1/replays", {**ASKED, **change})
         assert answer.status_code == status, change
     assert searcher.asked[-1] == SearchRequest(
-        collection=FLIGHTS, query="carrier:UA", since=None, until=None, view="main"
+        collection=FLIGHTS, query="carrier:UA", since=None, until=None, view="main", closed=True
     )
     searcher.number = 1_000
     assert replayer("POST", "/api/v1/replays", ASKED).status_code == 201

@@ -92,6 +92,34 @@ def test_a_plan_has_what_a_search_shows(world: World) -> None:
     assert planned(duplicates="include") == (4, 0)
 
 
+@pytest.mark.parametrize(
+    ("to", "warned"),
+    [("http://other:8080/v1/events/flights", True), ("https://example.com/hook", False)],
+)
+def test_a_plan_warns_where_a_door_would_fold(world: World, to: str, warned: bool) -> None:
+    """Whoever replays an event again on purpose would look for it in vain."""
+    world.send(named(1))
+    planner = Planner(world.lake, world.log, world.engine, clock=lambda: NOON)
+    request = read_request({"collection": "flights", "destination": "here"}, team="main")
+
+    plan = planner.plan(request, wake=lambda _: world.land(), to=to)
+
+    assert any("duplicate_window_hours" in one for one in plan.warnings) is warned
+
+
+def test_what_is_replayed_into_its_own_collection_is_seen_once(world: World) -> None:
+    """Twice by accident or on purpose: nothing that a door sees tells the one from the other."""
+    world.send(event('{"n": 1}', id="e1", received_at=NOON))
+    world.land()
+    for at in (1, 2):
+        world.send(named(1, at))
+    world.land()
+
+    page = world.searcher.search(SearchRequest(collection=FLIGHTS))
+
+    assert ([found.log_offset for found in page.events], page.folded) == ([0], 2)
+
+
 def test_the_table_is_read_as_it_was_at_the_cut(world: World) -> None:
     """Rows that landed after the cut are the tail's own, and nothing that it repeats."""
     world.send(named(1))
