@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, NamedTuple
 
 import grpc
@@ -45,6 +46,7 @@ class Doors:
 
     def __init__(self, http: str, grpc_address: str, collection: str = "flights") -> None:
         self._collection = collection
+        self.turns = count()
         self._http = httpx.Client(
             base_url=http, headers={"Authorization": f"Bearer {TOKEN}"}, trust_env=False, timeout=60
         )
@@ -90,9 +92,10 @@ def number_of(stored: bytes) -> int:
 
 
 def _one(doors: Doors, numbers: Sequence[int]) -> None:
-    """Send each with an idempotency key of its own."""
+    """Send each with an idempotency key of its own, and each time to another partition."""
     for number in numbers:
-        doors.post(payload(number), "application/json", **{"Idempotency-Key": f"one-{number}"})
+        headers = {"Idempotency-Key": f"one-{number}", "Penstock-Key": f"{next(doors.turns) % 16}"}
+        doors.post(payload(number), "application/json", **headers)
 
 
 def _lines(doors: Doors, numbers: Sequence[int]) -> None:
@@ -169,9 +172,8 @@ def schedule(events: int, seed: int) -> list[Sending]:
     first = 0
     for way, share in SHARES.items():
         # Lots of lines are whole.
-        count = events * share // 100 // _LINES * _LINES
-        numbers = range(first, first + count)
-        first += count
+        numbers = range(first, first + events * share // 100 // _LINES * _LINES)
+        first = numbers.stop
         queues.append(_HOW.get(way, _scattered)(way, numbers, chance))
     queues.append(_scattered("sqs", range(first, events), chance))
     # As many senders at once: each in its own order.

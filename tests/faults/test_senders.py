@@ -6,25 +6,35 @@ repeats. The checker finds seeded bugs in what decides it.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 from builders import FLIGHTS, NOON, event
 from door_builders import known
 from door_process import door
-from lakes import child, finished, land_in_process, landing, new_lake
+from lakes import (
+    STORE,
+    child,
+    finished,
+    land_in_process,
+    land_lane_in_process,
+    landing,
+    new_lake,
+    tell_elsewhere,
+)
 from partitioned import PartitionedLog
 from ports import free_ports
 from pyiceberg.table import Table
-from repeating import Doors, Sending, faults, number_of, payload, rows_of, schedule
+from repeating import MOST_COPIES, Doors, Sending, faults, number_of, payload, rows_of, schedule
 
 from assets.accounting import read_books, stand
 from assets.checks import check_books, check_conservation
@@ -33,7 +43,7 @@ from assets.stats import count_from_lake
 from lakehouse import Lake
 from lakehouse.duplicates import HOUR, Duplicates
 from lakehouse.sql import Limits as SqlLimits
-from lakehouse.sql import open_engine
+from lakehouse.sql import Sql, open_engine, open_trino
 from lakehouse.sql.tables import LakeTables
 from penstock import faults as points
 from penstock.api.metrics import books_text
@@ -45,7 +55,7 @@ from penstock.schema.convert import Rules
 from penstock.schema.repeats import CANDIDATE, Judged, Marked, candidates_of, judge, mark
 from penstock.search import SearchRequest
 from penstock.search.embedded import EmbeddedSearcher
-from penstock.settings import load_settings
+from penstock.settings import S3Options, load_settings
 from penstock.stats import open_stats
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
@@ -65,7 +75,9 @@ DEATHS = (
 """How each landing ends that begins while senders send."""
 
 
-def assert_seen_once(folder: Path, lake: Lake, log: Buffer, sent: Counter[int]) -> None:
+def assert_seen_once(
+    folder: Path, lake: Lake, log: Buffer, sent: Counter[int], *, s3: S3Options | None = None
+) -> None:
     """Look at rows, search, SQL, status, metrics and statistics: each event once, no row lost."""
     view = lake.view(FLIGHTS)
     assert view is not None
@@ -73,7 +85,7 @@ def assert_seen_once(folder: Path, lake: Lake, log: Buffer, sent: Counter[int]) 
     copies = sent.total() - len(sent)
     assert copies > len(sent), "hardly anything was sent twice"
 
-    engine = open_engine(folder / "spill", memory="500MB")
+    engine = open_engine(folder / "spill", memory="500MB", s3=s3)
     searcher = EmbeddedSearcher(
         lake, log, engine, rules=lambda _: Rules(), clock=lambda: NOON, seconds=60.0
     )
@@ -82,12 +94,7 @@ def assert_seen_once(folder: Path, lake: Lake, log: Buffer, sent: Counter[int]) 
     assert searcher.count(every) == sent.total()
     assert found(searcher) == sorted(sent)
 
-    def rows(statement: str) -> Any:
-        answer = engine.query(statement, LakeTables(lake, "main"), SqlLimits(seconds=60, rows=10))
-        return tuple(column[0].as_py() for column in answer.rows.columns)
-
-    assert rows("select count(*), count(duplicate_of) from flights") == (sent.total(), copies)
-    assert rows("select count(*) from flights__distinct") == (len(sent),)
+    assert_counted(engine, lake, sent)
     engine.close()
 
     books = read_books(log, lake, FLIGHTS)
@@ -107,6 +114,18 @@ def assert_seen_once(folder: Path, lake: Lake, log: Buffer, sent: Counter[int]) 
         assert sum(step.duplicates for step in steps) == copies
 
 
+def assert_counted(engine: Sql, lake: Lake, sent: Counter[int]) -> None:
+    """Ask SQL, as callers do."""
+
+    def row(statement: str) -> tuple[object, ...]:
+        answer = engine.query(statement, LakeTables(lake, "main"), SqlLimits(seconds=60, rows=10))
+        return tuple(column[0].as_py() for column in answer.rows.columns)
+
+    counts = "select count(*), count(duplicate_of) from"
+    assert row(f"{counts} flights") == (sent.total(), sent.total() - len(sent))
+    assert row(f"{counts} flights__distinct") == (len(sent), 0)
+
+
 def found(searcher: EmbeddedSearcher) -> list[int]:
     """Answer the numbers that a search of everything shows, over all pages."""
     numbers: list[int] = []
@@ -120,37 +139,99 @@ def found(searcher: EmbeddedSearcher) -> list[int]:
             return sorted(numbers)
 
 
-def test_what_senders_repeat_is_seen_once_whenever_landing_dies(tmp_path: Path) -> None:
-    """Idempotency keys, CloudEvents, and relays of Kafka, SQS and AMQP, over real sockets."""
-    open_cache(load_settings(tmp_path, {}).cache).publish(known)
+def send_while_landing_dies(
+    home: Path,
+    events: int,
+    landings: Callable[[str | None], list[BaseProcess]],
+    *,
+    settings_file: Path | None = None,
+) -> Counter[int]:
+    """Send events through the doors of one process; landings begin beside it, and die.
+
+    Answers how often each was acknowledged, once all have landed.
+    """
+    open_cache(load_settings(home, {}).cache).publish(known)
     ports = free_ports(2)
-    requests = schedule(EVENTS, seed=11)
+    requests = schedule(events, seed=11)
     sent: Counter[int] = Counter()
     ends: list[int] = []
     share = -(-len(requests) // len(DEATHS))
-    with door(tmp_path, ports, None):
-        doors = Doors(f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
+    addresses = f"http://127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}"
+    with (
+        door(home, ports, None, settings_file=settings_file),
+        closing(Doors(*addresses)) as doors,
+    ):
         for start, death in zip(range(0, len(requests), share), DEATHS, strict=True):
-            lands = child(land_in_process, tmp_path, death, BATCH_BYTES)
+            under_way = landings(death)
             for number, request in enumerate(requests[start : start + share]):
                 # Landing goes on beside the senders.
                 if number == share // 2:
-                    lands.start()
+                    for process in under_way:
+                        process.start()
                 doors.send(request)
                 sent.update(request.numbers)
-            ends.append(finished(lands))
-        doors.close()
+            ends += [finished(process, 120) for process in under_way]
     assert set(ends) == {0, -signal.SIGKILL}
-    assert ends.count(0) <= 2, "landing was hardly ever killed"
-    for death, end in (("after_commit:1:kill", -signal.SIGKILL), (None, 0)):
-        lands = child(land_in_process, tmp_path, death, BATCH_BYTES)
-        lands.start()
-        assert finished(lands, 120) == end
+    assert 2 * ends.count(0) <= len(ends), "landing was hardly ever killed"
+    for death in ("after_commit:1:kill", None):
+        under_way = landings(death)
+        for process in under_way:
+            process.start()
+        ends = [finished(process, 120) for process in under_way]
+        assert set(ends) == {-signal.SIGKILL if death else 0}
+    assert set(sent) == set(range(events))
+    assert max(sent.values()) == MOST_COPIES
+    return sent
 
-    assert set(sent) == set(range(EVENTS))
-    assert max(sent.values()) == 5
+
+def test_what_senders_repeat_is_seen_once_whenever_landing_dies(tmp_path: Path) -> None:
+    """Idempotency keys, CloudEvents, and relays of Kafka, SQS and AMQP, over real sockets."""
+    sent = send_while_landing_dies(
+        tmp_path, EVENTS, lambda death: [child(land_in_process, tmp_path, death, BATCH_BYTES)]
+    )
+
     with closing(open_buffer(f"embedded://{tmp_path / 'log'}")) as log:
         assert_seen_once(tmp_path, new_lake(tmp_path), log, sent)
+
+
+def land_lane_dying(folder: Path, log_url: str, lane: Lane, death: str | None) -> None:
+    """Land a lane in a process of its own, until it dies of it."""
+    if death:
+        os.environ[points.VARIABLE] = death
+    land_lane_in_process(folder, log_url, lane, BATCH_BYTES)
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(900)
+def test_the_same_with_two_lanes_on_kafka_and_trino(tmp_path: Path) -> None:
+    """A topic of two partitions, a lake in S3, and its catalog in PostgreSQL."""
+    # Only who wants an engine needs its client.
+    from engines.fresh import fresh_lake, fresh_name
+    from engines.places import HOST, KAFKA, TRINO_PORT
+
+    log_url = f"kafka://{KAFKA}/{fresh_name()}"
+    settings_file = tmp_path / "door.toml"
+    settings_file.write_text(f'log_url = "{log_url}"\nlog_partitions = 2\n')
+    with fresh_lake() as fresh:
+        tell_elsewhere(tmp_path, fresh.catalog_url, fresh.warehouse_url)
+        lake = new_lake(tmp_path)
+        lake.create(FLIGHTS)
+        sent = send_while_landing_dies(
+            tmp_path,
+            EVENTS,
+            lambda death: [
+                child(land_lane_dying, tmp_path, log_url, Lane(number, 2), death)
+                for number in range(2)
+            ],
+            settings_file=settings_file,
+        )
+
+        assert {row.place[1] for row in rows_of(lake, FLIGHTS)} == {0, 1}
+        with closing(open_buffer(log_url)) as log:
+            assert_seen_once(tmp_path, lake, log, sent, s3=STORE)
+        trino = f"trino://{fresh.trino_catalog}@{HOST}:{TRINO_PORT}/{fresh.trino_catalog}"
+        with closing(open_trino(trino)) as engine:
+            assert_counted(engine, lake, sent)
 
 
 # Several lanes, and mutants
