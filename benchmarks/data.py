@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -51,6 +51,15 @@ def _nested(number: int, chance: random.Random, *, misfit: bool) -> bytes:
     )  # fmt: skip
 
 
+def repeated(payloads: Sequence[bytes], share: float, *, seed: int = 7) -> list[int]:
+    """Answer for each place which event is sent there: its own, or for a share an earlier one."""
+    chance = random.Random(seed)
+    return [
+        chance.randrange(place) if place and chance.random() < share else place
+        for place in range(len(payloads))
+    ]
+
+
 def append(
     url: str,
     collection: CollectionId,
@@ -58,14 +67,19 @@ def append(
     *,
     received_at: Callable[[int], Micros],
     first: int = 0,
+    sent: Sequence[int] | None = None,
 ) -> None:
-    """Put events into a log; the one at place n has the id `event_id` of it."""
+    """Put events into a log; the one at place n has the id `event_id` of it.
+
+    With `sent`, which says it for each place, senders gave the ids.
+    """
     appender = open_appender(url)
     try:
         for batch in _batches(payloads, 1_000):
             events = [
                 Event(
-                    id=event_id(place),
+                    id=event_id(place if sent is None else sent[place]),
+                    named=sent is not None,
                     received_at=received_at(place),
                     payload=payload,
                     source="http",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from assets.landing import Landed
 from assets.stores import opened
 from assets.upkeep import Notes, aims_of, tend
-from benchmarks.data import append, nested
+from benchmarks.data import append, nested, repeated
 from benchmarks.measure import Figure, Result, median, own
 from penstock.buffer import open_appender
 from penstock.clock import machine_clock
@@ -27,13 +27,14 @@ TEND_EVERY = 100
 
 
 def results(folder: Path) -> Iterator[Result]:
-    """Measure landing of conforming events, of misfits, and of very many commits."""
+    """Measure landing of conforming events, of others beside them, and of very many commits."""
     payloads = nested(EVENTS)
     schema = _schema_of(payloads[:1_000])
     limit = own(lambda: _least(payloads, schema, folder / "limit.parquet"))
+    plain = _landing(folder / "conforming", payloads)
     yield Result(
         "landing, conforming",
-        _landing(folder / "conforming", payloads),
+        plain,
         "pyarrow.json + Parquet",
         limit,
         floor=70_000,
@@ -46,6 +47,22 @@ def results(folder: Path) -> Iterator[Result]:
         limit,
         floor=50_000,
     )
+    # What such events cost is told beside events that have nothing of it.
+    yield Result(
+        "landing, 10 % of rows with a misfit",
+        _landing(folder / "tenth", nested(EVENTS, misfits=0.1)),
+        "landing, conforming",
+        plain,
+        floor_ratio=0.6,
+    )
+    for share, name in ((0.0, "ids of senders, none sent twice"), (0.1, "10 % duplicates")):
+        yield Result(
+            f"landing, {name}",
+            _landing(folder / f"again-{share}", payloads, sent=repeated(payloads, share)),
+            "landing, conforming",
+            plain,
+            floor_ratio=0.5,
+        )
     early, late = _many_commits(folder / "commits")
     yield Result(
         f"{COMMITS:,} commits of one event: the last 100",
@@ -96,8 +113,15 @@ def _leaves(schema: pa.Schema) -> list[str]:
     return [columns.column(place).path for place in range(len(columns))]
 
 
-def _landing(home: Path, payloads: Sequence[bytes], runs: int = 3) -> Figure:
-    """Land the same events a few times, each time into a collection of its own."""
+def _landing(
+    home: Path, payloads: Sequence[bytes], runs: int = 3, *, sent: Sequence[int] | None = None
+) -> Figure:
+    """Land the same events a few times, each time into a collection of its own.
+
+    With `sent` it is these that are sent, one for each place, with the ids of their senders.
+    """
+    if sent is not None:
+        payloads = [payloads[which] for which in sent]
     home.mkdir()
     settings = load_settings(home, {})
     figures = []
@@ -106,9 +130,15 @@ def _landing(home: Path, payloads: Sequence[bytes], runs: int = 3) -> Figure:
         with opened(settings) as stores:
             landing = stores.landing()
             # The table and its columns are there before the clock starts, as they are in life.
-            append(settings.log, collection, payloads[:1_000], received_at=_now)
+            append(
+                settings.log,
+                collection,
+                payloads[:1_000],
+                received_at=_now,
+                first=len(payloads),
+            )
             landing.land_once(collection)
-            append(settings.log, collection, payloads, received_at=_now)
+            append(settings.log, collection, payloads, received_at=_now, sent=sent)
             wall, cpu = time.perf_counter(), time.process_time()
             rows = 0
             while (landed := landing.land_once(collection)) is not None:
