@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +51,7 @@ from lakehouse.parquet import (
     uncompressed_bytes,
     write_groups,
 )
+from lakehouse.replacing import Packed, packed, plain, replace, tasks_of
 from lakehouse.tables import HOLD, LONGEST_HOLD, Lake, read_view
 from lakehouse.updates import (
     add_schema,
@@ -193,7 +194,7 @@ class _Copy:
     """What was written for a data file: the same rows, but for those that were `deleted`."""
 
     deletes: frozenset[str]
-    file: DataFile | None
+    file: Packed | None
     at: Micros
     rows: int
     before: Counter[str]
@@ -357,7 +358,7 @@ class _Work:
 
     def _write(
         self, table: Table, task: FileScanTask, target: Schema, parts: Iterator[pa.Table]
-    ) -> DataFile | None:
+    ) -> Packed | None:
         groups = _grouped(parts)
         first = next(groups, None)
         if first is None:
@@ -375,7 +376,9 @@ class _Work:
                 dense=True,
                 most=min(ROWS_PER_GROUP, task.file.record_count),
             )
-        return data_file(location, len(output), footer, columns, day=day, spec=task.file.spec_id)
+        return packed(
+            data_file(location, len(output), footer, columns, day=day, spec=task.file.spec_id)
+        )
 
     def _parts(
         self, table: Table, task: FileScanTask, target: Schema, tally: _Tally, done: int, of: int
@@ -433,15 +436,14 @@ class _Work:
             update = set_current(known[0]) if known else set_schema(target)
             staged.change(update, same_last_id(base))
         # Its requirement is that the branch is at the snapshot that was read.
-        overwrite = staged.update_snapshot(dict(why)).overwrite()
-        for task, copy in zip(ready.tasks, copies, strict=True):
-            overwrite.delete_data_file(task.file)
-            if copy.file is not None:
-                overwrite.append_data_file(copy.file)
-        overwrite.commit()
+        staged.snapshot_id = replace(
+            staged,
+            dict(why),
+            [task.file for task in ready.tasks],
+            [copy.file for copy in copies if copy.file is not None],
+        )
         if HOLD in base.properties:
             staged.remove_properties(HOLD)
-        staged.snapshot_id = overwrite.snapshot_id
         return staged
 
     def result(self, ready: _Ready, snapshot_id: int | None) -> Rewritten:
@@ -460,8 +462,13 @@ class _Work:
         )
 
 
-def _planned(table: Table, collection: CollectionId) -> list[FileScanTask]:
-    """Answer the data files in the order of their first log positions."""
+def _planned(
+    table: Table, collection: CollectionId, place: Callable[[Schema, DataFile], Any] | None = None
+) -> list[FileScanTask]:
+    """Answer the data files in the order of their first log positions, or of `place`.
+
+    They come without the metrics of their columns, which would take most of the memory.
+    """
     snapshot = table.metadata.current_snapshot()
     summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
     if int(summary.get(_EQUALITY_DELETES, "0")):
@@ -469,9 +476,9 @@ def _planned(table: Table, collection: CollectionId) -> list[FileScanTask]:
             f"rows of {collection} were deleted by their values (Iceberg's equality deletes), "
             "which cannot be read here: let the engine that wrote them rewrite the files first"
         )
-    schema = table.metadata.schema()
-    tasks = list(table.scan().plan_files())
-    for task in tasks:
+    schema, place = table.metadata.schema(), place or first_position
+    placed: list[tuple[Any, int, FileScanTask]] = []
+    for number, task in enumerate(tasks_of(table)):
         for file in task.delete_files:
             positions = file.content == DataFileContent.POSITION_DELETES
             if not positions or file.file_format != FileFormat.PARQUET:
@@ -480,7 +487,9 @@ def _planned(table: Table, collection: CollectionId) -> list[FileScanTask]:
                     f"({file.file_format}) which cannot be read here: let the engine that wrote "
                     "it rewrite the files first"
                 )
-    return sorted(tasks, key=lambda task: first_position(schema, task.file))
+        bare = FileScanTask(plain(task.file), {plain(file) for file in task.delete_files})
+        placed.append((place(schema, task.file), number, bare))
+    return [task for _, _, task in sorted(placed, key=lambda one: one[:2])]
 
 
 def first_position(schema: Schema, file: DataFile) -> tuple[int, int]:
@@ -570,12 +579,12 @@ def newest(
         return
     received = schema.find_field("received_at").field_id
 
-    def last(task: FileScanTask) -> int:
-        return _bound(LongType(), (task.file.upper_bounds or {}).get(received))
+    def newest_first(_schema: Schema, file: DataFile) -> int:
+        return -_bound(LongType(), (file.upper_bounds or {}).get(received))
 
     wanted = pa.schema([arrow_schema(schema).field(column)])
     rows = 0
-    for task in sorted(_planned(table, collection), key=last, reverse=True)[:most_files]:
+    for task in _planned(table, collection, newest_first)[:most_files]:
         for part in _rows_of(table, task, wanted):
             rows += part.num_rows
             yield part
