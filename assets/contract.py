@@ -220,16 +220,25 @@ class Trials:
         self._engine = engine
         self._rules = rules
 
-    def run(self, collection: CollectionId, contract: Contract, past: Past) -> Generator[Trial]:
+    def run(
+        self,
+        collection: CollectionId,
+        contract: Contract,
+        past: Past,
+        *,
+        rules: Rules | None = None,
+    ) -> Generator[Trial]:
         """Answer the counts again and again, the last time with `done`.
 
+        `rules` stand for those of the collection, where another format is tried as well.
         Rows and quarantined events are tried alike, but for those whose senders wished them in
         quarantine: no contract has a say in that. Of a sample every so manieth position of the
         log is taken, so that it is spread over the time. Raises as `Rules` are asked for,
         `EngineUnavailable` if the tables cannot be read.
         """
         view = self._lake.view(collection)
-        tallying = Tallying(contract, self._rules(collection), view.shape if view else EMPTY)
+        rules = rules or self._rules(collection)
+        tallying = Tallying(contract, rules, view.shape if view else EMPTY)
         wanted = 0
         with ExitStack() as opened:
             reader = opened.enter_context(self._engine.reader())

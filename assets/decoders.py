@@ -67,14 +67,24 @@ class Decoders:
                 raise EngineUnavailable(
                     f"the schema of {collection} is in the metadata, which is away: {away}"
                 ) from away
-        decoder = open_decoder(
-            format, schema, self._registered(collection, format, schema, patience)
-        )
+        decoder = self.opened(collection, format, schema, patience=patience)
         with self._guard:
             self._kept[key] = decoder
             while len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
         return decoder
+
+    def opened(
+        self,
+        collection: CollectionId,
+        format: Format,  # noqa: A002
+        schema: bytes | None,
+        *,
+        patience: float | None = None,
+    ) -> Decoder | None:
+        """Answer what reads payloads of a format that the collection need not have."""
+        registered = self._registered(collection, format, schema, patience)
+        return open_decoder(format, schema, registered)
 
     def _registered(
         self,

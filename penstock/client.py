@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
 import httpx
@@ -40,6 +40,23 @@ class Format:
     registry: str | None
     registry_secret: bool
     changed_at: datetime | None
+
+
+class FormatOptions(TypedDict, total=False):
+    """What a format needs beside its name; what is left out is what the collection has.
+
+    `descriptor` is a serialised FileDescriptorSet, `avro_schema` the text of the newest schema.
+    """
+
+    descriptor: bytes | None
+    message: str | None
+    envelope: str
+    payload_field: int | None
+    payload_message: str | None
+    avro_schema: str | None
+    framing: str | None
+    registry: str | None
+    registry_secret: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -645,12 +662,11 @@ class Client:
         Nothing is changed by it.
         """
         body = _asked(contract=contract, since=since, until=until, sample=sample)
+        yield from self._trial(_path("collections", name, "contract", "try"), body)
+
+    def _trial(self, path: str, body: dict[str, object]) -> Iterator[Trial]:
         trial: Trial | None = None
-        for line in _lines(
-            self._stream(
-                _path("collections", name, "contract", "try"), body, "application/x-ndjson"
-            )
-        ):
+        for line in _lines(self._stream(path, body, "application/x-ndjson")):
             trial = msgspec.json.decode(line, type=Trial)
             yield trial
         if trial is None or not trial.done:
@@ -660,35 +676,32 @@ class Client:
         self,
         name: str,
         format: str,  # noqa: A002 - the field's name
-        *,
-        descriptor: bytes | None = None,
-        message: str | None = None,
-        envelope: str = "deep",
-        payload_field: int | None = None,
-        payload_message: str | None = None,
-        avro_schema: str | None = None,
-        framing: str | None = None,
-        registry: str | None = None,
-        registry_secret: str | None = None,
+        **options: Unpack[FormatOptions],
     ) -> Collection:
-        """Say what a collection's payloads are from now on.
+        """Say what a collection's payloads are from now on; see `FormatOptions`."""
+        return self._post(
+            _path("collections", name, "format"), Collection, _format_asked(format, options)
+        )
 
-        `descriptor` is a serialised FileDescriptorSet, `avro_schema` the text of the newest schema;
-        without them, and without framing and registry, it is those that the collection has.
+    def try_format(
+        self,
+        name: str,
+        format: str,  # noqa: A002 - the field's name
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        sample: int | None = None,
+        **options: Unpack[FormatOptions],
+    ) -> Iterator[Trial]:
+        """Yield how far a trial of the format on past events is, and its result as the last one.
+
+        Nothing is changed by it.
         """
         body = {
-            "name": format,
-            "descriptor": None if descriptor is None else base64.b64encode(descriptor).decode(),
-            "message": message,
-            "envelope": envelope,
-            "payload_field": payload_field,
-            "payload_message": payload_message,
-            "avro_schema": avro_schema,
-            "framing": framing,
-            "registry": registry,
-            "registry_secret": registry_secret,
+            **_format_asked(format, options),
+            **_asked(since=since, until=until, sample=sample),
         }
-        return self._post(_path("collections", name, "format"), Collection, body)
+        yield from self._trial(_path("collections", name, "format", "try"), body)
 
     def keep_collection(self, name: str, days: int | None, *, dry_run: bool = False) -> Keeping:
         """Keep a collection's rows so many days, None for ever; with `dry_run` only look."""
@@ -1170,6 +1183,14 @@ def _path(*parts: str) -> str:
     # Dots too: a part that is ".." would be taken for the folder above.
     quoted = (quote(part, safe="").replace(".", "%2E") for part in parts)
     return "/api/v1/" + "/".join(quoted)
+
+
+def _format_asked(name: str, options: FormatOptions) -> dict[str, object]:
+    descriptor = options.get("descriptor")
+    given = _asked(**options)
+    if descriptor is not None:
+        given["descriptor"] = base64.b64encode(descriptor).decode()
+    return {"name": name, **given}
 
 
 def _asked(**values: object) -> dict[str, object]:

@@ -36,6 +36,7 @@ from penstock.metadata.records import Contract, Scope
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
 from penstock.schema.convert import Rules
+from penstock.schema.formats import open_decoder
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import Bar, Found, Histogram, Page, SearchRequest
 from penstock.stats import open_stats
@@ -278,10 +279,15 @@ class StandInTrials:
         self.error: Exception | None = None
 
     def run(
-        self, collection: CollectionId, contract: Contract, past: Past
+        self,
+        collection: CollectionId,
+        contract: Contract,
+        past: Past,
+        *,
+        rules: Rules | None = None,
     ) -> Generator[Trial, None, None]:
         self.asked.append((collection, contract, past))
-        tallying = Tallying(contract, Rules(), EMPTY)
+        tallying = Tallying(contract, rules or Rules(), EMPTY)
         yield tallying.trial(2, done=False)
         if self.error:
             raise self.error
@@ -351,6 +357,7 @@ def platform(folder: Path, **given: Any) -> Platform:
         "clock": lambda: NOON,
         "chance": chances(),
         "rules": lambda _: Rules(),
+        "open_decoder": lambda _, format_, schema: open_decoder(format_, schema),
         "release_door": lambda _: StandInDoor(),
         "stats": functools.cache(lambda: open_stats(f"sqlite:///{file}")),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from itertools import chain, islice
 
@@ -18,6 +20,7 @@ from penstock.api.models import (
     ContractTried,
     CreatedCollection,
     FormatAsked,
+    FormatTried,
     Grown,
     Keeping,
     KeptDays,
@@ -158,19 +161,23 @@ def set_contract(
 def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doors) -> Collection:
     """Say what the payloads are that land from now on; what has landed stays as it is."""
     known = one_of(here, caller.team, c)
-    format_, schema = wanted(
-        asked,
-        known.format,
-        lambda digest: here.store.format_schema(known.id, digest),
-        guard=here.guard,
-        chance=here.chance,
-    )
+    format_, schema = _wanted(asked, known, here)
     if format_ == known.format:
         return Collection.of(known)
     changed = replace(format_, changed_at=here.clock())
     record = here.store.set_format(known.id, changed, schema=schema)
     doors.publish()
     return Collection.of(record)
+
+
+def _wanted(asked: FormatAsked, known: CollectionRecord, here: Here) -> tuple[Format, bytes | None]:
+    return wanted(
+        asked,
+        known.format,
+        lambda digest: here.store.format_schema(known.id, digest),
+        guard=here.guard,
+        chance=here.chance,
+    )
 
 
 @router.post(
@@ -186,9 +193,33 @@ def try_contract(c: str, asked: ContractTried, caller: Admin, here: Here) -> Res
     """
     known = one_of(here, caller.team, c)
     past = Past(since=asked.since, until=asked.until, sample=asked.sample)
+    return _trying(here, lambda: here.trials.run(known.id, asked.contract, past))
+
+
+@router.post(
+    "/{c}/format/try",
+    response_model=TrialTold,
+    responses={200: {"content": {NDJSON: {}}}},
+)
+def try_format(c: str, asked: FormatTried, caller: Admin, here: Here) -> Response:
+    """Say what past events would become in a format, under the contract; nothing is changed.
+
+    The answer is that of a contract's trial.
+    """
+    known = one_of(here, caller.team, c)
+    past = Past(since=asked.since, until=asked.until, sample=asked.sample)
+    format_, schema = _wanted(asked, known, here)
+    if schema is None and format_.schema is not None:
+        schema = here.store.format_schema(known.id, format_.schema)
+    decoder = here.open_decoder(known.id, format_, schema)
+    rules = dataclasses.replace(here.rules(known.id), decoder=decoder)
+    return _trying(here, lambda: here.trials.run(known.id, known.contract, past, rules=rules))
+
+
+def _trying(here: Here, run: Callable[[], Generator[Trial]]) -> Response:
     with ExitStack() as opened:
         opened.enter_context(here.rooms.trials)
-        trials = here.trials.run(known.id, asked.contract, past)
+        trials = run()
         opened.callback(trials.close)
         # Until the first line is sent errors can be told.
         first = list(islice(trials, 1))

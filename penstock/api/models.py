@@ -142,6 +142,18 @@ class FormatAsked(Asked):
     )
 
 
+class FormatTried(FormatAsked):
+    """A format, and the past events to try it on."""
+
+    model_config = example(name="avro", avro_schema='{"type": "record", …', sample=1000)
+
+    since: TimeIn | None = Field(default=None, description="Received at this time or later.")
+    until: TimeIn | None = Field(default=None, description="Received before this time.")
+    sample: Annotated[int, Field(ge=1, strict=True)] | None = Field(
+        default=None, description="Try about so many events only, spread over the time."
+    )
+
+
 class FormatTold(Told):
     """What the payloads of a collection are."""
 

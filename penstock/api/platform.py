@@ -25,6 +25,7 @@ from penstock.guard import Guard
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
 from penstock.schema.convert import Rules
+from penstock.schema.formats import Decoder, Format
 from penstock.search import Searcher
 from penstock.search.index import Index
 from penstock.stats import Stats
@@ -60,6 +61,8 @@ class Platform:
     """Answers the statistics, opened when they are first asked for."""
     rules: Callable[[CollectionId], Rules]
     """Answers how the payloads of a collection become columns."""
+    open_decoder: Callable[[CollectionId, Format, bytes | None], Decoder | None]
+    """Answers what reads payloads of a format that a collection need not have."""
     release_door: Callable[[str], ReleaseDoor]
     """Answers the way of released events to a door, with the token of who releases them."""
     own_topics: str = LOG_TOPICS

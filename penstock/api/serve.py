@@ -120,6 +120,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 ),
                 sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),
+                open_decoder=stores.decoders.opened,
                 trials=Trials(lake, engine, rules=stores.rules),
                 planner=Planner(lake, buffer, engine, clock=machine_clock),
                 launch=dagster.launch,

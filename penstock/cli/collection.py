@@ -26,7 +26,7 @@ from penstock.cli.moments import (
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Format, Schema, Stats, Trial, Version
+    from penstock.client import Format, FormatOptions, Schema, Stats, Trial, Version
 
 _BAR_WIDTH = 30
 
@@ -281,7 +281,7 @@ def contract(
                     sample=sample,
                 )
             )
-            print_json(trial) if as_json else _show_trial(trial, name, home)
+            print_json(trial) if as_json else _show_trial(trial, trial.contract, name, home)
             return
         record = client.set_contract(name, to) if to else client.collection(name)
     if as_json:
@@ -306,9 +306,9 @@ def _tried(trials: Iterator[Trial]) -> Trial:
     return trial
 
 
-def _show_trial(trial: Trial, name: str, home: Path) -> None:
+def _show_trial(trial: Trial, tried: str, name: str, home: Path) -> None:
     console = out()
-    console.print(f"[bold]{trial.contract}[/] tried on {trial.events:,} events of {safe(name)}")
+    console.print(f"[bold]{tried}[/] tried on {trial.events:,} events of {safe(name)}")
     counts = [
         (trial.whole, "would be rows with a column for each leaf"),
         (trial.misfits, "would be rows with misfits"),
@@ -402,6 +402,15 @@ def format_(
     registry: Annotated[
         str | None, typer.Option(help="The address of a schema registry, for confluent.")
     ] = None,
+    only_try: Annotated[
+        bool, typer.Option("--try", help="Change nothing; say what past events would become.")
+    ] = False,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(min=1, help="Try about so many events, spread over the time; else all."),
+    ] = None,
     secret_file: Annotated[
         Path | None,
         typer.Option(
@@ -412,27 +421,44 @@ def format_(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what a collection's payloads are, or say what they are that land from now on."""
+    """Show what a collection's payloads are, or say what they are that land from now on.
+
+    For example: penstock collection format hello plain --try --since 7d
+    """
     given = (descriptor, message, payload_field, payload_message, schema, framing, registry)
     if to is None and (any(one is not None for one in given) or envelope != "deep" or secret_file):
         raise BadRequest("say which format: penstock collection format NAME protobuf …")
+    if not only_try and (since or until or sample):
+        raise BadRequest("--since, --until and --sample say what to --try a format on")
+    now = utc_now()
+    options: FormatOptions = {
+        "descriptor": None if descriptor is None else _descriptor_of(descriptor),
+        "envelope": envelope,
+        "message": message,
+        "payload_field": payload_field,
+        "payload_message": payload_message,
+        "avro_schema": None if schema is None else _text_of(schema),
+        "framing": framing,
+        "registry": registry,
+        "registry_secret": read_secret(secret_file) if secret_file or registry else None,
+    }
     with connect(home) as client:
-        if to is None:
-            record = client.collection(name)
-        else:
-            record = client.set_format(
-                name,
-                to,
-                descriptor=None if descriptor is None else _descriptor_of(descriptor),
-                envelope=envelope,
-                message=message,
-                payload_field=payload_field,
-                payload_message=payload_message,
-                avro_schema=None if schema is None else _text_of(schema),
-                framing=framing,
-                registry=registry,
-                registry_secret=read_secret(secret_file) if secret_file or registry else None,
+        if only_try:
+            if to is None:
+                raise BadRequest("say which format to --try")
+            trial = _tried(
+                client.try_format(
+                    name,
+                    to,
+                    since=parse_moment(since, now),
+                    until=parse_moment(until, now),
+                    sample=sample,
+                    **options,
+                )
             )
+            print_json(trial) if as_json else _show_trial(trial, to, name, home)
+            return
+        record = client.collection(name) if to is None else client.set_format(name, to, **options)
     if as_json:
         print_json(record)
         return

@@ -64,6 +64,7 @@ ASKS = [
     ["collection", "schema", "flights", "--history"],
     ["collection", "stats", "flights"],
     ["collection", "format", "flights"],
+    ["collection", "format", "flights", "plain", "--try", "--sample", "9"],
     ["collection", "format", "flights", "plain"],
     ["collection", "pause", "flights"],
     ["collection", "resume", "flights"],
@@ -215,6 +216,21 @@ def test_a_contract_is_tried_and_then_changed(here: Installation, penstock: Pens
     assert history.out.splitlines()[1].split()[3:] == ["contract", "evolve", "quarantine"]
     wrong = penstock("collection", "contract", "flights", "freeze", "--since", "7d", home=here.home)
     assert (wrong.code, "--try" in wrong.err) == (2, True)
+
+
+def test_a_format_is_tried_before_it_is_set(here: Installation, penstock: Penstock) -> None:
+    """The same events, read otherwise; nothing is changed."""
+    words = ["collection", "format", "flights"]
+
+    tried = penstock(*words, "plain", "--try", "--since", "7d", home=here.home)
+    lines = [line.split() for line in tried.out.splitlines()]
+    assert lines[0] == ["plain", "tried", "on", "2", "events", "of", "flights"]
+    assert not any("columns" in line for line in lines[2:])
+    as_json = penstock(*words, "json", "--try", "--json", home=here.home).json()
+    assert [change["path"] for change in as_json["columns"]] == ["a"]
+    assert here.platform.store.collection(FLIGHTS).format.name == "json"
+    for wrong in (["--try"], ["plain", "--sample", "5"]):
+        assert penstock(*words, *wrong, home=here.home).code == 2
 
 
 def test_statistics_are_drawn(here: Installation, penstock: Penstock) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from avros import FIRST, datum, text
 from builders import FLIGHTS, NOON, event
 from lakes import MAIN, everywhere, mark_of, new_lake
 from log_batches import log_batch
@@ -27,6 +28,8 @@ from penstock.codec import ENVELOPE, LOG_SCHEMA
 from penstock.envelope import CollectionId
 from penstock.metadata.records import Contract
 from penstock.schema.convert import Rules, convert
+from penstock.schema.formats.avro import Avro
+from penstock.schema.formats.plain import Plain
 from penstock.schema.shape import EMPTY
 from penstock.stats import MINUTE
 
@@ -130,6 +133,29 @@ def counts(trial: Trial) -> tuple[int, int, int, int]:
 
 def causes(trial: Trial) -> set[tuple[str, str, str | None, int, tuple[str, ...]]]:
     return {(c.outcome, c.reason, c.path, c.events, c.examples) for c in trial.causes}
+
+
+def test_another_format_is_tried_on_the_payloads_that_are_there(tmp_path: Path) -> None:
+    """As a rebuild would read them, and against the columns that landing has."""
+    lake, log = new_lake(tmp_path), MemoryLog()
+    payloads = [datum(FIRST, {"value": n, "place": "a"}) for n in range(3)] + [b"{}"]
+    for number, each in enumerate(payloads):
+        log.append(FLIGHTS, [event(each, id=f"e{number}", received_at=NOON)])
+    Landing(log, lake, rules=lambda _: Rules(decoder=Plain()), clock=lambda: NOON).land_once(
+        FLIGHTS
+    )
+    engine = open_engine(tmp_path / "spill", memory="300MB", threads=1)
+    trials = Trials(lake, engine, rules=lambda _: Rules(decoder=Plain()))
+
+    rules = Rules(decoder=Avro([text(FIRST)]))
+    *_, tried = trials.run(FLIGHTS, "evolve", Past(), rules=rules)
+    *_, known = trials.run(FLIGHTS, "evolve", Past())
+    engine.close()
+
+    assert counts(tried) == (3, 0, 0, 1)
+    assert causes(tried) == {("quarantine", "not_avro", None, 1, ("e3",))}
+    assert [change.path for change in tried.columns] == ["value", "place"]
+    assert (counts(known), known.columns) == ((4, 0, 0, 0), ())
 
 
 INVALID = ("quarantine", "invalid_json", None, 1, ("e61",))
