@@ -1,7 +1,8 @@
-"""`python -m benchmarks [door|landing|ask|replay|kafka|replay_kafka …]`: measure and print a table.
+"""`python -m benchmarks [door|landing|ask|replay|upkeep|many|kafka|replay_kafka …]`: measure.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
-subjects alone are printed only.
+subjects alone are printed only. What takes long is measured in a short form among everything, and
+at full length when it is named.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks.measure import Result
 from benchmarks.report import Measured, document, line, page
 
 HERE = Path(__file__).parent
@@ -26,16 +26,25 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, kafka, landing, replay, replay_kafka
+    from benchmarks import ask, door, kafka, landing, many, replay, replay_kafka, upkeep
 
     return {
         "door": door.results,
         "landing": landing.results,
         "ask": ask.results,
         "replay": replay.results,
+        "upkeep": upkeep.results,
+        "many": many.results,
         "kafka": kafka.results,
         "replay_kafka": replay_kafka.results,
     }
+
+
+def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
+    """Answer the short forms of what takes long."""
+    from benchmarks import many, upkeep
+
+    return {"upkeep": upkeep.short, "many": many.short}
 
 
 def present() -> list[str]:
@@ -48,10 +57,13 @@ def present() -> list[str]:
 def main() -> None:
     """Measure what the command line names, or everything; everything is kept as results."""
     known = subjects()
-    wanted = sys.argv[1:] or present()
+    named = sys.argv[1:]
+    wanted = named or present()
     unknown = set(wanted) - set(known)
     if unknown:
         sys.exit(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if not named:
+        known = {**known, **short()}
     # What goes wrong is raised; what goes right is the table's to say.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     measured: list[Measured] = []
@@ -64,12 +76,12 @@ def main() -> None:
             for one in known[name](place):
                 print(line(one), flush=True)
                 measured.append(one)
-    if not sys.argv[1:]:
+    if not named:
         RESULTS.write_text(json.dumps(document(measured), indent=2) + "\n")
         PAGE.write_text(page(measured))
         print(f"written to {RESULTS} and {PAGE}", file=sys.stderr)
     for one in measured:
-        if isinstance(one, Result) and one.short:
+        if one.short:
             print(f"falls short: {one.name}: {'; '.join(one.short)}")
 
 

@@ -5,25 +5,28 @@ Takes up to a quarter of an hour: two minutes of it are those in which Dagster's
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from benchmarks.__main__ import HERE
 from benchmarks.data import nested
-from benchmarks.processes import free_port
+from benchmarks.installation import (
+    PROGRAMS,
+    SUPERVISOR,
+    cpu_of_programs,
+    memory_of,
+    programs_of,
+    up,
+)
 from benchmarks.report import machine
 from penstock.client import Client
 
@@ -38,16 +41,6 @@ SCHEDULED = {"upkeep", "check_books"}
 _BEFORE_SECONDS = 5.0
 _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 300.0
-
-# The words in its command line that tell a program from the others.
-_PROGRAMS = {
-    "door": ("serve", "door"),
-    "platform": ("serve", "platform"),
-    "code-server": ("dagster", "grpc"),
-    "dagster-webserver": ("dagster_webserver",),
-    "dagster-daemon": ("dagster._daemon",),
-}
-_SUPERVISOR = "penstock up"
 
 _RUNS = """
 { runsOrError(limit: 100) { ... on Runs { results { jobName status creationTime } } } }
@@ -68,7 +61,7 @@ class Floor:
 
 
 FLOORS = (
-    Floor("all", (*_PROGRAMS, _SUPERVISOR), 0.25, 1.5e9),
+    Floor("all", (*PROGRAMS, SUPERVISOR), 0.25, 1.5e9),
     Floor("door and platform", ("door", "platform"), 0.02, 450e6),
 )
 
@@ -105,13 +98,13 @@ def main() -> None:
     """Start everything, let some events land, leave it alone, and say what each process used."""
     with (
         tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER", HERE)) as folder,
-        _up(Path(folder)) as (supervisor, what),
+        up(Path(folder)) as (supervisor, what),
         httpx.Client(base_url=what["dagster"], trust_env=False, timeout=30.0) as dagster,
     ):
         _land_some(what)
         _say("waiting for the landing run to end")
         _until(lambda: not _alive(dagster), "the landing run did not end")
-        programs = _programs(supervisor)
+        programs = programs_of(supervisor)
         minutes = []
         for number in range(2):
             at = (time.time() // SCHEDULE_SECONDS + 1) * SCHEDULE_SECONDS
@@ -126,27 +119,6 @@ def main() -> None:
         sys.exit(f"these did not run while watched: {', '.join(sorted(SCHEDULED - ran))}")
     PAGE.write_text(page(minutes))
     print(page(minutes))
-
-
-@contextmanager
-def _up(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Run `penstock up` on a fresh home for the block; answer its process id and what it says."""
-    ports = [f"--{name}-port={free_port()}" for name in ("http", "grpc", "platform", "dagster")]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "penstock", "up", "--home", str(folder / "home"), *ports],
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-    try:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        if not said:
-            raise RuntimeError(f"it did not start:\n{(folder / 'up.log').read_text()}")
-        yield process.pid, json.loads(said)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
 
 
 def _land_some(what: dict[str, str]) -> None:
@@ -174,12 +146,12 @@ def _land_some(what: dict[str, str]) -> None:
 
 def _watch(programs: dict[str, int], dagster: httpx.Client) -> Watched:
     """Leave everything alone for a minute and look at the processes only."""
-    begun, before = time.time(), _cpu(programs)
-    memories = [_memory(programs)]
+    begun, before = time.time(), cpu_of_programs(programs)
+    memories = [memory_of(programs)]
     while (left := begun + WATCHED_SECONDS - time.time()) > 0:
         time.sleep(min(_LOOK_SECONDS, left))
-        memories.append(_memory(programs))
-    seconds, after = time.time() - begun, _cpu(programs)
+        memories.append(memory_of(programs))
+    seconds, after = time.time() - begun, cpu_of_programs(programs)
     ran = [run for run in _runs(dagster) if run["creationTime"] >= begun]
     for run in ran:
         if run["status"] != "SUCCESS":
@@ -189,52 +161,6 @@ def _watch(programs: dict[str, int], dagster: httpx.Client) -> Watched:
         {name: (after[name] - before[name]) / seconds for name in programs},
         max(memories, key=lambda memory: sum(memory.values())),
     )
-
-
-def _programs(supervisor: int) -> dict[str, int]:
-    """Answer the process id of each program."""
-    found = {_SUPERVISOR: supervisor}
-    for child in psutil.Process(supervisor).children():
-        words = child.cmdline()
-        for name, telling in _PROGRAMS.items():
-            if all(word in words for word in telling):
-                found[name] = child.pid
-    missing = {*_PROGRAMS} - {*found}
-    if missing:
-        raise RuntimeError(f"these do not run: {', '.join(sorted(missing))}")
-    return {name: found[name] for name in (*_PROGRAMS, _SUPERVISOR)}
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """Answer a program and what it started: each leads a session of its own."""
-    leader = psutil.Process(pid)
-    if os.getsid(pid) != pid:
-        return [leader]
-    return [leader, *leader.children(recursive=True)]
-
-
-def _cpu(programs: dict[str, int]) -> dict[str, float]:
-    """Answer the CPU-seconds of each program so far, those of ended children included."""
-    while True:
-        try:
-            return {
-                name: sum(sum(one.cpu_times()[:4]) for one in _family(pid))
-                for name, pid in programs.items()
-            }
-        except psutil.NoSuchProcess:
-            continue  # one ended while we looked: now its parent has its seconds
-
-
-def _memory(programs: dict[str, int]) -> dict[str, int]:
-    """Answer the memory that each program holds, its share of what is shared counted in parts."""
-    return {name: sum(map(_share, _family(pid))) for name, pid in programs.items()}
-
-
-def _share(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.NoSuchProcess:
-        return 0  # it has ended, and holds nothing
 
 
 def _runs(dagster: httpx.Client) -> list[dict[str, Any]]:
@@ -262,7 +188,7 @@ def _say(what: str) -> None:
 
 def page(minutes: Sequence[Watched]) -> str:
     """Write what was seen as a page of the documentation."""
-    names = [*_PROGRAMS, _SUPERVISOR]
+    names = [*PROGRAMS, SUPERVISOR]
     titles = "".join(f" {minute.title}: CPU | memory |" for minute in minutes)
     rows = [f"| process, with what it started |{titles}", "|---|" + "---:|---:|" * len(minutes)]
     groups: list[tuple[str, tuple[str, ...]]] = [(name, (name,)) for name in names]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -114,6 +114,7 @@ class Question:
     limit_name: str
     limit: Times
     note: str = ""
+    floor_ratio: float | None = None
 
     @property
     def rows_per_second(self) -> float:
@@ -124,6 +125,22 @@ class Question:
     def ratio(self) -> float:
         """How fast the answer comes, as a share of the limit."""
         return self.limit.median_ms / self.times.median_ms
+
+    @property
+    def short(self) -> list[str]:
+        """What falls short, in words; empty when nothing does."""
+        if self.floor_ratio is None or self.ratio >= self.floor_ratio:
+            return []
+        return [f"{self.ratio:.0%} < {self.floor_ratio:.0%} of {self.limit_name}"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A line of what is no rate: figures by name, and in words what falls short of what holds."""
+
+    name: str
+    figures: Mapping[str, float]
+    short: Sequence[str] = ()
 
 
 def asked_together(

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import psutil
 
-from benchmarks.measure import Question, Result, Times
+from benchmarks.measure import Facts, Question, Result, Times
 
-Measured = Result | Question
+Measured = Result | Question | Facts
 
 
 def machine() -> str:
@@ -26,6 +26,8 @@ def machine() -> str:
 
 def line(measured: Measured) -> str:
     """Write a result for the terminal."""
+    if isinstance(measured, Facts):
+        return f"{measured.name:<44} {_figures(measured)}"
     if isinstance(measured, Question):
         times = measured.times
         return (
@@ -69,10 +71,12 @@ def document(measured: Sequence[Measured]) -> dict[str, object]:
                 "limit": _as_dict(question.limit),
                 "ratio": question.ratio,
                 "note": question.note,
+                "short": question.short,
             }
             for question in measured
             if isinstance(question, Question)
         ],
+        "facts": [asdict(facts) for facts in measured if isinstance(facts, Facts)],
     }
 
 
@@ -109,6 +113,12 @@ def page(measured: Sequence[Measured]) -> str:
             "",
             *_questions(question for question in measured if isinstance(question, Question)),
             "",
+            "## Scale",
+            "",
+            "`upkeep` and `many` in their short form; by name they are measured at full length.",
+            "",
+            *_facts(facts for facts in measured if isinstance(facts, Facts)),
+            "",
         ]
     )
 
@@ -120,7 +130,7 @@ def _results(results: Iterator[Result]) -> Iterator[str]:
         figure = result.figure
         notes = [f"{name} {value:,.1f}" for name, value in result.detail.items()]
         notes += [result.note] if result.note else []
-        notes += [f"**falls short**: {reason}" for reason in result.short]
+        notes += _short(result.short)
         yield (
             f"| {result.name} | {figure.per_second:,.0f} | {figure.per_core:,.0f} | "
             f"{figure.cpu_per_million:,.1f} | {_share(result)} | {'; '.join(notes)} |"
@@ -144,5 +154,25 @@ def _questions(questions: Iterator[Question]) -> Iterator[str]:
             f"| {question.name} | {times.median_ms:,.1f} | {times.p99_ms:,.1f} | "
             f"{times.cpu_ms:,.0f} | {question.rows_per_second:,.0f} | "
             f"{question.ratio:.0%} of {question.limit_name}, {limit.median_ms:,.1f} ms | "
-            f"{question.note} |"
+            f"{'; '.join([question.note, *_short(question.short)]).removeprefix('; ')} |"
         )
+
+
+def _facts(found: Iterator[Facts]) -> Iterator[str]:
+    yield "| what | figures | |"
+    yield "|---|---|---|"
+    for facts in found:
+        yield f"| {facts.name} | {_figures(facts)} | {'; '.join(_short(facts.short))} |"
+
+
+def _figures(facts: Facts) -> str:
+    return "; ".join(f"{name} {_number(value)}" for name, value in facts.figures.items())
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+
+
+def _short(reasons: Sequence[str]) -> Iterator[str]:
+    for reason in reasons:
+        yield f"**falls short**: {reason}"

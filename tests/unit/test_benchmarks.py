@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.idle import FLOORS, Watched
 from benchmarks.idle import page as idle_page
-from benchmarks.measure import Figure, Question, Result, Times, asked_together
+from benchmarks.measure import Facts, Figure, Question, Result, Times, asked_together
 from benchmarks.report import document, line, page
 
 LIMIT = Figure(events=1_000, wall=1.0, cpu=1.0)
@@ -73,3 +74,21 @@ def test_an_idle_minute_over_a_floor_is_told() -> None:
     assert len(list(busy.short())) == 4
     assert "Falls short" not in idle_page([quiet])
     assert "**Falls short**: a minute with upkeep, all: 50.0% of a core" in idle_page([quiet, busy])
+
+
+def test_a_question_and_facts_that_fall_short_say_so() -> None:
+    """A table without its verdict is read as good news, too."""
+    slow = replace(question(20.0), floor_ratio=2 / 3)
+    fine = replace(question(12.0), floor_ratio=2 / 3)
+    facts = Facts("after 3,000 commits", {"snapshots": 61, "rewritten": 1.25}, ["61, not 60"])
+
+    assert (slow.short, fine.short) == (["50% < 67% of DuckDB"], [])
+    text = page([slow, facts])
+    assert "| **falls short**: 50% < 67% of DuckDB |" in text
+    assert (
+        "| after 3,000 commits | snapshots 61; rewritten 1.25 | **falls short**: 61, not 60 |"
+        in text
+    )
+    assert "snapshots 61; rewritten 1.25" in line(facts)
+    [told] = json.loads(json.dumps(document([slow, facts])))["facts"]
+    assert told["short"] == ["61, not 60"]
