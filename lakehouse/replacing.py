@@ -82,13 +82,14 @@ class Packed:
 
 
 def packed(file: DataFile) -> Packed:
-    """Pack a file that `lakehouse.parquet.data_file` has answered."""
+    """Pack a file with all its metrics, as `lakehouse.parquet.data_file` answers it."""
     metrics = _Metrics(
-        file.column_sizes,
-        file.value_counts,
-        file.null_value_counts,
-        file.lower_bounds,
-        file.upper_bounds,
+        # Those of a file that a manifest knows are no dictionaries yet.
+        dict(file.column_sizes),
+        dict(file.value_counts),
+        dict(file.null_value_counts),
+        dict(file.lower_bounds),
+        dict(file.upper_bounds),
         list(file.split_offsets or ()),
     )
     return Packed(plain(file), zlib.compress(_encode(metrics), 1))
