@@ -20,6 +20,7 @@ from lakes import (
     lake_at,
     landing,
     new_lake,
+    urls,
 )
 from leaf_books import unbalanced
 
@@ -28,6 +29,8 @@ from assets.landing import Limits
 from assets.rebuild import rebuild
 from assets.retype import retype
 from lakehouse import Lake
+from lakehouse.attempts import Patience
+from lakehouse.catalog import open_catalog
 from penstock.buffer import Keeping, open_appender, open_buffer
 from penstock.clock import machine_clock
 from penstock.schema.convert import Rules
@@ -48,6 +51,11 @@ def home(tmp_path: Path) -> Iterator[Path]:
             send(tmp_path, first, first + 20)
             land(tmp_path)
         yield tmp_path
+
+
+def patient_lake(home: Path) -> Lake:
+    """Answer the lake for those who meet each other: they wait as they do in production."""
+    return Lake(open_catalog(*urls(home)), Patience(seconds=60.0))
 
 
 def log_url(home: Path) -> str:
@@ -76,7 +84,9 @@ def send(home: Path, first: int, end: int) -> None:
 
 def land(home: Path) -> None:
     buffer = open_buffer(log_url(home))
-    work = landing(buffer, new_lake(home), limits=Limits(batch_bytes=600, patience=0))
+    # By the clock of the rewrite, which may ask landing to hold back until some time.
+    limits = Limits(batch_bytes=600, patience=0)
+    work = landing(buffer, patient_lake(home), limits=limits, clock=machine_clock)
     while work.land_once(FLIGHTS):
         pass
     buffer.close()
@@ -111,7 +121,7 @@ def rewrite_in_process(home: Path, how: str, fault: str | None) -> None:
     """Retype or rebuild the table; `fault` may kill it."""
     begin_process(fault)
     act = {"retype": retype, "rebuild": rebuild}[how]
-    act(new_lake(home), FLIGHTS, rules=Rules(), clock=machine_clock, chance=os.urandom)
+    act(patient_lake(home), FLIGHTS, rules=Rules(), clock=machine_clock, chance=os.urandom)
 
 
 def kinds(lake: Lake) -> dict[str, str]:
