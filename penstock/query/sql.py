@@ -219,10 +219,10 @@ class _Compiler:
         yield sql("NOT {0}", sql(self._dialect.is_json, self._payload_text()))
 
     def _signs_of_opaque(self) -> Iterator[Sql]:
-        for column in self._columns:
-            if None not in column.steps:
-                yield sql("{0} IS NULL", read(column))
-                break
+        # Any column will do. Trino planned one that is 30 objects deep, in here, for minutes.
+        single = [column for column in self._columns if None not in column.steps]
+        if single:
+            yield sql("{0} IS NULL", read(min(single, key=lambda column: len(column.steps))))
         yield sql("coalesce({0}, 0) = 0", sql(self._dialect.length, Sql("misfits")))
 
     def _if_opaque(self, condition: Sql) -> Sql:
