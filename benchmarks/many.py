@@ -402,12 +402,12 @@ def _looked_at(title: str, home: Path, client: Client, usage: Usage) -> Facts:
     """Say what a look at everything costs: the command, and a scrape."""
     platform = {"platform": usage.programs["platform"]}
     figures: dict[str, float] = {}
+    # The first scrape: what it found is remembered for a while.
     looks: dict[str, Callable[[], object]] = {
-        "penstock status": lambda: _status(home),
         "scrape": client.collection_metrics,
+        "penstock status": lambda: _status(home),
     }
     for name, look in looks.items():
-        look()
         before, begun = cpu_of_programs(platform)["platform"], time.monotonic()
         look()
         figures[f"{name}: seconds"] = _since(begun)
