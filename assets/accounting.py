@@ -15,7 +15,9 @@ The order of the reads is what makes the sum right while events arrive and land:
 2. The main table: rows and marks of one load. What landed since 1. is accepted as well, so a
    partition has accepted up to its end or its mark, whichever is further.
 3. Quarantine. It is ahead of the marks for a moment in each landing, and after one that broke
-   off; the rows at or behind the marks still count as waiting, so they are left out.
+   off; the rows at or behind the marks still count as waiting, so they are left out. Where rows
+   behind those marks have landed and expired meanwhile nobody can tell how many that were, and
+   2. and 3. are done again.
 4. What of it is closed. That is part of what quarantine has and never more, so whatever is closed
    in between changes how the two are told apart, and not their sum.
 """
@@ -36,6 +38,9 @@ from penstock.errors import LogTruncated, Stopped, Unavailable
 from penstock.search.index import Index
 
 _SECOND: Micros = 1_000_000
+
+LOOKS = 3
+"""So often tables are read at the most, if retention drops what has just landed."""
 
 PARTS: Mapping[str, str] = {
     "landed": "rows of the table that repeat no other",
@@ -219,8 +224,11 @@ def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
     """
     extents = log.extents(collection)
     log_id = log.log_id(collection)
-    table = tables.view(collection)
-    quarantine, beyond = tables.quarantine_beside(collection, table)
+    for _ in range(LOOKS):
+        table = tables.view(collection)
+        quarantine, beyond = tables.quarantine_beside(collection, table)
+        if not expired_beyond(table, quarantine):
+            break
     # Most collections have nothing there: they need not be asked for one table more.
     aside = quarantine.rows if quarantine is not None else 0
     closed = tables.closed_beside(collection, table) if aside > beyond else 0
@@ -232,6 +240,15 @@ def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
         quarantine=quarantine,
         beyond=beyond,
         closed=closed,
+    )
+
+
+def expired_beyond(table: TableView | None, quarantine: TableView | None) -> bool:
+    """Say whether retention dropped something of quarantine that the marks do not cover."""
+    dropped = quarantine.expired if quarantine is not None else {}
+    return any(
+        one.upto > (table.mark(*place).next if table is not None else 0)
+        for place, one in dropped.items()
     )
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.accounting import stand, troubles
+from assets.accounting import LOOKS, expired_beyond, stand, troubles
 from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
@@ -155,16 +155,21 @@ def checked(check: Callable[[], Verdict]) -> Verdict:
 
 def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Verdict:
     """Compare the positions in both tables with the marks, which are read with them."""
-    runs: dict[int, list[Run]] = {}
-    # Main first: what quarantine gets after that lies behind these marks or below them with
-    # the row it belongs to, and the former is left out.
-    view, batches = _positions(lake, collection, quarantine=False)
+    for _ in range(LOOKS):
+        runs: dict[int, list[Run]] = {}
+        # Main first: what quarantine gets after that lies behind these marks or below them with
+        # the row it belongs to, and the former is left out.
+        view, batches = _positions(lake, collection, quarantine=False)
+        if view is None:
+            break
+        marks = {mark.partition: mark.next for mark in view.marks if mark.log_id == log_id}
+        _collect(runs, batches, log_id)
+        beside, batches = _positions(lake, collection, quarantine=True)
+        _collect(runs, batches, log_id, below=marks)
+        if not expired_beyond(view, beside):
+            break
     if view is None:
         return Verdict(True, "nothing has landed yet", {"rows": 0})
-    marks = {mark.partition: mark.next for mark in view.marks if mark.log_id == log_id}
-    _collect(runs, batches, log_id)
-    beside, batches = _positions(lake, collection, quarantine=True)
-    _collect(runs, batches, log_id, below=marks)
     # The count of what was dropped is of the same load as the rows that were not.
     expired: dict[int, Expired] = {}
     for each in (view, beside):
@@ -175,15 +180,13 @@ def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Ver
     for gap in view.lost:
         if gap.log_id == log_id:
             gaps.setdefault(gap.partition, []).append((gap.start, gap.end))
-    partitions = marks.keys() | runs.keys() | expired.keys()
-    return conserved(
-        {
-            p: account(
-                runs.get(p, ()), marks.get(p, 0), gaps.get(p, ()), expired.get(p, NOTHING_EXPIRED)
-            )
-            for p in partitions
-        }
-    )
+    accounts = {
+        p: account(
+            runs.get(p, ()), marks.get(p, 0), gaps.get(p, ()), expired.get(p, NOTHING_EXPIRED)
+        )
+        for p in marks.keys() | runs.keys() | expired.keys()
+    }
+    return conserved(accounts)
 
 
 def check_books(

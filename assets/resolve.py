@@ -6,7 +6,7 @@ log or tables move on in between, the plan is made again, and carried out only i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow.compute as pc
@@ -19,6 +19,8 @@ from lakehouse import Lake, TableView
 from lakehouse.statements import Loaded, Moved, load
 from lakehouse.tables import (
     ADOPTED,
+    NOTHING_EXPIRED,
+    Expired,
     Gap,
     gap_properties,
     mark_properties,
@@ -69,13 +71,13 @@ class Resolution:
 # Deciding, pure
 
 
-def mark_after(rows: Iterable[Run], gaps: Iterable[Run]) -> int:
-    """Answer where a log partition goes on after these rows.
+def mark_after(rows: Iterable[Run], gaps: Iterable[Run], expired: Expired = NOTHING_EXPIRED) -> int:
+    """Answer where a log partition goes on after these rows, and what `expired` before them.
 
     Landing appends in the order of the log, so what a snapshot has of it ends at its last row; what
     was given up right behind that does not come either.
     """
-    reached = max((end for _, end in rows), default=0)
+    reached = max([expired.upto, *(end for _, end in rows)])
     for start, end in sorted(gaps):
         if start <= reached < end:
             reached = end
@@ -85,6 +87,20 @@ def mark_after(rows: Iterable[Run], gaps: Iterable[Run]) -> int:
 def missing(rows: Iterable[Run], upto: int, gaps: Iterable[Run]) -> list[Run]:
     """Answer the positions before `upto` that are neither rows nor given up."""
     return list(account(rows, upto, gaps).missing)
+
+
+def unexplained(missing: Iterable[Run], expired: Expired) -> Iterator[Run]:
+    """Answer what of the missing positions retention did not drop, as far as that is known.
+
+    It is known how many it dropped below a position. Of those that are missing there the first
+    are taken for them: retention drops what is old.
+    """
+    left = expired.rows
+    for start, end in missing:
+        dropped = min(left, max(0, min(end, expired.upto) - start))
+        left -= dropped
+        if start + dropped < end:
+            yield start + dropped, end
 
 
 def cut_off(rows: Iterable[Run], start: int, end: int) -> list[Run]:
@@ -201,6 +217,10 @@ class _Look:
         view = self.main.view
         return [(gap.start, gap.end) for gap in view.lost if (gap.log_id, gap.partition) == place]
 
+    def expired(self, place: Place) -> Expired:
+        """Answer what retention dropped of both tables."""
+        return _expired(self.main, place) + _expired(self.quarantine, place)
+
     def lost_with(self, more: Iterable[Gap]) -> dict[str, str]:
         """Answer the properties of all that is given up."""
         gaps = sorted({*self.main.view.lost, *more}, key=lambda g: (g.log_id, g.partition, g.start))
@@ -274,14 +294,22 @@ def _reset_marks(look: _Look) -> Resolution:
     if not look.main.view.rolled_back:
         return _reset_quarantine(look)
     view = look.main.view
-    rows = _rows_of(look.main)
+    rows, aside = _rows_of(look.main), _rows_of(look.quarantine)
     marks, says = [], []
+    still: dict[Place, Expired] = {}
     for mark in view.marks:
         place = mark.log_id, mark.partition
-        upto = min(mark.next, mark_after(rows.get(place, ()), look.gaps(place)))
+        here = _expired(look.main, place)
+        upto = min(mark.next, mark_after(rows.get(place, ()), look.gaps(place), here))
         if upto == mark.next:
             continue
         marks.append(Mark(mark.log_id, mark.partition, upto, ""))
+        beside = _expired(look.quarantine, place)
+        if beside.upto > upto:
+            # What it dropped behind the mark lands again, and then as rows.
+            gone = missing([*rows.get(place, ()), *aside.get(place, ())], upto, look.gaps(place))
+            kept = sum(end - start for start, end in gone) - here.rows
+            still[place] = Expired(min(beside.rows, max(0, kept)), upto)
         says.append(
             f"the mark of partition {mark.partition} of {mark.log_id} goes back from {mark.next} "
             f"to {upto}: {mark.next - upto:,} events land again that the table does not have; what "
@@ -290,9 +318,13 @@ def _reset_marks(look: _Look) -> Resolution:
     says = says or ["the table has all that its marks say: it is taken as it is"]
     # What went with the rows is not in the table's properties: those stay as they were.
     properties = {**mark_properties(marks), **repeats_property(look.main.repeats())}
-    step = Step(quarantine=False, properties=properties, on=look.main)
+    steps = [Step(quarantine=False, properties=properties, on=look.main)]
+    if still and look.quarantine is not None:
+        # Before: the main table tells that there is something to resolve until it is.
+        counts = look.quarantine.expired_as(still)
+        steps.insert(0, Step(quarantine=True, properties=counts, on=look.quarantine))
     mine = [mark for mark in marks if mark.log_id == look.log_id()]
-    return look.answer("reset-marks", says, [step], mine)
+    return look.answer("reset-marks", says, steps, mine)
 
 
 def _reset_quarantine(look: _Look) -> Resolution:
@@ -337,8 +369,8 @@ def _adopt(look: _Look) -> Resolution:
     marks, says, steps = [], [], []
     if view.rows and not view.marks:
         marks = [
-            Mark(log_id, partition, mark_after(runs, look.gaps((log_id, partition))), "")
-            for (log_id, partition), runs in sorted(rows.items())
+            Mark(*place, mark_after(runs, look.gaps(place), look.expired(place)), "")
+            for place, runs in sorted(rows.items())
         ]
         gaps = _missing(look, {(mark.log_id, mark.partition): mark.next for mark in marks})
         says += [
@@ -376,17 +408,24 @@ def _missing(look: _Look, upto: Mapping[Place, int] | None = None) -> list[Gap]:
         upto = {(mark.log_id, mark.partition): mark.next for mark in look.main.view.marks}
     rows, aside = _rows_of(look.main), _rows_of(look.quarantine)
     return [
-        Gap(log_id, partition, start, end)
-        for (log_id, partition), mark in sorted(upto.items())
-        for start, end in missing(
-            [
-                *rows.get((log_id, partition), ()),
-                *(run for run in aside.get((log_id, partition), ()) if run[0] < mark),
-            ],
-            mark,
-            look.gaps((log_id, partition)),
+        Gap(*place, start, end)
+        for place, mark in sorted(upto.items())
+        for start, end in unexplained(
+            missing(
+                [
+                    *rows.get(place, ()),
+                    *(run for run in aside.get(place, ()) if run[0] < mark),
+                ],
+                mark,
+                look.gaps(place),
+            ),
+            look.expired(place),
         )
     ]
+
+
+def _expired(table: Loaded | None, place: Place) -> Expired:
+    return NOTHING_EXPIRED if table is None else table.view.expired.get(place, NOTHING_EXPIRED)
 
 
 def _rows_of(table: Loaded | None) -> dict[Place, list[Run]]:

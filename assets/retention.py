@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 
 import structlog
 
 from lakehouse import Lake
-from lakehouse.catalog import main_table, quarantine_table
+from lakehouse.catalog import closed_table, main_table, quarantine_table
 from lakehouse.retention import NOTHING_OLD, Day, Old, date_of, drop_days, old_days
-from penstock.envelope import CollectionId, Micros
+from penstock.envelope import CollectionId, Mark, Micros
 from penstock.errors import Unavailable
 from penstock.stats import Stats
 
@@ -108,12 +108,13 @@ def retain(
     has to be looked up in the lake. While the index is away nothing is dropped.
     """
     # The marks before quarantine is looked at: they only grow.
-    found = due(lake, collection, keep_days=keep_days, now=now)
-    if not found.days:
-        return NOTHING_DROPPED
-    before = first_kept(keep_days, now)
     view = lake.view(collection)
     marks = view.marks if view is not None else ()
+    before = first_kept(keep_days, now)
+    found = due(lake, collection, keep_days=keep_days, now=now)
+    if not found.days:
+        _drop_closings(lake, collection, before, marks)
+        return NOTHING_DROPPED
     try:
         unindex(before * DAY)
     except Unavailable as error:
@@ -121,6 +122,7 @@ def retain(
         return Dropped(pinned_by=found.pinned_by, postponed=str(error))
     rows = drop_days(lake, main_table(collection), before=before)
     quarantined = drop_days(lake, quarantine_table(collection), before=before, landed=marks)
+    _drop_closings(lake, collection, before, marks)
     try:
         stats().forget_before(collection, before * DAY)
     except Unavailable as error:
@@ -133,3 +135,16 @@ def retain(
     return Dropped(
         days=len(found.days), rows=rows, quarantined=quarantined, pinned_by=found.pinned_by
     )
+
+
+def _drop_closings(
+    lake: Lake, collection: CollectionId, before: int, marks: Iterable[Mark]
+) -> None:
+    """Drop how events were closed, of days of which quarantine has none any more.
+
+    After them, never before: an event whose closing is gone looks open, and would be released a
+    second time. One beyond the marks is closed before quarantine has it.
+    """
+    left = old_days(lake, quarantine_table(collection), before=before)
+    spared = frozenset(one.day for one in left.days)
+    drop_days(lake, closed_table(collection), before=before, landed=marks, spared=spared)

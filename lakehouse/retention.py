@@ -41,6 +41,7 @@ log = structlog.get_logger()
 
 _ORIGIN = date(1970, 1, 1)
 _PLACE = ("log_id", "log_partition", "log_offset")
+_REPEATS = "duplicate_of"
 _ROWS_AT_ONCE = 100_000
 
 # As in landing: a full disk or a bug does not pass by being tried again.
@@ -79,13 +80,18 @@ def date_of(day: int) -> date:
 
 
 def old_days(
-    lake: Lake, name: Identifier, *, before: int, landed: Iterable[Mark] | None = None
+    lake: Lake,
+    name: Identifier,
+    *,
+    before: int,
+    landed: Iterable[Mark] | None = None,
+    spared: frozenset[date] = frozenset(),
 ) -> Old:
     """Answer what `drop_days` would drop now; nothing without a table."""
     table = lake.table(name)
     if table is None:
         return NOTHING_OLD
-    tasks = _decided(table, _tasks(table, before), landed, {})
+    tasks = _decided(table, _tasks(table, before, spared), landed, {})
     found: dict[int, list[FileScanTask]] = {}
     for task in tasks:
         found.setdefault(task.file.partition[0], []).append(task)
@@ -102,13 +108,18 @@ def old_days(
 
 
 def drop_days(
-    lake: Lake, name: Identifier, *, before: int, landed: Iterable[Mark] | None = None
+    lake: Lake,
+    name: Identifier,
+    *,
+    before: int,
+    landed: Iterable[Mark] | None = None,
+    spared: frozenset[date] = frozenset(),
 ) -> int:
     """Drop the days before `before` (counted from 1970); answer how many rows those were.
 
     With `landed`, the marks of the main table, a day stays that has a position they do not cover:
-    until then quarantine says what becomes of it. Raises `EngineUnavailable` where others keep
-    changing the table.
+    until then quarantine says what becomes of it. So do those that are `spared`. Raises
+    `EngineUnavailable` where others keep changing the table.
     """
     known: dict[str, dict[tuple[str, int], Expired]] = {}
     sent: list[tuple[int, int]] = []
@@ -123,7 +134,7 @@ def drop_days(
                 return rows
         if len(errors) >= _OTHER_ERRORS:
             raise errors[-1]
-        tasks = _decided(table, _tasks(table, before), landed, known)
+        tasks = _decided(table, _tasks(table, before, spared), landed, known)
         if not tasks:
             return 0
         staged, rows = _stage(table, tasks, before, known)
@@ -149,7 +160,7 @@ def _stage(
     known: dict[str, dict[tuple[str, int], Expired]],
 ) -> tuple[Staged, int]:
     """Stage the drop of the files, and the count with them; answer the rows it drops."""
-    totals = dict(expired_of(table.metadata.properties))
+    dropped: dict[tuple[str, int], Expired] = {}
     staged = Staged(table)
     # PyIceberg's own `overwrite()` would call it an overwrite; nothing is written.
     drop = _OverwriteFiles(
@@ -162,16 +173,19 @@ def _stage(
     for task in tasks:
         drop.delete_data_file(task.file)
         for place, expired in _counted(table, task, known).items():
-            totals[place] = totals.get(place, NOTHING_EXPIRED) + expired
+            dropped[place] = dropped.get(place, NOTHING_EXPIRED) + expired
             rows += expired.rows
     drop.commit()
     staged.snapshot_id = drop.snapshot_id
-    staged.set_properties({**expired_properties(totals), EXPIRED_BEFORE: str(date_of(before))})
+    before_it = expired_of(table.metadata)
+    totals = {p: before_it.get(p, NOTHING_EXPIRED) + more for p, more in dropped.items()}
+    counts = expired_properties(table.metadata, totals)
+    staged.set_properties({**counts, EXPIRED_BEFORE: str(date_of(before))})
     return staged, rows
 
 
-def _tasks(table: Table, before: int) -> list[FileScanTask]:
-    """Answer the files of the days before."""
+def _tasks(table: Table, before: int, spared: frozenset[date]) -> list[FileScanTask]:
+    """Answer the files of the days before that are not spared."""
     # Another engine may have partitioned the table anew: then nothing says of what day a file is.
     if [field.name for field in table.metadata.spec().fields] != [PARTITION]:
         log.warning("not by days any more, nothing is dropped", table=".".join(table.name()))
@@ -181,7 +195,9 @@ def _tasks(table: Table, before: int) -> list[FileScanTask]:
     return [
         task
         for task in table.scan(row_filter=f"received_at < '{until}'").plan_files()
-        if task.file.spec_id == spec and task.file.partition[0] < before
+        if task.file.spec_id == spec
+        and task.file.partition[0] < before
+        and date_of(task.file.partition[0]) not in spared
     ]
 
 
@@ -218,14 +234,21 @@ def _counted(
     if key not in known:
         found: dict[tuple[str, int], Expired] = {}
         for batch in _places(table, task):
+            counted = [("log_offset", "count"), ("log_offset", "max")]
+            if _REPEATS in batch.schema.names:
+                counted.append((_REPEATS, "count"))
             sums = (
                 pa.Table.from_batches([batch])
                 .group_by(["log_id", "log_partition"])
-                .aggregate([("log_offset", "count"), ("log_offset", "max")])
+                .aggregate(counted)
             )
             for row in sums.to_pylist():
                 place = (row["log_id"], row["log_partition"])
-                more = Expired(row["log_offset_count"], row["log_offset_max"] + 1)
+                more = Expired(
+                    row["log_offset_count"],
+                    row["log_offset_max"] + 1,
+                    row.get(f"{_REPEATS}_count", 0),
+                )
                 found[place] = found.get(place, NOTHING_EXPIRED) + more
         known[key] = found
     return known[key]
@@ -233,14 +256,16 @@ def _counted(
 
 def _places(table: Table, task: FileScanTask) -> Iterator[pa.RecordBatch]:
     schema = table.metadata.schema()
+    # Those of quarantine repeat nothing.
+    names = [name for name in (*_PLACE, _REPEATS) if name in schema.column_names]
     if task.delete_files:
-        wanted = schema.select(*_PLACE)
+        wanted = schema.select(*names)
         yield from ArrowScan(table.metadata, table.io, wanted, AlwaysTrue()).to_record_batches(
             [task]
         )
         return
     arrow = arrow_schema(schema)
-    columns = pa.schema([arrow.field(name) for name in _PLACE])
+    columns = pa.schema([arrow.field(name) for name in names])
     with table.io.new_input(task.file.file_path).open() as stream:
         last = task.file.record_count - 1
         yield from batches(stream, columns, first=0, last=last, size=_ROWS_AT_ONCE)

@@ -18,7 +18,15 @@ from pyiceberg.table.snapshots import ancestors_of
 
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.commit import Staged
-from lakehouse.tables import LANDED, PROPERTIES, Lake, TableView, read_view
+from lakehouse.tables import (
+    LANDED,
+    PROPERTIES,
+    Expired,
+    Lake,
+    TableView,
+    expired_properties,
+    read_view,
+)
 from lakehouse.updates import same_ref, set_branch
 from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable, WrongState
@@ -60,11 +68,13 @@ class Loaded:
         return iter(self._table.scan(selected_fields=_POSITION).to_arrow_batch_reader())
 
     def repeats(self) -> int:
-        """Count the rows that repeat others, by looking at them."""
+        """Count the rows that repeat others, by looking at them, and those that expired."""
+        expired = sum(one.repeats for one in self.view.expired.values())
         if self.view.snapshot_id is None:
-            return 0
+            return expired
         scan = self._table.scan("duplicate_of is not null", ("duplicate_of",))
-        return sum(batch.num_rows for batch in scan.to_arrow_batch_reader())
+        there: int = sum(batch.num_rows for batch in scan.to_arrow_batch_reader())
+        return expired + there
 
     def state(self, choice: str, properties: Mapping[str, str]) -> TableView:
         """Commit the properties on top of this load; answer the table as it then is.
@@ -79,6 +89,10 @@ class Loaded:
         sequence = str(self._table.metadata.next_sequence_number())
         staged.set_properties({**_OURS, **properties, LANDED: sequence})
         return self._sent(staged, append.snapshot_id)
+
+    def expired_as(self, totals: Mapping[tuple[str, int], Expired]) -> dict[str, str]:
+        """Answer the properties that say, stated on top of this load, what retention dropped."""
+        return expired_properties(self._table.metadata, totals)
 
     def landed_snapshot(self) -> int | None:
         """Answer the snapshot that landing made last, None if the table does not have it any more.

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from typing import NamedTuple, cast
 
 import pyarrow as pa
@@ -66,6 +67,8 @@ HOLD = "penstock.hold"
 EXPIRED = "penstock.expired."
 EXPIRED_BEFORE = "penstock.expired-before"
 
+_DAY: Micros = 86_400_000_000
+
 LONGEST_HOLD: Micros = 10_000_000
 """How long landing may be asked to hold back, once."""
 
@@ -104,36 +107,83 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """How many rows retention dropped, all of them at log offsets below `upto`."""
+    """How many rows retention dropped, all of them at log offsets below `upto`.
+
+    `repeats` of them repeated others.
+    """
 
     rows: int = 0
     upto: int = 0
+    repeats: int = 0
 
     def __add__(self, other: Expired) -> Expired:
         """Answer what both are together."""
-        return Expired(self.rows + other.rows, max(self.upto, other.upto))
-
-    def __str__(self) -> str:
-        return f"{self.rows}:{self.upto}"
+        return Expired(
+            self.rows + other.rows, max(self.upto, other.upto), self.repeats + other.repeats
+        )
 
 
 NOTHING_EXPIRED = Expired()
 
 
-def expired_of(properties: Mapping[str, str]) -> dict[tuple[str, int], Expired]:
-    """Read from table properties what retention dropped, by log id and partition."""
+class Drop(NamedTuple):
+    """What had expired once the snapshot with this sequence number had dropped its days."""
+
+    sequence: int
+    all: Expired
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.all.rows}:{self.all.upto}:{self.all.repeats}"
+
+
+def drops_of(properties: Mapping[str, str]) -> dict[tuple[str, int], list[Drop]]:
+    """Read the drops from table properties, by log id and partition, the last one last."""
     found = {}
     for name, value in properties.items():
         if name.startswith(EXPIRED):
             log_id, _, partition = name.removeprefix(EXPIRED).rpartition(".")
-            rows, _, upto = value.partition(":")
-            found[log_id, int(partition)] = Expired(int(rows), int(upto))
+            numbers = [[int(number) for number in drop.split(":")] for drop in value.split(",")]
+            drops = [Drop(sequence, Expired(*some)) for sequence, *some in numbers]
+            found[log_id, int(partition)] = drops
     return found
 
 
-def expired_properties(expired: Mapping[tuple[str, int], Expired]) -> dict[str, str]:
-    """Answer the table properties that say it."""
-    return {f"{EXPIRED}{log_id}.{p}": str(one) for (log_id, p), one in expired.items()}
+def expired_of(metadata: TableMetadata) -> dict[tuple[str, int], Expired]:
+    """Answer what retention dropped of the table as it is now, by log id and partition.
+
+    Properties have no versions, so the drops say their snapshots: where such a one was taken out
+    of the table its rows are back, and what had expired before it holds.
+    """
+    drops = drops_of(metadata.properties)
+    if not drops:
+        return {}
+    line = [s.sequence_number or 0 for s in ancestors_of(metadata.current_snapshot(), metadata)]
+    found = {}
+    for place, some in drops.items():
+        there = [drop.all for drop in some if not rolled_back(line, drop.sequence)]
+        if there:
+            found[place] = there[-1]
+    return found
+
+
+def expired_properties(
+    metadata: TableMetadata, totals: Mapping[tuple[str, int], Expired]
+) -> dict[str, str]:
+    """Answer the properties that say what has expired once the next snapshot is there.
+
+    What had expired before stays beside it for as long as there is a snapshot, to which somebody
+    may set the table back, where that holds.
+    """
+    known = drops_of(metadata.properties)
+    oldest = min((s.sequence_number or 0 for s in metadata.snapshots), default=0)
+    properties = {}
+    for place, total in totals.items():
+        before = known.get(place, [])
+        over = sum(drop.sequence <= oldest for drop in before)
+        drops = [*before[max(0, over - 1) :], Drop(metadata.next_sequence_number(), total)]
+        log_id, partition = place
+        properties[f"{EXPIRED}{log_id}.{partition}"] = ",".join(map(str, drops))
+    return properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +214,11 @@ class TableView:
     adopted: str = ""
     """The id of the table that an operator took in place of another one."""
     duplicates: int = 0
-    """Rows with `duplicate_of`: counted in the commit that brings them, never by looking."""
+    """Rows with `duplicate_of`: counted in the commits that bring and drop them, not by looking."""
     expired: Mapping[tuple[str, int], Expired] = field(default_factory=dict, hash=False)
     """What retention dropped, by log id and partition; see `lakehouse.retention`."""
-    expired_before: str = ""
-    """The day before which it did that last, as ``2025-11-26``."""
+    expired_before: Micros = 0
+    """The midnight before which it did that last; 0 if it never did."""
 
     def mark(self, log_id: str, partition: int) -> Mark:
         """Answer where this log partition goes on."""
@@ -580,6 +630,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
     summary = _summary(snapshot)
     landed = int(metadata.properties.get(LANDED, "0"))
     line = (s.sequence_number or 0 for s in ancestors_of(snapshot, metadata))
+    expired = expired_of(metadata)
     return TableView(
         collection=collection,
         uuid=str(metadata.table_uuid),
@@ -597,9 +648,10 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         lost=gaps_of(metadata.properties),
         counted=counted_of(metadata.properties),
         adopted=metadata.properties.get(ADOPTED, ""),
-        duplicates=int(metadata.properties.get(REPEATS, "0")),
-        expired=expired_of(metadata.properties),
-        expired_before=metadata.properties.get(EXPIRED_BEFORE, ""),
+        duplicates=int(metadata.properties.get(REPEATS, "0"))
+        - sum(one.repeats for one in expired.values()),
+        expired=expired,
+        expired_before=_midnight(metadata.properties.get(EXPIRED_BEFORE)),
     )
 
 
@@ -620,6 +672,13 @@ def _rows_from(table: Table, log_id: str, partition: int, start: int) -> int:
     return sum(
         batch.column("log_id").to_pylist().count(log_id) for batch in scan.to_arrow_batch_reader()
     )
+
+
+def _midnight(day: str | None) -> Micros:
+    """Answer when a day (UTC, as ``2025-11-26``) begins; 0 without one."""
+    if day is None:
+        return 0
+    return (date.fromisoformat(day) - date(1970, 1, 1)).days * _DAY
 
 
 def _tags(metadata: TableMetadata) -> dict[str, int]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from penstock.envelope import CollectionId, Micros
@@ -118,6 +119,8 @@ class Shortcuts:
         ends = {p: min(end, state.next(p)) for p, end in cut.ends.items() if state.next(p)}
         if not any(ends.values()) or not state.days:
             return None
+        # Of days that the table dropped the index may have some events, or all of them still.
+        state = msgspec.structs.replace(state, since=max(state.since, table.expired_before))
         return Part(
             self, self._index, state, ends, compile_elastic(query), since, until, duplicates
         )

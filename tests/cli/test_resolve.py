@@ -85,6 +85,7 @@ def test_a_table_that_was_rolled_back_is_resolved_by_what_landing_says(
         "landed": 6,
         "quarantined": 0,
         "waiting": 0,
+        "expired": 0,
         "lost": 0,
         "difference": 0,
     }

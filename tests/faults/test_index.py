@@ -19,6 +19,7 @@ from lakes import MAIN
 from assets import searchable
 from assets.landing import Trouble
 from assets.searchable import Beside, Indexed, catch_up
+from lakehouse.retention import drop_days
 from lakehouse.sql import Engine, open_engine
 from penstock import faults
 from penstock.errors import EngineUnavailable
@@ -237,6 +238,26 @@ def test_old_days_are_dropped_and_read_in_the_lake(home) -> None:
     assert searched(home) == [*new, *old, *late]
     assert sum(step.rows for step in home.indexing.reindex(FLIGHTS)) == 1
     assert searched(home) == [*new, *old, *late]
+
+
+def test_a_day_that_the_table_dropped_is_not_found_in_the_index(home, monkeypatch) -> None:
+    """A search that asked how far the index is, and took its cut when the day had gone.
+
+    The index would find what it is certain of; what it has to look up is not there any more.
+    """
+    home.send('{"k": 1}', '{"k": "a, b"}', at=NOON - 2 * DAY)
+    new = home.send('{"k": 2}')
+    home.land()
+    home.fill()
+
+    drop_days(home.lake, MAIN, before=NOON // DAY)
+
+    assert len(names(home)) == 2
+    assert searched(home) == new
+    assert searched(home, "k:1") == searched(home, 'k:"a, b"') == []
+    # Made again beside it from a table that had the day still, it would have it once more.
+    assert sum(step.rows for step in home.indexing.reindex(FLIGHTS)) == 1
+    assert searched(home) == new
 
 
 def test_the_index_of_a_table_that_was_rolled_back_is_not_asked(home, monkeypatch) -> None:

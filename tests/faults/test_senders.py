@@ -105,7 +105,7 @@ def assert_seen_once(
     assert check_books(log, lake, FLIGHTS, now, None).passed
     assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
     metrics = books_text([stand(log, lake, None, FLIGHTS, now=now)]).decode()
-    assert f'penstock_duplicates_total{{collection="flights"}} {float(copies)}' in metrics
+    assert f'penstock_duplicate_events{{collection="flights"}} {float(copies)}' in metrics
 
     with closing(open_stats(f"sqlite:///{folder / 'stats.db'}")) as stats:
         count_from_lake(stats, lake, FLIGHTS, clock=lambda: now)

@@ -30,7 +30,7 @@ from assets.accounting import (
 )
 from assets.checks import check_books
 from lakehouse.commit import _quarantine_first
-from lakehouse.tables import Expired, Gap, TableView
+from lakehouse.tables import NOTHING_EXPIRED, Expired, Gap, TableView
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Extent, Mark
 from penstock.errors import EngineUnavailable, LogTruncated, TableRolledBack
@@ -51,6 +51,8 @@ class World:
     aside: list[int] = field(default_factory=list)
     aside_mark: int = 0
     ended: list[int] = field(default_factory=list)
+    dropped: int = 0
+    aside_dropped: Expired = NOTHING_EXPIRED
     happens: Callable[[], None] = lambda: None
 
     def log_id(self, collection: CollectionId) -> str:
@@ -62,7 +64,8 @@ class World:
 
     def view(self, collection: CollectionId) -> TableView | None:
         self.happens()
-        return view_of(FLIGHTS, rows=self.rows, mark=self.mark)
+        found = view_of(FLIGHTS, rows=self.rows, mark=self.mark)
+        return replace(found, expired={(LOG, 0): Expired(self.dropped, self.mark)})
 
     def quarantine_beside(
         self, collection: CollectionId, main: TableView | None
@@ -70,6 +73,7 @@ class World:
         self.happens()
         mark = main.mark(LOG, 0).next if main is not None else 0
         found = view_of(FLIGHTS, rows=len(self.aside), mark=self.aside_mark)
+        found = replace(found, expired={(LOG, 0): self.aside_dropped})
         return found, sum(position >= mark for position in self.aside)
 
     def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
@@ -101,8 +105,18 @@ class World:
         """Discard what is open and has landed."""
         self.ended = [position for position in self.aside if position < self.mark]
 
+    def drop(self) -> None:
+        """Drop every row there is."""
+        self.dropped, self.rows = self.dropped + self.rows, 0
 
-STEPS = ("accept", "set_aside", "land", "trim", "close")
+    def drop_aside(self) -> None:
+        """Drop of quarantine what main has caught up with."""
+        old = [n for n in self.aside if n < self.mark]
+        self.aside = [n for n in self.aside if n >= self.mark]
+        self.aside_dropped += Expired(len(old), max(old, default=-1) + 1)
+
+
+STEPS = ("accept", "set_aside", "land", "trim", "close", "drop", "drop_aside")
 between = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), min_size=6, max_size=6)
 
 Reader = Callable[[Log, Tables, CollectionId], Books]
@@ -171,6 +185,12 @@ def accepted_up_to_the_ends_alone(log: Log, tables: Tables, collection: Collecti
     return replace(books, accepted=sum(extent.end for extent in extents.values()))
 
 
+def once_whatever_expired(log: Log, tables: Tables, collection: CollectionId) -> Books:
+    extents = log.extents(collection)
+    table = tables.view(collection)
+    return _put(extents, table, *tables.quarantine_beside(collection, table))
+
+
 def _put(
     extents: Mapping[int, Extent],
     table: TableView | None,
@@ -190,6 +210,7 @@ def _put(
         rows_and_marks_of_two_loads,
         all_of_quarantine,
         accepted_up_to_the_ends_alone,
+        once_whatever_expired,
     ],
 )
 def test_a_reader_in_another_order_is_found(mutant: Reader) -> None:

@@ -35,6 +35,7 @@ from assets.remedies import CHOICES, MEANINGS, Choice, choices_for, command_for,
 from assets.resolve import cut_off, find_stop, mark_after, missing, prepare, resolve
 from lakehouse import Lake
 from lakehouse.commit import _quarantine_first
+from lakehouse.retention import drop_days
 from lakehouse.tables import BOOKS, Gap, gap_properties, gaps_of
 from penstock.buffer import Buffer
 from penstock.buffer.memory import MemoryLog
@@ -53,6 +54,7 @@ from penstock.errors import (
 )
 
 HOUR = 3_600_000_000
+DAY = 24 * HOUR
 
 
 # Deciding
@@ -339,6 +341,105 @@ class TestATableThatWasRolledBack:
 
         sound(log, lake)
         assert everywhere(lake) == Counter(range(8))
+
+
+def dropped(lake: Lake) -> None:
+    """Let retention drop what is not of today."""
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    drop_days(lake, MAIN, before=NOON // DAY)
+    drop_days(lake, QUARANTINE, before=NOON // DAY, landed=view.marks)
+
+
+def old(log: MemoryLog, *payloads: bytes | str) -> None:
+    """Accept events of the day before yesterday."""
+    for payload in payloads:
+        log.append(FLIGHTS, [event(payload, received_at=NOON - 2 * DAY)])
+
+
+def numbers_of(log: MemoryLog, lake: Lake) -> tuple[int, ...]:
+    parts = read_books(log, lake, FLIGHTS).parts
+    return tuple(parts[name] for name in ("landed", "quarantined", "expired", "lost"))
+
+
+class TestAfterRetention:
+    def test_marks_do_not_go_back_to_what_expired(self, tmp_path: Path) -> None:
+        """The table has no row left of it, and yet it has landed."""
+        lake, log = new_lake(tmp_path), log_of()
+        old(log, BROKEN, *numbered(3))
+        landed(log, lake)
+        dropped(lake)
+        append(log, *numbered(2))
+        landed(log, lake)
+        roll_back(lake, to=-2)
+
+        settled(log, lake, "reset-marks")
+
+        sound(log, lake)
+        assert numbers_of(log, lake) == (2, 0, 4, 0)
+
+    def test_a_drop_that_was_rolled_back_did_not_happen(self, tmp_path: Path) -> None:
+        """Its rows are there again, and are counted once when they go."""
+        lake, log = new_lake(tmp_path), log_of()
+        old(log, *numbered(3))
+        append(log, *numbered(1))
+        landed(log, lake)
+        dropped(lake)
+        assert numbers_of(log, lake) == (1, 0, 3, 0)
+
+        roll_back(lake, to=-2)
+
+        assert find_stop(log, lake, FLIGHTS) is None
+        assert numbers_of(log, lake) == (4, 0, 0, 0)
+        sound(log, lake)
+        append(log, *numbered(1))
+        sound(log, lake)
+        dropped(lake)
+        assert numbers_of(log, lake) == (2, 0, 3, 0)
+        sound(log, lake)
+
+    def test_what_expired_of_quarantine_behind_the_mark_lands_again(self, tmp_path: Path) -> None:
+        """Then it is a row, and must not be counted as expired beside that."""
+        lake, log = new_lake(tmp_path), log_of()
+        old(log, BROKEN, *numbered(1))
+        landed(log, lake)
+        old(log, BROKEN, *numbered(1))
+        append(log, BROKEN)
+        landed(log, lake)
+        dropped(lake)
+        assert numbers_of(log, lake) == (0, 1, 4, 0)
+        roll_back(lake, to=1)
+
+        agreed = prepare(log, lake, FLIGHTS, "reset-marks")
+        steps: list[str] = []
+        resolve(log, lake, agreed, done=steps.append)
+
+        assert steps == ["quarantine", "table"]
+        sound(log, lake)
+        assert numbers_of(log, lake) == (3, 1, 1, 0)
+        dropped(lake)
+        assert numbers_of(log, lake) == (0, 1, 4, 0)
+        sound(log, lake)
+
+    def test_what_a_quarantine_lost_is_told_from_what_expired(self, tmp_path: Path) -> None:
+        """Stated to be lost, it would be counted twice."""
+        lake, log = new_lake(tmp_path), log_of()
+        old(log, BROKEN, *numbered(2))
+        append(log, BROKEN)
+        landed(log, lake)
+        dropped(lake)
+        append(log, BROKEN, *numbered(1))
+        landed(log, lake)
+        roll_back(lake, QUARANTINE, to=-2)
+        append(log, *numbered(1))
+        stopped(log, lake, TableRolledBack, "undo-rollback")
+
+        agreed = prepare(log, lake, FLIGHTS, "reset-marks")
+        assert "1 events that the quarantine no longer has are lost" in agreed.says[0]
+        resolve(log, lake, agreed, done=lambda _: None)
+
+        sound(log, lake)
+        assert numbers_of(log, lake) == (2, 1, 3, 1)
 
 
 class TestALogThatIsAnotherOne:
