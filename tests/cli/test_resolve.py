@@ -83,7 +83,9 @@ def test_a_table_that_was_rolled_back_is_resolved_by_what_landing_says(
     assert books(home) == {
         "accepted": 6,
         "landed": 6,
+        "duplicates": 0,
         "quarantined": 0,
+        "closed": 0,
         "waiting": 0,
         "expired": 0,
         "lost": 0,

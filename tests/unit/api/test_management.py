@@ -474,6 +474,7 @@ class TestCollections:
                     "quarantined": 1,
                     "closed": 1,
                     "waiting": 40,
+                    "expired": 0,
                     "lost": 10,
                 },
                 "difference": 0,
