@@ -469,7 +469,7 @@ def test_what_is_piped_in_goes_out_as_it_comes_and_ctrl_c_says_how_much(
 
         sending.send_signal(signal.SIGINT)
         # Before its input is closed: the end of it would be as good a reason to end.
-        sending.wait(30)
+        sending.wait(120)
         out, err = sending.communicate(timeout=30)
 
     assert sending.returncode == 1

@@ -175,7 +175,7 @@ def test_a_registry_is_needed_until_its_schemas_are_known(here, destination, tmp
     here.cli("collection", "rebuild", "wired")
     statement = "select data.id, data.at, data.rate, data.note, typeof(data.total) from wired"
     assert rows(here, statement) == [[7, "2027-01-15T08:00:00Z", 0.0, "for you", "DOUBLE"]]
-    assert here.json("search", "wired", "note:you", "--count")["count"] == 1
+    assert here.json("search", "wired", 'note:"for you"', "--count")["count"] == 1
     assert replayed(here, "wired", destination) == Counter([digest(sent)])
     assert wire(3, _raw(ORDER), value) == sent
 
