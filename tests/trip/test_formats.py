@@ -34,6 +34,11 @@ def rows(here, statement: str) -> list[list[object]]:
     return here.json("sql", statement)["rows"]
 
 
+def rebuild(here, collection: str) -> None:
+    settings = ("--settings", str(here.settings_file)) if here.settings_file else ()
+    here.cli("collection", "rebuild", collection, *settings)
+
+
 def replayed(here, collection: str, destination: str) -> Counter[bytes]:
     replay = here.json("replay", "start", collection, "--to", destination, "--wait")
     assert replay["state"] == "finished", replay
@@ -68,11 +73,11 @@ def test_messages_of_a_descriptor_set_have_typed_columns(here, destination, tmp_
         here,
         """
         select data.id, data.total, data.state, data.items[1].price, data.items[2].sku,
-            data.labels.x, data.card, data.invoice, data.first.sku, len(data.tags)
+            data.labels.x, data.card, data.invoice, data.first.sku, data.tags[2]
         from messages order by data.id
         """,
     ) == [
-        [1, 5.0, "PAID", 2.5, "sock", 2.0, "visa", None, None, 2],
+        [1, 5.0, "PAID", 2.5, "sock", 2.0, "visa", None, None, "b"],
         [2**60, 0.25, "STATE_UNSPECIFIED", None, None, None, None, 7, "hat", None],
     ]
     (types,) = rows(
@@ -82,7 +87,13 @@ def test_messages_of_a_descriptor_set_have_typed_columns(here, destination, tmp_
             typeof(data.labels.x), typeof(data.invoice) from messages
         """,
     )
-    assert types == ["BIGINT", "DOUBLE", "VARCHAR", "DOUBLE", "BIGINT"]
+    assert [str(one).upper() for one in types] == [
+        "BIGINT",
+        "DOUBLE",
+        "VARCHAR",
+        "DOUBLE",
+        "BIGINT",
+    ]
     for query in ("shoe", "state:PAID AND card:visa", "labels.x:2"):
         assert here.json("search", "messages", query, "--count")["count"] == 1
     assert replayed(here, "messages", destination) == Counter(map(digest, sent))
@@ -106,20 +117,24 @@ def test_versions_of_a_schema_are_one_table(here, destination, tmp_path) -> None
     send(here, "readings", new, old, new[:-1])
     status = here.landed("readings")
     assert (status.rows, status.quarantined) == (3, 1)
-    asked = """select data.value, data.site, data.unit, data.by.no, coalesce(len(misfits), 0)
+    asked = """select data.value, data.site, data.unit, data."by".no, misfits is null
         from readings"""
     ordered = f"{asked} order by log_offset"
 
     # The column of longs came with the first schema; a rebuild knows the last one.
-    assert rows(here, ordered)[1:] == [[None, "Alert", "K", 1, 1], [5, "Jan Mayen", "C", 7, 0]]
-    here.cli("collection", "rebuild", "readings")
+    assert rows(here, ordered)[1:] == [
+        [None, "Alert", "K", 1, False],
+        [5, "Jan Mayen", "C", 7, True],
+    ]
+    rebuild(here, "readings")
     everywhere = [
-        [5.0, "Jan Mayen", "C", 7, 0],
-        [5.5, "Alert", "K", 1, 0],
-        [5.0, "Jan Mayen", "C", 7, 0],
+        [5.0, "Jan Mayen", "C", 7, True],
+        [5.5, "Alert", "K", 1, True],
+        [5.0, "Jan Mayen", "C", 7, True],
     ]
     assert rows(here, ordered) == everywhere
-    assert rows(here, "select distinct typeof(data.value) from readings") == [["DOUBLE"]]
+    (types,) = rows(here, "select distinct upper(typeof(data.value)) from readings")
+    assert types == ["DOUBLE"]
     assert here.json("search", "readings", 'site:"Jan Mayen" AND value:5', "--count")["count"] == 2
     causes = here.json(
         "search", "readings", "quarantine.reason:not_avro", "--quarantine", "--count"
@@ -172,8 +187,10 @@ def test_a_registry_is_needed_until_its_schemas_are_known(here, destination, tmp
         assert (status.rows, status.quarantined) == (1, 0)
         assert set(shelf.asked()) == {"/schemas/ids/3"}
 
-    here.cli("collection", "rebuild", "wired")
-    statement = "select data.id, data.at, data.rate, data.note, typeof(data.total) from wired"
+    rebuild(here, "wired")
+    statement = (
+        "select data.id, data.at, data.rate, data.note, upper(typeof(data.total)) from wired"
+    )
     assert rows(here, statement) == [[7, "2027-01-15T08:00:00Z", 0.0, "for you", "DOUBLE"]]
     assert here.json("search", "wired", 'note:"for you"', "--count")["count"] == 1
     assert replayed(here, "wired", destination) == Counter([digest(sent)])
