@@ -45,6 +45,13 @@ app.command()(rewriting.retype)
 app.command()(rewriting.rebuild)
 
 NewName = Annotated[str, typer.Argument(help="The collection's name.")]
+TryFlag = Annotated[
+    bool, typer.Option("--try", help="Change nothing; say what past events would become.")
+]
+SampleOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Try about so many events, spread over the time; else all."),
+]
 Name = Annotated[str, typer.Argument(help="The collection's name.", autocompletion=collections)]
 
 
@@ -251,15 +258,10 @@ def contract(
             metavar="[evolve|freeze|quarantine|drop_value]", help="The contract from now on."
         ),
     ] = None,
-    only_try: Annotated[
-        bool, typer.Option("--try", help="Change nothing; say what past events would become.")
-    ] = False,
+    only_try: TryFlag = False,
     since: SinceOption = None,
     until: UntilOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Try about so many events, spread over the time; else all."),
-    ] = None,
+    sample: SampleOption = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -402,15 +404,10 @@ def format_(
     registry: Annotated[
         str | None, typer.Option(help="The address of a schema registry, for confluent.")
     ] = None,
-    only_try: Annotated[
-        bool, typer.Option("--try", help="Change nothing; say what past events would become.")
-    ] = False,
+    only_try: TryFlag = False,
     since: SinceOption = None,
     until: UntilOption = None,
-    sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Try about so many events, spread over the time; else all."),
-    ] = None,
+    sample: SampleOption = None,
     secret_file: Annotated[
         Path | None,
         typer.Option(

@@ -104,17 +104,21 @@ class World:
             stats=Forgetful,  # type: ignore[arg-type]  # a stand-in
         )
 
+    def close(self, origin: Origin, day: int) -> None:
+        """Say that somebody discarded the event of that place and day."""
+        closing = Closing(
+            origin=origin,
+            event_id="e",
+            received_at=day * DAY,
+            state="discarded",
+            closed_at=NOON,
+            closed_by="ann",
+        )
+        close(self.lake, FLIGHTS, [closing])
+
     def discard(self, which: int) -> None:
         for origin, day in self.open()[which : which + 1]:
-            closing = Closing(
-                origin=origin,
-                event_id="e",
-                received_at=day * DAY,
-                state="discarded",
-                closed_at=NOON,
-                closed_by="ann",
-            )
-            close(self.lake, FLIGHTS, [closing])
+            self.close(origin, day)
 
     def release(self, which: int) -> None:
         """Send a quarantined event to the log again, as two commands at once would: twice."""
@@ -378,15 +382,7 @@ def test_a_closing_that_came_after_its_day_had_gone_goes_too(tmp_path: Path) -> 
     world.land([(3, "broken"), (0, "good")])
     [(origin, day)] = world.open()
     world.drop(1)
-    late = Closing(
-        origin=origin,
-        event_id="e",
-        received_at=day * DAY,
-        state="discarded",
-        closed_at=NOON,
-        closed_by="ann",
-    )
-    close(world.lake, FLIGHTS, [late])
+    world.close(origin, day)
 
     world.drop(1)
 
