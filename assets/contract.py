@@ -19,9 +19,9 @@ from lakehouse import Lake, TableView
 from lakehouse.sql import Engine, Reader
 from penstock.codec import LOG_SCHEMA
 from penstock.envelope import CollectionId, Micros
-from penstock.metadata.records import Contract
 from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
 from penstock.schema.shape import EMPTY, Struct
+from penstock.vocabulary import Contract
 
 MOST_CAUSES = 1_000
 """Different causes that are told apart: whoever sends events also chooses their keys."""

@@ -38,9 +38,6 @@ from penstock.schema.leaves import json_text, leaves
 from penstock.schema.shape import EMPTY
 from penstock.search import Found, Searcher, SearchRequest
 
-MOST_EVENTS = 500
-"""Events of one page of a release or of a discard."""
-
 _CHUNK_BYTES = 4 << 20
 _MOST_OF_ONE_ID = 100
 

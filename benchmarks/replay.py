@@ -20,7 +20,8 @@ from benchmarks.data import nested
 from benchmarks.measure import Figure, Result, median, pinned
 from lakehouse.sql import open_engine
 from penstock.clock import machine_clock
-from penstock.metadata.records import Destination, Kind, ReplayRecord
+from penstock.metadata.records import Destination, ReplayRecord
+from penstock.vocabulary import Kind
 from replay.job import frozen, tools_of
 from replay.request import HeaderMode, read_request, record_of
 from replay.run import Tools, run_replay

@@ -13,8 +13,9 @@ from typing import get_args
 
 from penstock.envelope import CollectionId, Micros, parse_collection
 from penstock.errors import EngineUnavailable, NotFound, Unauthorized
-from penstock.metadata.records import CollectionRecord, Known, Scope, TokenRecord
+from penstock.metadata.records import CollectionRecord, Known, TokenRecord
 from penstock.metadata.tokens import digest
+from penstock.vocabulary import Scope
 
 _EVERY_SCOPE = frozenset(get_args(Scope))
 

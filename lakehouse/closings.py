@@ -48,17 +48,10 @@ from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import EngineUnavailable
 from penstock.faults import fault
 from penstock.quarantine.causes import COLUMNS
-from penstock.quarantine.release import (
-    COPY,
-    RELEASED_FROM,
-    STAGE,
-    End,
-    Origin,
-    Release,
-    read_release,
-)
+from penstock.quarantine.release import COPY, RELEASED_FROM, STAGE, Origin, Release, read_release
 from penstock.schema.convert import Converted
 from penstock.schema.rows import QUARANTINE_SCHEMA
+from penstock.vocabulary import End
 
 log = structlog.get_logger()
 

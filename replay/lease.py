@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from penstock.envelope import Clock
 from penstock.errors import EngineUnavailable, Unavailable
 from penstock.faults import fault
-from penstock.metadata.records import State, Wish
 from penstock.metadata.states import ENDS
+from penstock.vocabulary import State, Wish
 from replay.progress import Progress
 from replay.request import Options
 

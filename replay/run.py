@@ -28,9 +28,10 @@ from penstock.errors import (
     WrongState,
 )
 from penstock.guard import Endpoint, Guard
-from penstock.metadata.records import Destination, ReplayRecord, State
+from penstock.metadata.records import Destination, ReplayRecord
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import Store
+from penstock.vocabulary import State
 from replay.events import Source
 from replay.lease import DEFAULT_BOUNDS, Bounds, Orders
 from replay.ledger import Ledger, NoLedger

@@ -26,7 +26,7 @@ import structlog
 from penstock.envelope import Clock, CollectionId, Position
 from penstock.errors import Unavailable
 from penstock.faults import fault
-from penstock.metadata.records import State
+from penstock.vocabulary import State
 from replay.events import Feed, Source
 from replay.gate import Gate
 from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing

@@ -20,7 +20,8 @@ from receiving import Request, receiving
 
 from penstock.envelope import Event, Position
 from penstock.guard import Guard
-from penstock.metadata.records import Destination, Kind
+from penstock.metadata.records import Destination
+from penstock.vocabulary import Kind
 from replay.targets import Message, Outcome, Target
 from replay.targets.opening import open_target
 

@@ -10,12 +10,10 @@ from penstock.metadata.records import (
     Destination,
     Known,
     ReplayRecord,
-    Scope,
-    State,
     TokenRecord,
-    Wish,
 )
 from penstock.metadata.tokens import digest, hint, new_token
+from penstock.vocabulary import Scope, State, Wish
 
 
 def collection(

@@ -32,7 +32,6 @@ from penstock.codec import Gathering, encode
 from penstock.envelope import CollectionId, Event, Extent, Mark
 from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
-from penstock.metadata.records import Contract, Scope
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
 from penstock.schema.convert import Rules
@@ -40,6 +39,7 @@ from penstock.schema.formats import open_decoder
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import Bar, Found, Histogram, Page, SearchRequest
 from penstock.stats import open_stats
+from penstock.vocabulary import Contract, Scope
 from replay.plan import Happened, Plan, Reach, Wake
 from replay.request import ReplayRequest
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from penstock.envelope import Event, Position
 from penstock.errors import Unavailable, WrongState
-from penstock.metadata.records import State, Wish
+from penstock.vocabulary import State, Wish
 from replay.events import Events, Original, one_event
 from replay.lease import Bounds, Orders
 from replay.progress import Attempt, Attempts, Progress, read_progress

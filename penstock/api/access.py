@@ -11,8 +11,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from penstock.api.platform import Here
 from penstock.envelope import DEFAULT_TEAM
 from penstock.errors import Forbidden, Unauthorized
-from penstock.metadata.records import Scope
 from penstock.metadata.tokens import digest, looks_like_token
+from penstock.vocabulary import Scope
 
 # One text for all of them: an answer must not tell which it is.
 _REFUSAL = "the token is missing, unknown, revoked or out of date"

@@ -11,24 +11,25 @@ from fastapi import APIRouter, Response
 from msgspec.structs import replace
 
 from assets.contract import Past, Trial
-from assets.retention import due
+from assets.retention import Due, due
 from penstock.api.access import Admin, Caller, Reader
-from penstock.api.formats import wanted
-from penstock.api.models import (
+from penstock.api.formats import format_told, wanted
+from penstock.api.platform import API, Doors, Here
+from penstock.api.streaming import Streamed
+from penstock.contract.base import micros, moment
+from penstock.contract.collections import (
     Collection,
     ContractAsked,
     ContractTried,
     CreatedCollection,
-    FormatAsked,
-    FormatTried,
+    DayDue,
     Grown,
     Keeping,
     KeptDays,
     NewCollection,
-    TrialTold,
 )
-from penstock.api.platform import API, Doors, Here
-from penstock.api.streaming import Streamed
+from penstock.contract.formats import FormatAsked, FormatTried
+from penstock.contract.trials import TrialTold
 from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
 from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata.records import CollectionRecord, TokenRecord
@@ -56,10 +57,25 @@ def readable(here: Here, caller: Caller, name: str) -> CollectionRecord:
     return one_of(here, caller.team, name)
 
 
+def collection_told(record: CollectionRecord) -> Collection:
+    """Tell about a record."""
+    return Collection(
+        name=record.id.name,
+        created_at=moment(record.created_at),
+        paused=record.paused,
+        contract=record.contract,
+        format=format_told(record.format),
+        notes=record.notes,
+        allow_loops=record.allow_loops,
+        partitions=record.partitions,
+        keep_days=record.keep_days,
+    )
+
+
 @router.get("")
 def list_collections(caller: Reader, here: Here) -> list[Collection]:
     """List the team's collections by name."""
-    return [Collection.of(record) for record in here.store.collections(caller.team)]
+    return [collection_told(record) for record in here.store.collections(caller.team)]
 
 
 @router.post("", status_code=201)
@@ -102,7 +118,7 @@ def create_collection(
         )
     here.store.create_collection(record, token, schema=schema)
     doors.publish()
-    return CreatedCollection.with_token(record, text)
+    return CreatedCollection(**dict(collection_told(record)), token=text)
 
 
 def _no_schema(digest: str) -> bytes:
@@ -121,7 +137,7 @@ def _refuse_taken(here: Here, id_: CollectionId) -> None:
 @router.get("/{c}")
 def show_collection(c: str, caller: Reader, here: Here) -> Collection:
     """Show a collection."""
-    return Collection.of(readable(here, caller, c))
+    return collection_told(readable(here, caller, c))
 
 
 @router.post("/{c}/pause")
@@ -143,7 +159,7 @@ def grow_collection(c: str, asked: Grown, caller: Admin, here: Here, doors: Door
     partitions = here.keeper.ensure(known.id, partitions=asked.partitions)
     record = here.store.set_partitions(known.id, partitions)
     doors.publish()
-    return Collection.of(record)
+    return collection_told(record)
 
 
 @router.post("/{c}/contract")
@@ -154,7 +170,7 @@ def set_contract(
     known = one_of(here, caller.team, c)
     record = here.store.set_contract(known.id, asked.contract, here.clock())
     doors.publish()
-    return Collection.of(record)
+    return collection_told(record)
 
 
 @router.post("/{c}/format")
@@ -163,11 +179,11 @@ def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doo
     known = one_of(here, caller.team, c)
     format_, schema = _wanted(asked, known, here)
     if format_ == known.format:
-        return Collection.of(known)
+        return collection_told(known)
     changed = replace(format_, changed_at=here.clock())
     record = here.store.set_format(known.id, changed, schema=schema)
     doors.publish()
-    return Collection.of(record)
+    return collection_told(record)
 
 
 def _wanted(asked: FormatAsked, known: CollectionRecord, here: Here) -> tuple[Format, bytes | None]:
@@ -192,7 +208,7 @@ def try_contract(c: str, asked: ContractTried, caller: Admin, here: Here) -> Res
     `done` is not complete.
     """
     known = one_of(here, caller.team, c)
-    past = Past(since=asked.since, until=asked.until, sample=asked.sample)
+    past = _past(asked)
     return _trying(here, lambda: here.trials.run(known.id, asked.contract, past))
 
 
@@ -207,13 +223,17 @@ def try_format(c: str, asked: FormatTried, caller: Admin, here: Here) -> Respons
     The answer is that of a contract's trial.
     """
     known = one_of(here, caller.team, c)
-    past = Past(since=asked.since, until=asked.until, sample=asked.sample)
+    past = _past(asked)
     format_, schema = _wanted(asked, known, here)
     if schema is None and format_.schema is not None:
         schema = here.store.format_schema(known.id, format_.schema)
     decoder = here.open_decoder(known.id, format_, schema)
     rules = dataclasses.replace(here.rules(known.id), decoder=decoder)
     return _trying(here, lambda: here.trials.run(known.id, known.contract, past, rules=rules))
+
+
+def _past(asked: ContractTried | FormatTried) -> Past:
+    return Past(since=micros(asked.since), until=micros(asked.until), sample=asked.sample)
 
 
 def _trying(here: Here, run: Callable[[], Generator[Trial]]) -> Response:
@@ -227,7 +247,13 @@ def _trying(here: Here, run: Callable[[], Generator[Trial]]) -> Response:
 
 
 def _line(trial: Trial) -> bytes:
-    return TrialTold.of(trial).model_dump_json().encode() + b"\n"
+    return _trial_told(trial).model_dump_json().encode() + b"\n"
+
+
+def _trial_told(trial: Trial) -> TrialTold:
+    told = dataclasses.asdict(trial)
+    told["columns"] = [{**change, "before": None, "why": None} for change in told["columns"]]
+    return TrialTold.model_validate(told)
 
 
 @router.post("/{c}/keep")
@@ -240,11 +266,23 @@ def keep_collection(c: str, asked: KeptDays, caller: Admin, here: Here, doors: D
     if not asked.dry_run:
         record = here.store.set_keep_days(record.id, asked.days)
         doors.publish()
-    return Keeping.of(record, asked.days, dropping)
+    return _keeping(record, asked.days, dropping)
+
+
+def _keeping(record: CollectionRecord, keep_days: int | None, due: Due | None) -> Keeping:
+    """Tell about a record and what is due."""
+    return Keeping(
+        name=record.id.name,
+        keep_days=keep_days,
+        days=[
+            DayDue(day=one.day, rows=one.rows, bytes=one.bytes) for one in (due.days if due else ())
+        ],
+        pinned_by=list(due.pinned_by) if due else [],
+    )
 
 
 def _set_paused(c: str, caller: Admin, here: Here, doors: Doors, *, paused: bool) -> Collection:
     known = one_of(here, caller.team, c)
     record = here.store.set_paused(known.id, paused)
     doors.publish()
-    return Collection.of(record)
+    return collection_told(record)

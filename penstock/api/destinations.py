@@ -8,8 +8,9 @@ from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
 
 from penstock.api.access import Admin, Replayer
-from penstock.api.models import DestinationTold, NewDestination, Tried
 from penstock.api.platform import API, Here, Platform
+from penstock.contract.base import moment
+from penstock.contract.destinations import DestinationTold, NewDestination, Tried
 from penstock.envelope import CollectionId, Event, Position, check_name
 from penstock.metadata.records import Destination
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
@@ -24,7 +25,7 @@ TRIAL_SECONDS = 10.0
 @router.get("")
 def list_destinations(caller: Replayer, here: Here) -> list[DestinationTold]:
     """List the team's destinations by name."""
-    return [DestinationTold.of(record) for record in here.store.destinations(caller.team)]
+    return [_told(record) for record in here.store.destinations(caller.team)]
 
 
 @router.post("", status_code=201)
@@ -43,13 +44,13 @@ def create_destination(asked: NewDestination, caller: Admin, here: Here) -> Dest
     )
     record = checked(record, here.guard, own_topics=here.own_topics)
     here.store.add_destination(record)
-    return DestinationTold.of(record)
+    return _told(record)
 
 
 @router.get("/{name}")
 def show_destination(name: str, caller: Replayer, here: Here) -> DestinationTold:
     """Show a destination."""
-    return DestinationTold.of(here.store.destination(caller.team, name))
+    return _told(here.store.destination(caller.team, name))
 
 
 @router.delete("/{name}", status_code=204)
@@ -87,6 +88,18 @@ async def try_destination(name: str, caller: Replayer, here: Here) -> Tried:
         status=outcome.status,
         reason=outcome.reason if isinstance(outcome, Retry | Failed) else None,
         seconds=time.perf_counter() - started,
+    )
+
+
+def _told(record: Destination) -> DestinationTold:
+    return DestinationTold(
+        name=record.name,
+        kind=record.kind,
+        url=record.url,
+        headers=[name for name, _ in record.headers],
+        options=record.options,
+        secret=record.secret is not None,
+        created_at=moment(record.created_at),
     )
 
 

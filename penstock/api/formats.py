@@ -1,4 +1,4 @@
-"""What a caller asks a collection's format to be, checked before anything relies on it."""
+"""A collection's format: told, and asked for, checked before anything relies on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from penstock.api.models import FormatAsked
+from penstock.contract.base import moment
+from penstock.contract.formats import FormatAsked, FormatTold
 from penstock.errors import BadRequest
 from penstock.guard import Guard
 from penstock.metadata.tokens import Chance
@@ -22,6 +23,22 @@ _SALT_BYTES = 16
 
 _OF_PROTOBUF = ("descriptor", "message", "payload_field", "payload_message")
 _OF_AVRO = ("avro_schema", "framing", "registry", "registry_secret")
+
+
+def format_told(known: Format) -> FormatTold:
+    """Tell about a format."""
+    return FormatTold(
+        name=known.name,
+        descriptor_digest=known.schema,
+        message=known.message,
+        payload_field=known.payload_field,
+        payload_message=known.payload_message,
+        framing=known.framing,
+        versions=known.versions,
+        registry=known.registry,
+        registry_secret=known.secret,
+        changed_at=moment(known.changed_at),
+    )
 
 
 def wanted(

@@ -11,8 +11,8 @@ from threading import Thread
 import structlog
 from fastapi import APIRouter, Response
 
-from penstock.api.models import AdapterHealth, Health
 from penstock.api.platform import Version
+from penstock.contract.status import AdapterHealth, Health
 
 log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from penstock.api.models import ProblemTold
+from penstock.contract.base import ProblemTold, what_is_wrong
 from penstock.errors import BadRequest, PenstockError
 from penstock.problem import CONTENT_TYPE, Problem, problem
 
@@ -48,28 +48,15 @@ async def _penstock(request: Request, error: Exception) -> Response:
 
 async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's registration
-    return problem_response(BadRequest(_what_is_wrong(error)))
+    # Where the value came from, body or query, is known to who sent it.
+    mistakes = [{**wrong, "loc": wrong["loc"][1:]} for wrong in error.errors()]
+    return problem_response(BadRequest(what_is_wrong(mistakes)))
 
 
 async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler's registration
     told = Problem(error.status_code, error.detail, error.detail, None, {})
     return _response(told, dict(error.headers or {}))
-
-
-def _what_is_wrong(error: RequestValidationError) -> str:
-    """Say which fields are wrong and why, without the values: they may be secret."""
-    lines = []
-    for wrong in error.errors():
-        place = ".".join(str(part) for part in wrong["loc"][1:])
-        if wrong["type"] == "extra_forbidden":
-            lines.append(f"{place}: there is no such field")
-        elif wrong["type"] == "json_invalid":
-            lines.append("the body is not valid JSON")
-        else:
-            said = str(wrong["msg"]).removeprefix("Value error, ")
-            lines.append(f"{place}: {said}" if place else said)
-    return "; ".join(lines)
 
 
 def _response(told: Problem, headers: dict[str, str] | None = None) -> Response:

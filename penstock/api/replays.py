@@ -8,7 +8,10 @@ from fastapi import APIRouter
 
 from penstock.api.access import Caller, Replayer
 from penstock.api.collections import one_of
-from penstock.api.models import (
+from penstock.api.platform import API, Here, Platform
+from penstock.bus import LAND, REPLAY
+from penstock.contract.base import micros, moment
+from penstock.contract.replays import (
     NewReplay,
     PlanTold,
     ReplayAsked,
@@ -16,13 +19,12 @@ from penstock.api.models import (
     ReplayProgress,
     ReplayTold,
 )
-from penstock.api.platform import API, Here, Platform
-from penstock.bus import LAND, REPLAY
 from penstock.envelope import CollectionId
 from penstock.errors import BadRequest, Unavailable, WrongState
-from penstock.metadata.records import ReplayRecord, Wish
+from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import ENDS, wants_a_run
 from penstock.search import SearchRequest
+from penstock.vocabulary import Wish
 from replay.plan import Plan, read_plan, replayable
 from replay.progress import Progress, read_progress, report
 from replay.request import ReplayRequest, read_request, record_of
@@ -115,8 +117,8 @@ def told(record: ReplayRecord) -> ReplayTold:
         id=record.id,
         collection=record.collection,
         query=record.query,
-        since=record.since,
-        until=record.until,
+        since=moment(record.since),
+        until=moment(record.until),
         destination=record.destination,
         options=record.options,
         state=record.state,
@@ -124,9 +126,9 @@ def told(record: ReplayRecord) -> ReplayTold:
         plan=None if record.plan is None else _plan(read_plan(record.plan)),
         progress=_progress(progress),
         error=record.error,
-        created_at=record.created_at,
-        started_at=record.started_at,
-        finished_at=record.finished_at,
+        created_at=moment(record.created_at),
+        started_at=moment(record.started_at),
+        finished_at=moment(record.finished_at),
         run_id=record.run_id,
     )
 
@@ -143,7 +145,8 @@ def _progress(progress: Progress) -> ReplayProgress:
 def _request(asked: ReplayAsked, caller: Caller, here: Platform) -> ReplayRequest:
     """Read what was asked; raise `NotFound` unless the team has that collection and destination."""
     values = asked.model_dump(exclude_unset=True, exclude={"confirm"})
-    request = read_request(values, team=caller.team)
+    times = {"since": micros(asked.since), "until": micros(asked.until)}
+    request = read_request({**values, **times}, team=caller.team)
     replayable(request.query, here.clock())
     one_of(here, caller.team, request.collection)
     here.store.destination(caller.team, request.destination)

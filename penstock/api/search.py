@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from fastapi import APIRouter
 
 from penstock.api.access import Caller, Reader
 from penstock.api.collections import readable
-from penstock.api.models import (
+from penstock.api.platform import API, Here, Platform
+from penstock.api.values import base64_of, text_of
+from penstock.contract.base import micros, moment
+from penstock.contract.search import (
     BarTold,
     CountTold,
     EventTold,
@@ -16,10 +20,11 @@ from penstock.api.models import (
     Looked,
     LookedForBars,
     LookedForEvents,
+    Misfit,
+    NotText,
     PageTold,
 )
-from penstock.api.platform import API, Here, Platform
-from penstock.search import SearchRequest
+from penstock.search import Found, SearchRequest
 
 router = APIRouter(prefix=f"{API}/collections/{{c}}", tags=["search"])
 
@@ -32,8 +37,8 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
     request = SearchRequest(
         collection=readable(here, caller, c).id,
         query=asked.query,
-        since=asked.since,
-        until=asked.until,
+        since=micros(asked.since),
+        until=micros(asked.until),
         view=asked.view,
         duplicates=asked.duplicates,
         closed=asked.closed,
@@ -45,7 +50,7 @@ def search(c: str, asked: LookedForEvents, caller: Reader, here: Here) -> PageTo
         begun = time.perf_counter()
         page = here.searcher.search(request)
         return PageTold(
-            events=[EventTold.of(found) for found in page.events],
+            events=[event_told(found) for found in page.events],
             cursor=page.cursor,
             unsearched=page.unsearched,
             tail_rows=page.tail_rows,
@@ -73,7 +78,7 @@ def histogram(c: str, asked: LookedForBars, caller: Reader, here: Here) -> Histo
         begun = time.perf_counter()
         found = here.searcher.histogram(request, bars=asked.bars)
         return HistogramTold(
-            bars=[BarTold(start=bar.start, count=bar.count) for bar in found.bars],
+            bars=[BarTold(start=moment(bar.start), count=bar.count) for bar in found.bars],
             step_seconds=found.step / _SECOND,
             seconds=time.perf_counter() - begun,
         )
@@ -85,15 +90,52 @@ def show_event(c: str, event_id: str, caller: Reader, here: Here) -> EventTold:
     """Show the newest event with this id, also one in quarantine."""
     collection = readable(here, caller, c).id
     with here.rooms.search:
-        return EventTold.of(here.searcher.event(collection, event_id))
+        return event_told(here.searcher.event(collection, event_id))
+
+
+def event_told(found: Found) -> EventTold:
+    """Tell about an event."""
+    key = None if found.key is None else text_of(found.key)
+    payload = text_of(found.payload)
+    return EventTold(
+        event_id=found.event_id,
+        received_at=moment(found.received_at),
+        event_time=moment(found.event_time),
+        source=found.source,
+        content_type=found.content_type,
+        key=key,
+        key_base64=base64_of(found.key) if found.key is not None and key is None else None,
+        headers=[(name, _text_or_not(value)) for name, value in found.headers],
+        metadata=dict(found.metadata),
+        payload=payload,
+        payload_base64=base64_of(found.payload) if payload is None else None,
+        log_partition=found.log_partition,
+        log_offset=found.log_offset,
+        duplicate_of=found.duplicate_of,
+        misfits=misfits(found.misfits),
+        stage=found.stage,
+        reason=found.reason,
+        detail=found.detail,
+        attempts=found.attempts,
+    )
+
+
+def misfits(found: Iterable[tuple[str, str]]) -> list[Misfit]:
+    """Tell about leaves: their paths, and their values."""
+    return [Misfit(path=path, value=value) for path, value in found]
+
+
+def _text_or_not(content: bytes) -> str | NotText:
+    text = text_of(content)
+    return NotText(base64=base64_of(content)) if text is None else text
 
 
 def _request(c: str, asked: Looked, caller: Caller, here: Platform) -> SearchRequest:
     return SearchRequest(
         collection=readable(here, caller, c).id,
         query=asked.query,
-        since=asked.since,
-        until=asked.until,
+        since=micros(asked.since),
+        until=micros(asked.until),
         view=asked.view,
         duplicates=asked.duplicates,
         closed=asked.closed,

@@ -14,10 +14,10 @@ from fastapi import APIRouter, Header, Response
 
 from lakehouse.sql.tables import LakeTables
 from penstock.api.access import Reader
-from penstock.api.models import SqlAnswer, Statement
 from penstock.api.platform import API, Here, Platform
 from penstock.api.streaming import Streamed
 from penstock.api.values import csv_header, csv_rows, rows_of, to_json
+from penstock.contract.sql import SqlAnswer, Statement
 
 router = APIRouter(prefix=f"{API}/sql", tags=["sql"])
 

@@ -10,8 +10,9 @@ from fastapi import APIRouter, Query
 from lakehouse import TableView
 from penstock.api.access import Reader
 from penstock.api.collections import readable
-from penstock.api.models import StatsTold, StepTold, TimeIn
 from penstock.api.platform import API, Here
+from penstock.contract.base import Time, micros, moment
+from penstock.contract.stats import StatsTold, StepTold
 from penstock.envelope import Micros
 from penstock.errors import BadRequest
 from penstock.stats import MINUTE, every_step
@@ -39,19 +40,17 @@ def show_stats(
     caller: Reader,
     here: Here,
     since: Annotated[
-        TimeIn | None, Query(description="Received at this time or later; else a day before.")
+        Time | None, Query(description="Received at this time or later; else a day before.")
     ] = None,
-    until: Annotated[
-        TimeIn | None, Query(description="Received before this time; else now.")
-    ] = None,
+    until: Annotated[Time | None, Query(description="Received before this time; else now.")] = None,
     step: Annotated[
         int | None, Query(ge=60, le=31_536_000, description="Seconds, whole minutes of them.")
     ] = None,
 ) -> StatsTold:
     """Show how many events came over time, how large they were, and how long they took to land."""
     collection = readable(here, caller, c).id
-    end = here.clock() if until is None else until
-    start = end - _DAY if since is None else since
+    end = here.clock() if until is None else micros(until)
+    start = end - _DAY if since is None else micros(since)
     if start >= end:
         raise BadRequest("since has to be before until")
     length = step_for(end - start) if step is None else step * _SECOND
@@ -68,7 +67,7 @@ def show_stats(
     return StatsTold(
         steps=[
             StepTold(
-                start=one.start,
+                start=moment(one.start),
                 events=one.events,
                 bytes=one.bytes,
                 quarantined=one.quarantined,

@@ -10,17 +10,21 @@ import structlog
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
-from assets.accounting import stand
+from assets.accounting import PartitionBooks, Standing, stand, troubles
+from assets.remedies import command_for
 from lakehouse.fill import fill as fill_of_table
 from penstock.api.access import Reader
 from penstock.api.collections import readable
 from penstock.api.metrics import CONTENT_TYPE, books_text
-from penstock.api.models import ColumnTold, OneStatus, Schema, Status, VersionTold
 from penstock.api.platform import API, Here, Platform, Version
+from penstock.contract.base import moment
+from penstock.contract.schema import ChangeTold, ColumnTold, Schema, VersionTold
+from penstock.contract.status import BooksTold, OneStatus, PartitionTold, Status, StopTold
 from penstock.envelope import CollectionId, Micros
-from penstock.errors import Unavailable
+from penstock.errors import Stopped, Unavailable
 from penstock.metadata.records import CollectionRecord, SchemaVersion
-from penstock.schema.shape import columns
+from penstock.problem import problem, slug
+from penstock.schema.shape import columns, count_columns
 
 log = structlog.get_logger()
 
@@ -45,15 +49,37 @@ def show_schema(
             ColumnTold(
                 path=path,
                 type=kind,
-                since=came[path].at if path in came else None,
+                since=moment(came[path].at) if path in came else None,
                 event_id=came[path].event_id if path in came else None,
                 filled=full.values.get(path) if full else None,
             )
             for path, kind in (columns(view.shape) if view is not None else [])
         ],
-        versions=[VersionTold.of(version) for version in versions],
+        versions=[_version(version) for version in versions],
         rows=full.rows if full else None,
     )
+
+
+def _version(record: SchemaVersion) -> VersionTold:
+    return VersionTold(
+        version=record.version,
+        at=moment(record.at),
+        changes=[
+            ChangeTold(
+                path=str(change["path"]),
+                what=str(change["what"]),
+                type=_text_or_none(change.get("type")),
+                before=_text_or_none(change.get("before")),
+                event_id=_text_or_none(change.get("event_id")),
+                why=_text_or_none(change.get("why")),
+            )
+            for change in record.changes
+        ],
+    )
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 class Came(NamedTuple):
@@ -89,7 +115,7 @@ def show_status(caller: Reader, here: Here, version: Version) -> Status:
     return Status(
         version=version,
         team=caller.team,
-        now=here.clock(),
+        now=moment(here.clock()),
         collections=[_status_of(here, record) for record in here.store.collections(caller.team)],
         replays=dict(Counter(replay.state for replay in here.store.replays(caller.team))),
     )
@@ -105,7 +131,65 @@ def show_metrics(caller: Reader, here: Here) -> Response:
 def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
     standing = stand(here.buffer, here.lake, here.index, record.id, now=here.clock())
     newest = _newest(here, record.id) if standing.newest is None else None
-    return OneStatus.of(record, standing, retention=here.retention, newest=newest)
+    return _one(record, standing, retention=here.retention, newest=newest)
+
+
+def _one(
+    record: CollectionRecord,
+    standing: Standing,
+    *,
+    retention: Micros | None,
+    newest: Micros | None,
+) -> OneStatus:
+    """Tell how a collection stands; `newest` is for a log that holds no event any more."""
+    books, table = standing.books, standing.books.table
+    return OneStatus(
+        name=record.id.name,
+        paused=record.paused,
+        partitions=[_partition(one) for one in books.partitions],
+        waiting=books.waiting,
+        rows=books.parts["landed"] + books.parts["duplicates"],
+        duplicates=books.parts["duplicates"],
+        quarantined=books.parts["quarantined"],
+        closed=books.parts["closed"],
+        columns=count_columns(table.shape) if table is not None else 0,
+        snapshot_id=str(table.snapshot_id) if table and table.snapshot_id else None,
+        books=BooksTold(
+            accepted=books.accepted,
+            parts=dict(books.parts),
+            difference=books.difference,
+            sentence=books.sentence,
+        ),
+        stop=None if standing.stop is None else _stop(record, standing.stop),
+        troubles=troubles(standing, retention),
+        lake_lag_seconds=_seconds(standing.lake_lag),
+        search_lag_seconds=_seconds(standing.search_lag),
+        search_waiting=standing.search_waiting,
+        last_event_at=moment(newest if standing.newest is None else standing.newest),
+    )
+
+
+def _partition(books: PartitionBooks) -> PartitionTold:
+    return PartitionTold(
+        partition=books.partition,
+        start=books.start,
+        end=books.end,
+        mark=books.mark,
+        waiting=books.waiting,
+        lost=books.lost,
+    )
+
+
+def _stop(record: CollectionRecord, stop: Stopped) -> StopTold:
+    return StopTold(
+        name=slug(problem(stop).title),
+        detail=str(stop),
+        command=command_for(record.id, stop),
+    )
+
+
+def _seconds(time: Micros | None) -> float | None:
+    return None if time is None else time / 1_000_000
 
 
 def _newest(here: Platform, collection: CollectionId) -> Micros | None:

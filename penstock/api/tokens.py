@@ -6,9 +6,11 @@ from fastapi import APIRouter
 
 from penstock.api.access import Admin
 from penstock.api.collections import one_of
-from penstock.api.models import CreatedToken, NewToken, RevokedToken, Token
 from penstock.api.platform import API, Doors, Here
+from penstock.contract.base import micros, moment
+from penstock.contract.tokens import CreatedToken, NewToken, RevokedToken, Token
 from penstock.errors import BadRequest
+from penstock.metadata.records import TokenRecord
 from penstock.metadata.tokens import issue
 
 router = APIRouter(prefix=f"{API}/tokens", tags=["tokens"])
@@ -17,7 +19,7 @@ router = APIRouter(prefix=f"{API}/tokens", tags=["tokens"])
 @router.get("")
 def list_tokens(caller: Admin, here: Here) -> list[Token]:
     """List the team's tokens, revoked ones included, oldest first."""
-    return [Token.of(record) for record in here.store.tokens(caller.team)]
+    return [_told(record) for record in here.store.tokens(caller.team)]
 
 
 @router.post("", status_code=201)
@@ -28,7 +30,8 @@ def create_token(asked: NewToken, caller: Admin, here: Here, doors: Doors) -> Cr
         if asked.scopes != ["ingest"]:
             raise BadRequest("only a token with no other scope than 'ingest' can be bound")
         one_of(here, caller.team, asked.collection)
-    if asked.expires_at is not None and asked.expires_at <= now:
+    expires_at = micros(asked.expires_at)
+    if expires_at is not None and expires_at <= now:
         raise BadRequest("expires_at has passed already")
 
     text, record = issue(
@@ -38,11 +41,11 @@ def create_token(asked: NewToken, caller: Admin, here: Here, doors: Doors) -> Cr
         scopes=tuple(dict.fromkeys(asked.scopes)),
         collection=asked.collection,
         created_at=now,
-        expires_at=asked.expires_at,
+        expires_at=expires_at,
     )
     here.store.add_token(record)
     doors.publish()
-    return CreatedToken.with_text(record, text)
+    return CreatedToken(**dict(_told(record)), token=text)
 
 
 @router.delete("/{id}")
@@ -50,4 +53,22 @@ def revoke_token(id: str, caller: Admin, here: Here, doors: Doors) -> RevokedTok
     """Make a token worthless, and say which doors refuse it by now; waits a second for them."""
     record = here.store.revoke_token(caller.team, id, here.clock())
     doors.publish()
-    return RevokedToken.at(record, doors.doors(), here.cache.lag)
+    confirmed = doors.doors()
+    return RevokedToken(
+        **dict(_told(record)),
+        doors=None if confirmed is None else dict(confirmed),
+        within_seconds=here.cache.lag,
+    )
+
+
+def _told(record: TokenRecord) -> Token:
+    return Token(
+        id=record.id,
+        name=record.name,
+        scopes=list(record.scopes),
+        collection=record.collection,
+        hint=record.hint,
+        created_at=moment(record.created_at),
+        expires_at=moment(record.expires_at),
+        revoked_at=moment(record.revoked_at),
+    )

@@ -8,9 +8,10 @@ from pathlib import Path
 from penstock.envelope import DEFAULT_TEAM, SYSTEM_TEAM, CollectionId, Micros
 from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata import tokens
-from penstock.metadata.records import CollectionRecord, Scope
+from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
+from penstock.vocabulary import Scope
 
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 LEDGER_TOKEN = "ledger.token"  # noqa: S105 - a file's name

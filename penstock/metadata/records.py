@@ -6,22 +6,11 @@ only.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from penstock.envelope import CollectionId, Micros
 from penstock.schema.formats import Format
-
-Scope = Literal["ingest", "read", "replay", "admin"]
-"""What a token may do; `admin` implies the others, nothing else implies anything."""
-
-State = Literal["requested", "planning", "running", "paused", "finished", "failed", "cancelled"]
-Wish = Literal["pause", "resume", "cancel"]
-Contract = Literal["evolve", "freeze", "quarantine", "drop_value"]
-"""What becomes of leaves without a column: see `penstock.schema.convert.Rules`."""
-Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
-"""What a destination is."""
+from penstock.vocabulary import Contract, Kind, Scope, State, Wish
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):

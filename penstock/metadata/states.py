@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from penstock.envelope import Micros
 from penstock.errors import WrongState
-from penstock.metadata.records import ReplayRecord, State, Wish
+from penstock.metadata.records import ReplayRecord
+from penstock.vocabulary import State, Wish
 
 ENDS: frozenset[State] = frozenset(("finished", "failed", "cancelled"))
 

@@ -21,15 +21,12 @@ from penstock.metadata import database, states
 from penstock.metadata.documents import document
 from penstock.metadata.records import (
     CollectionRecord,
-    Contract,
     Destination,
     Known,
     Lease,
     ReplayRecord,
     SchemaVersion,
-    State,
     TokenRecord,
-    Wish,
 )
 from penstock.metadata.tables import (
     collections,
@@ -43,6 +40,7 @@ from penstock.metadata.tables import (
     tokens,
 )
 from penstock.schema.formats import Format
+from penstock.vocabulary import Contract, State, Wish
 
 MESSAGE_LASTS: Micros = 60_000_000
 """How long a message is kept for those who look for it."""

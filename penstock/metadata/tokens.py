@@ -13,7 +13,8 @@ import zlib
 from collections.abc import Callable
 
 from penstock.envelope import Micros
-from penstock.metadata.records import Scope, TokenRecord
+from penstock.metadata.records import TokenRecord
+from penstock.vocabulary import Scope
 
 Chance = Callable[[int], bytes]
 """Answers so many random bytes; `secrets.token_bytes` outside tests."""

@@ -8,7 +8,7 @@ begin with ``penstock_`` are theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from penstock.envelope import Micros
 
@@ -23,9 +23,6 @@ MARKS = (RELEASE, RELEASED_FROM, RELEASED_BY, RECEIVED_AT, ATTEMPT)
 
 STAGE, COPY = "release", "copy"
 """Where a second copy of a released event ends, and why."""
-
-End = Literal["released", "discarded", "copy"]
-"""How a quarantined event was closed."""
 
 
 class Origin(NamedTuple):

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 
 from penstock.errors import BadRequest
 
-MOST_STEPS = 20
 LONGEST_PATTERN = 1_000
 MOST_GROWTH = 16
 """How many times larger a payload may become, beyond a first kilobyte."""

@@ -11,7 +11,8 @@ import msgspec
 
 from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Endpoint, Guard
-from penstock.metadata.records import Destination, Kind
+from penstock.metadata.records import Destination
+from penstock.vocabulary import Kind
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 

@@ -28,11 +28,11 @@ import typer
 import yaml
 from ports import free_ports
 
-from penstock.api.models import LookedForEvents
-from penstock.api.quarantine_models import ReleaseAsked
 from penstock.cli.home import Running
 from penstock.cli.main import app
 from penstock.client import Client
+from penstock.contract.quarantine import ReleaseAsked
+from penstock.contract.search import LookedForEvents
 from penstock.query import parse
 from penstock.settings import load_settings
 from replay.job import ReplayConfig

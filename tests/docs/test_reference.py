@@ -41,10 +41,9 @@ from penstock.api.access import Needs
 from penstock.api.app import create_app
 from penstock.api.metrics import Metrics as PlatformMetrics
 from penstock.api.metrics import books_text
-from penstock.api.models import PlanTold, ReplayBooks
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import ENVELOPE
-from penstock.metadata.records import State
+from penstock.contract.replays import PlanTold, ReplayBooks
 from penstock.problem import problem, slug
 from penstock.quarantine.release import COPY, STAGE
 from penstock.query.parse import field_of, parse
@@ -53,6 +52,7 @@ from penstock.schema import convert
 from penstock.schema.convert import Rules
 from penstock.schema.rows import QUARANTINE_TAIL, ROWS_TAIL
 from penstock.settings import Settings
+from penstock.vocabulary import State
 from replay.progress import Attempt
 from replay.request import Options
 from replay.targets import ADDED

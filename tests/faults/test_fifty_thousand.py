@@ -15,8 +15,8 @@ from ugly_events import UglyEvents
 
 from assets.landing import Landing, Limits
 from penstock.buffer import open_appender, open_buffer
-from penstock.metadata.records import Contract
 from penstock.schema.convert import Rules
+from penstock.vocabulary import Contract
 
 pytestmark = pytest.mark.crash
 

@@ -29,7 +29,8 @@ from replay_process import sending_process
 from tallied import tally
 
 from penstock.buffer import open_appender, open_buffer
-from penstock.metadata.records import Destination, Kind, ReplayRecord
+from penstock.metadata.records import Destination, ReplayRecord
+from penstock.vocabulary import Kind
 from replay.lease import Bounds
 from replay.progress import Attempt, Progress, read_progress, report
 from replay.request import read_request, record_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -17,13 +17,10 @@ import pyarrow as pa
 from penstock.errors import BadRequest
 from penstock.schema.discover import Seen
 from penstock.schema.gate import Refused
+from penstock.vocabulary import FormatName, Framing
 
 if TYPE_CHECKING:
     from penstock.schema.formats.avro import Registered
-
-FormatName = Literal["json", "plain", "protobuf", "avro"]
-Framing = Literal["datum", "single-object", "confluent"]
-"""What stands before a value of Avro and says its schema: nothing, its fingerprint, its id."""
 
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ import pyarrow as pa
 from msgspec import Raw
 
 from penstock.errors import BadRequest
-from penstock.schema.formats import Decoded, Framing
+from penstock.schema.formats import Decoded
 from penstock.schema.formats.avro_schema import (
     LONGEST_SCHEMA,
     MOST_DIGITS,
@@ -48,6 +48,7 @@ from penstock.schema.formats.texts import (
     too_many,
 )
 from penstock.schema.gate import Refused
+from penstock.vocabulary import Framing
 
 MOST_VERSIONS = 100
 LONGEST_SCHEMAS = 700_000

@@ -12,9 +12,10 @@ from platform_stand_ins import Caller, grant
 
 from penstock.api.platform import Platform
 from penstock.metadata.home import REPLAY_ATTEMPTS, ensure_system_collections
-from penstock.metadata.records import CollectionRecord, Scope
+from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import new_token
+from penstock.vocabulary import Scope
 
 EVERYBODY = None
 

@@ -20,9 +20,12 @@ from platform_stand_ins import Caller, InProcess, StandInBuffer, StandInLake, gr
 
 from penstock.api.app import MAX_BODY_BYTES, create_app
 from penstock.api.health import Probes
-from penstock.api.models import Asked, Health, Looked, NewReplay
 from penstock.api.platform import Platform
 from penstock.api.turnstile import Turnstile
+from penstock.contract.base import Asked
+from penstock.contract.replays import NewReplay
+from penstock.contract.search import Looked
+from penstock.contract.status import Health
 from penstock.envelope import Extent
 from penstock.errors import EngineUnavailable, Overloaded
 from penstock.problem import CONTENT_TYPE

@@ -26,12 +26,12 @@ from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import ENVELOPE, LOG_SCHEMA
 from penstock.envelope import CollectionId
-from penstock.metadata.records import Contract
 from penstock.schema.convert import Rules, convert
 from penstock.schema.formats.avro import Avro
 from penstock.schema.formats.plain import Plain
 from penstock.schema.shape import EMPTY
 from penstock.stats import MINUTE
+from penstock.vocabulary import Contract
 
 KINDS = ('{{"n": {0}}}', '{{"n": "x{0}"}}', '{{"n": {0}, "f{0}": 1}}', '{{"n": {0}', "{0}")
 """Payloads that fit, misfit, bring a field, are no JSON, are no object."""

@@ -18,10 +18,11 @@ from penstock.buffer import open_appender
 from penstock.cache import Cache, open_cache
 from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable, NotFound
-from penstock.metadata.records import CollectionRecord, Contract, Known
+from penstock.metadata.records import CollectionRecord, Known
 from penstock.schema.convert import Rules
 from penstock.schema.formats import Format
 from penstock.settings import load_settings
+from penstock.vocabulary import Contract
 
 ORDERS = CollectionId("main", "orders")
 

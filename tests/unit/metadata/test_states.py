@@ -7,7 +7,6 @@ from builders import NOON
 from metadata_builders import replay
 
 from penstock.errors import WrongState
-from penstock.metadata.records import State, Wish
 from penstock.metadata.states import (
     ENDS,
     MOVES,
@@ -16,6 +15,7 @@ from penstock.metadata.states import (
     remaining,
     wants_a_run,
 )
+from penstock.vocabulary import State, Wish
 
 REFUSED = None
 

@@ -9,7 +9,8 @@ from builders import FLIGHTS, NOON
 
 from penstock.errors import BadRequest
 from penstock.guard import Guard
-from penstock.metadata.records import Destination, Kind
+from penstock.metadata.records import Destination
+from penstock.vocabulary import Kind
 from replay.targets.opening import log_topics, open_target
 from replay.targets.places import kind_of, rabbit_place, sqs_options, sqs_place
 

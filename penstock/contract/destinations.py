@@ -1,0 +1,52 @@
+"""Where replays can go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from penstock.contract.base import Asked, LongText, ShortText, Time, Told, example
+from penstock.vocabulary import Kind
+
+
+class NewDestination(Asked):
+    """A destination to be made. Header values may be credentials: they are never told again."""
+
+    model_config = example(
+        name="billing",
+        url="https://billing.example/events",
+        headers=[["Authorization", "Bearer …"]],
+    )
+
+    name: str
+    kind: Kind | None = Field(default=None, description="Left out: as the URL's scheme says.")
+    url: str
+    headers: list[tuple[ShortText, LongText]] = Field(default=[], max_length=50)
+    options: dict[str, Any] = Field(default={}, description="What the kind has; see the reference.")
+    secret: LongText | None = Field(
+        default=None,
+        description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION].",
+    )
+
+
+class DestinationTold(Told):
+    """A destination; of its headers only the names, and whether there is a secret."""
+
+    name: str
+    kind: Kind
+    url: str
+    headers: list[str]
+    options: dict[str, Any]
+    secret: bool
+    created_at: Time
+
+
+class Tried(Told):
+    """What a destination made of one small event, or of a look where none is sent for a test."""
+
+    delivered: bool = Field(description="It took the event, or is ready to take events.")
+    sent: bool = Field(description="An event was sent. Only to HTTP: the others can be asked.")
+    status: int | None = Field(description="The HTTP status it answered with, if it answered.")
+    reason: str | None = Field(description="Why it was not delivered.")
+    seconds: float
