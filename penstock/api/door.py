@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import httpx
 import msgspec
 
-from penstock.client import told
+from penstock.client.problems import told
 from penstock.envelope import CollectionId, Event
 from penstock.errors import EngineUnavailable, TooLarge
 

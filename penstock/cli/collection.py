@@ -26,7 +26,11 @@ from penstock.cli.moments import (
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Format, FormatOptions, Schema, Stats, Trial, Version
+    from penstock.client import FormatOptions
+    from penstock.contract.formats import FormatTold
+    from penstock.contract.schema import Schema, VersionTold
+    from penstock.contract.stats import StatsTold
+    from penstock.contract.trials import TrialTold
 
 _BAR_WIDTH = 30
 
@@ -221,7 +225,7 @@ def _share(filled: int | None, rows: int) -> str:
     return f"{filled * 1_000 // rows / 10:.1f} %"
 
 
-def _show_history(versions: Sequence[Version], name: str, home: Path) -> None:
+def _show_history(versions: Sequence[VersionTold], name: str, home: Path) -> None:
     if not versions:
         err().print("no changes yet: columns are discovered when the first events land")
         return
@@ -296,7 +300,7 @@ def contract(
         err().print(f"[dim]what past events would have become: {tried}[/]")
 
 
-def _tried(trials: Iterator[Trial]) -> Trial:
+def _tried(trials: Iterator[TrialTold]) -> TrialTold:
     """Answer the result of a trial; meanwhile show how far it is."""
     console = err()
     if not console.is_terminal:
@@ -308,7 +312,7 @@ def _tried(trials: Iterator[Trial]) -> Trial:
     return trial
 
 
-def _show_trial(trial: Trial, tried: str, name: str, home: Path) -> None:
+def _show_trial(trial: TrialTold, tried: str, name: str, home: Path) -> None:
     console = out()
     console.print(f"[bold]{tried}[/] tried on {trial.events:,} events of {safe(name)}")
     counts = [
@@ -484,7 +488,7 @@ def _read(file: Path) -> bytes:
         raise BadRequest(f"{file}: {error.strerror}") from None
 
 
-def _format_text(told: Format) -> str:
+def _format_text(told: FormatTold) -> str:
     message = f" {told.message}" if told.message else ""
     inside = (
         f", with {told.payload_message} in field {told.payload_field}"
@@ -659,7 +663,7 @@ def stats(
         )
 
 
-def _plot(found: Stats) -> None:
+def _plot(found: StatsTold) -> None:
     """Draw a bar for each step; what is in quarantine is the yellow end of it."""
     console = out()
     most = max((one.events for one in found.steps), default=0)

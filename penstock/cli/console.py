@@ -66,8 +66,17 @@ def err() -> Console:
 
 def print_json(value: Any) -> None:
     """Print one JSON value and a line end."""
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.encode(value, enc_hook=_fields) + b"\n")
     sys.stdout.flush()
+
+
+def _fields(value: object) -> dict[str, Any]:
+    """Answer the fields of a shape of the contract."""
+    from penstock.contract.base import Told
+
+    if isinstance(value, Told):
+        return dict(value)
+    raise NotImplementedError(type(value))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -32,7 +32,9 @@ from penstock.samples import flights, orders
 from penstock.settings import load_settings
 
 if TYPE_CHECKING:
-    from penstock.client import Client, CollectionStatus, Replay
+    from penstock.client import Client, ReplayOptions
+    from penstock.contract.replays import ReplayTold
+    from penstock.contract.status import OneStatus
 
 RECEIVER = "demo_receiver"
 PLAY_ON = (
@@ -350,7 +352,7 @@ class Trip:
         self._type("collection schema orders")
         self._type("search orders --quarantine --limit 3")
 
-    def _wait_landed(self, name: str) -> CollectionStatus:
+    def _wait_landed(self, name: str) -> OneStatus:
         deadline = time.monotonic() + _LANDING_PATIENCE
         while True:
             status = self._client.collection_status(name)
@@ -398,19 +400,15 @@ class Trip:
 
     def _one_replay(self, name: str, query: str, begun: datetime, view: str = "main") -> None:
         books = self._books[name]
-        options: dict[str, object] = {"view": view}
-        planned = self._client.plan_replay(
-            name, query, destination=RECEIVER, since=begun, options=options
-        ).plan
-        replay = self._client.create_replay(
-            name, query, destination=RECEIVER, since=begun, options=options
-        )
+        options: ReplayOptions = {"since": begun, "view": view}
+        planned = self._client.plan_replay(name, query, destination=RECEIVER, **options)
+        replay = self._client.create_replay(name, query, destination=RECEIVER, **options)
         what = f"{name}{'' if view == 'main' else ' in quarantine'}, {query or 'all of this run'}"
-        self._console.print(f"  {what}: {planned['count']:,} events planned", markup=False)
+        self._console.print(f"  {what}: {planned.count:,} events planned", markup=False)
         started = time.monotonic()
         with self._console.status("sending …"):
             replay = self._ended(replay, started)
-        delivered = int(replay.progress.get("delivered", 0))
+        delivered = replay.progress.delivered
         took = time.monotonic() - started
         self._console.print(f"    {replay.state}: {delivered:,} delivered in {took:.1f} s")
         self._type(f"replay report {replay.id}")
@@ -418,7 +416,7 @@ class Trip:
         books.received += self._receiver.payloads[replay.id]
         books.doubled += sum(n - 1 for n in self._receiver.ids[replay.id].values())
 
-    def _ended(self, replay: Replay, started: float) -> Replay:
+    def _ended(self, replay: ReplayTold, started: float) -> ReplayTold:
         while replay.state not in replays.ENDED and replay.state != "paused":
             if time.monotonic() - started > _REPLAY_PATIENCE:
                 raise EngineUnavailable(f"replay {replay.id} is still {replay.state}")

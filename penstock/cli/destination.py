@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penstock.cli.complete import destinations
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, print_table, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
-from penstock.client import Destination
 from penstock.errors import BadRequest
+from penstock.vocabulary import Kind
 
-Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
+if TYPE_CHECKING:
+    from penstock.contract.destinations import DestinationTold
 
 app = typer.Typer(no_args_is_help=True, help="Name, try and list the places replays go to.")
 
@@ -135,7 +136,7 @@ def parse_header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def shown(one: Destination) -> list[str]:
+def shown(one: DestinationTold) -> list[str]:
     """Answer what a destination has beside its address; of secrets, that they are there."""
     options = [
         f"{name}={value if name != 'ca' else '…'}"

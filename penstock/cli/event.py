@@ -16,7 +16,7 @@ from penstock.cli.console import JsonFlag, out, plain, print_json
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 
 if TYPE_CHECKING:
-    from penstock.client import FoundEvent
+    from penstock.contract.search import EventTold, NotText
 
 _SHOWN_BYTES = 256
 
@@ -47,7 +47,7 @@ def event(
         show_whole(found, out())
 
 
-def show_whole(event: FoundEvent, console: Console) -> None:
+def show_whole(event: EventTold, console: Console) -> None:
     """Print everything that is known of an event."""
     facts: list[tuple[str, object]] = [
         ("event_id", event.event_id),
@@ -65,7 +65,7 @@ def show_whole(event: FoundEvent, console: Console) -> None:
     _pairs(console, "", [(name, str(value)) for name, value in facts if value is not None])
     _pairs(console, "headers", [(name, _told(value)) for name, value in event.headers])
     _pairs(console, "metadata", list(event.metadata.items()))
-    _pairs(console, "misfits", [(one["path"], one["value"]) for one in event.misfits])
+    _pairs(console, "misfits", [(one.path, one.value) for one in event.misfits])
     content = event.payload_bytes()
     console.print(Text(f"payload, {len(content):,} bytes", style="bold"))
     for line in _lines(event.payload, content):
@@ -85,8 +85,8 @@ def _pairs(console: Console, title: str, pairs: list[tuple[str, str]]) -> None:
     console.print(grid)
 
 
-def _told(value: str | dict[str, str]) -> str:
-    return value if isinstance(value, str) else f"{value['base64']} (base64)"
+def _told(value: str | NotText) -> str:
+    return value if isinstance(value, str) else f"{value.base64} (base64)"
 
 
 def _lines(text: str | None, content: bytes) -> list[str]:

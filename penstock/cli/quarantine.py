@@ -21,7 +21,14 @@ from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
-    from penstock.client import Causes, Client, Closed, PayloadPlace, RepairTrial, Worked
+    from penstock.client import Client
+    from penstock.contract.quarantine import (
+        CausesTold,
+        ClosingTold,
+        DoneTold,
+        PlaceTold,
+        RepairTrialTold,
+    )
 
 app = typer.Typer(
     no_args_is_help=True, help="Look at, repair, release and discard what could not become rows."
@@ -305,8 +312,8 @@ def _release(
 
 
 def _work(
-    verb: str, act: Callable[[Client], Iterator[Worked]], home: Path, *, as_json: bool
-) -> Worked:
+    verb: str, act: Callable[[Client], Iterator[DoneTold]], home: Path, *, as_json: bool
+) -> DoneTold:
     """Go through all pages of a release or discard; tell what it did, and answer that."""
     with connect(home) as client:
         done = _followed(act(client), verb)
@@ -323,7 +330,7 @@ def _work(
         )
         return done
     for one in done.held[:_SHOWN_HELD]:
-        out().print(f"  [yellow]held[/] {safe(one['event_id'])}: {safe(one['why'])}")
+        out().print(f"  [yellow]held[/] {safe(one.event_id)}: {safe(one.why)}")
     if len(done.held) > _SHOWN_HELD:
         out().print(f"  … {len(done.held) - _SHOWN_HELD:,} more were held")
     held = f", {len(done.held):,} held back (release {safe(done.release)})" if released else ""
@@ -332,14 +339,14 @@ def _work(
     return done
 
 
-def _followed(pages: Iterator[Worked], verb: str) -> Worked:
+def _followed(pages: Iterator[DoneTold], verb: str) -> DoneTold:
     """Go through all pages and tell how far it is; answer them as one."""
-    from penstock.client import Worked
+    from penstock.contract.quarantine import DoneTold
 
-    total = Worked(release=None, done=0, held=[], closed=0, waiting=0, cursor=None)
+    total = DoneTold(release=None, done=0, held=[], closed=0, waiting=0, cursor=None)
     try:
         for page in pages:
-            total = Worked(
+            total = DoneTold(
                 release=page.release,
                 done=total.done + page.done,
                 held=[*total.held, *page.held],
@@ -357,7 +364,7 @@ def _followed(pages: Iterator[Worked], verb: str) -> Worked:
     return total
 
 
-def _show_causes(found: Causes, console: Console) -> None:
+def _show_causes(found: CausesTold, console: Console) -> None:
     closed = f", {found.closed:,} closed" if found.closed else ""
     console.print(f"[bold]{safe(found.collection)}[/]  {found.open:,} open{closed}")
     most = max((count for cause in found.causes for count in cause.bars), default=0)
@@ -393,7 +400,7 @@ def _nothing(closed: int, bounded: str | None) -> str:
     )
 
 
-def _show_place(place: PayloadPlace, console: Console) -> None:
+def _show_place(place: PlaceTold, console: Console) -> None:
     if place.byte is None and place.path is None:
         return
     where = f"byte {place.byte:,}" if place.byte is not None else f"path {place.path or '(top)'}"
@@ -405,7 +412,7 @@ def _show_place(place: PayloadPlace, console: Console) -> None:
         console.print(Text(f"  {' ' * len(before)}^"), soft_wrap=True)
 
 
-def _closed(closed: Closed) -> str:
+def _closed(closed: ClosingTold) -> str:
     at = f"{closed.at:%Y-%m-%d %H:%M:%S}Z by {plain(closed.by)}"
     match closed.state:
         case "released":
@@ -418,7 +425,7 @@ def _closed(closed: Closed) -> str:
             return f"another copy of a released event, folded {at}"
 
 
-def _show_trial(trial: RepairTrial, console: Console) -> None:
+def _show_trial(trial: RepairTrialTold, console: Console) -> None:
     at = f"{trial.received_at:%Y-%m-%d %H:%M:%S}Z"
     console.print(f"[dim]{at}[/] [bold]{safe(trial.event_id)}[/]")
     if not trial.row:
@@ -429,14 +436,13 @@ def _show_trial(trial: RepairTrial, console: Console) -> None:
     else:
         console.print("  [green]becomes a row[/]")
     for one in trial.columns[:_SHOWN_VALUES]:
-        new = " [cyan](new column)[/]" if one["path"] in trial.new_columns else ""
-        console.print(f"  {safe(one['path'])}: {safe(cut(one['value'], _PREVIEW))}{new}")
+        new = " [cyan](new column)[/]" if one.path in trial.new_columns else ""
+        console.print(f"  {safe(one.path)}: {safe(cut(one.value, _PREVIEW))}{new}")
     if len(trial.columns) > _SHOWN_VALUES:
         console.print(f"  … {len(trial.columns) - _SHOWN_VALUES:,} more columns")
     for one in trial.misfits[:_SHOWN_VALUES]:
         console.print(
-            f"  [yellow]misfit[/] {safe(one['path'] or '(top)')}: "
-            f"{safe(cut(one['value'], _PREVIEW))}"
+            f"  [yellow]misfit[/] {safe(one.path or '(top)')}: {safe(cut(one.value, _PREVIEW))}"
         )
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,7 +28,8 @@ from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 
 if TYPE_CHECKING:
-    from penstock.client import Client, Replay
+    from penstock.client import Client
+    from penstock.contract.replays import PlanTold, ReplayTold
 
 app = typer.Typer(no_args_is_help=True, help="Send again what was found.")
 
@@ -83,16 +84,14 @@ def plan(
             destination=to,
             since=parse_moment(since, now),
             until=parse_moment(until, now),
-            options=options(
-                rate=rate,
-                concurrency=concurrency,
-                order=order,
-                max_events=max_events,
-                headers="verbatim" if verbatim else None,
-                view="quarantine" if quarantine else None,
-                duplicates="include" if duplicates else None,
-            ),
-        ).plan
+            rate=rate,
+            concurrency=concurrency,
+            order=order,
+            max_events=max_events,
+            headers="verbatim" if verbatim else None,
+            view="quarantine" if quarantine else None,
+            duplicates="include" if duplicates else None,
+        )
     if as_json:
         print_json(planned)
         return
@@ -139,19 +138,17 @@ def start(
             destination=to,
             since=parse_moment(since, now),
             until=parse_moment(until, now),
-            options=options(
-                rate=rate,
-                concurrency=concurrency,
-                order=order,
-                max_events=max_events,
-                headers="verbatim" if verbatim else None,
-                dry_run=dry_run or None,
-                view="quarantine" if quarantine else None,
-                duplicates="include" if duplicates else None,
-                retries=retries,
-                timeout=timeout,
-                pause_after=pause_after,
-            ),
+            rate=rate,
+            concurrency=concurrency,
+            order=order,
+            max_events=max_events,
+            headers="verbatim" if verbatim else None,
+            dry_run=dry_run or None,
+            view="quarantine" if quarantine else None,
+            duplicates="include" if duplicates else None,
+            retries=retries,
+            timeout=timeout,
+            pause_after=pause_after,
             confirm=confirm,
         )
         if wait:
@@ -232,15 +229,10 @@ def report(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
     if as_json:
         print_json(books)
         return
-    out().print(table("", ["", "#"], [(name.replace("_", " "), v) for name, v in books.items()]))
+    out().print(table("", ["", "#"], [(name.replace("_", " "), v) for name, v in books]))
 
 
-def options(**given: object) -> dict[str, object]:
-    """Answer the options that were given; the API has defaults for the others."""
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def follow(client: Client, replay: Replay, home: Path, *, quiet: bool) -> Replay:
+def follow(client: Client, replay: ReplayTold, home: Path, *, quiet: bool) -> ReplayTold:
     """Show the progress until the replay ends or pauses; answer it then."""
     try:
         with _progress(quiet=quiet) as told:
@@ -259,7 +251,7 @@ def follow(client: Client, replay: Replay, home: Path, *, quiet: bool) -> Replay
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[Replay], None]]:
+def _progress(*, quiet: bool) -> Iterator[Callable[[ReplayTold], None]]:
     """Draw a bar; where nobody looks at a terminal, write a line for each new state."""
     console = err()
     if quiet:
@@ -267,7 +259,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Replay], None]]:
     elif not console.is_terminal:
         seen: list[str] = []
 
-        def write(replay: Replay) -> None:
+        def write(replay: ReplayTold) -> None:
             if replay.state not in seen:
                 seen.append(replay.state)
                 console.print(f"{replay.id} is {replay.state}")
@@ -286,36 +278,36 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[Replay], None]]:
                 task,
                 description=replay.state,
                 completed=finished_events(replay),
-                total=(replay.plan or {}).get("count"),
+                total=None if replay.plan is None else replay.plan.count,
             )
 
 
-def finished_events(replay: Replay) -> int:
+def finished_events(replay: ReplayTold) -> int:
     """Count the events of a replay that came to an end."""
-    names = ("delivered", "failed", "skipped", "unknown")
-    return sum(int(replay.progress.get(name, 0)) for name in names)
+    far = replay.progress
+    return far.delivered + far.failed + far.skipped + far.unknown
 
 
-def show(replay: Replay, home: Path) -> None:
+def show(replay: ReplayTold, home: Path) -> None:
     """Print a replay: its state, how far it is, why it stands still, and what can be done."""
     console = out()
-    planned = (replay.plan or {}).get("count")
     console.print(f"[bold]{replay.id}[/]  {replay.state}")
     way = f"{replay.collection}: {replay.query or '*'} → {replay.destination}"
     console.print(f"  {safe(way)}")
-    if planned is not None:
-        console.print(f"  {finished_events(replay):,} of {planned:,} events done")
+    if replay.plan is not None:
+        console.print(f"  {finished_events(replay):,} of {replay.plan.count:,} events done")
     for name in ("delivered", "failed", "skipped", "unknown", "repeated"):
-        if replay.progress.get(name):
-            console.print(f"    {name} {replay.progress[name]:,}")
-    trouble = replay.error or replay.progress.get("waiting")
+        count = getattr(replay.progress, name)
+        if count:
+            console.print(f"    {name} {count:,}")
+    trouble = replay.error or replay.progress.waiting
     if trouble:
         console.print(f"  [yellow]{safe(trouble)}[/]")
     for what, words in _next(replay):
         console.print(f"  [dim]{what:<10} {safe(command(home, f'{words} {replay.id}'))}[/]")
 
 
-def _next(replay: Replay) -> tuple[tuple[str, str], ...]:
+def _next(replay: ReplayTold) -> tuple[tuple[str, str], ...]:
     """Answer what somebody may want to do now."""
     match replay.state:
         case "paused":
@@ -326,25 +318,25 @@ def _next(replay: Replay) -> tuple[tuple[str, str], ...]:
             return (("follow it", "replay status --watch"), ("stop it", "replay cancel"))
 
 
-def show_plan(planned: dict[str, Any]) -> None:
+def show_plan(planned: PlanTold) -> None:
     """Print a plan for people."""
     console = out()
-    console.print(f"[bold]{planned['count']:,}[/] events, {size(int(planned['bytes']))}")
-    for name, value in planned.items():
+    console.print(f"[bold]{planned.count:,}[/] events, {size(planned.bytes)}")
+    for name, value in planned:
         if name not in {"count", "bytes", "warnings"} and isinstance(value, str | int | float):
             console.print(f"  {name.replace('_', ' '):<20} {safe(value)}")
-    for warning in planned.get("warnings", ()):
+    for warning in planned.warnings:
         console.print(f"  [yellow]{safe(warning)}[/]")
 
 
-def _line(replay: Replay) -> tuple[object, ...]:
+def _line(replay: ReplayTold) -> tuple[object, ...]:
     return (
         replay.id,
         replay.collection,
         replay.query or "*",
         replay.destination,
         replay.state,
-        replay.progress.get("delivered", 0),
-        (replay.plan or {}).get("count"),
+        replay.progress.delivered,
+        replay.plan and replay.plan.count,
         f"{replay.created_at:%Y-%m-%d %H:%M:%S}",
     )

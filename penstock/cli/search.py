@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,8 @@ from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 
 if TYPE_CHECKING:
-    from penstock.client import Client, FoundEvent, Page
+    from penstock.client import Client, ListOptions, SearchOptions
+    from penstock.contract.search import EventTold, PageTold
 
 _BAR_WIDTH = 50
 _PREVIEW = 500
@@ -59,34 +59,25 @@ def search(
     start, end = parse_moment(since, now), parse_moment(until, now)
     if closed and not quarantine:
         raise typer.BadParameter("only events in quarantine are closed: use it with --quarantine")
-    view = "quarantine" if quarantine else "main"
-    which = "include" if duplicates else "fold"
+    which: SearchOptions = {
+        "since": start,
+        "until": end,
+        "view": "quarantine" if quarantine else "main",
+        "duplicates": "include" if duplicates else "fold",
+        "closed": closed,
+    }
     with connect(home) as client:
         if count:
-            counted = client.count(
-                collection, text, since=start, until=end, view=view, duplicates=which, closed=closed
-            )
+            counted = client.count(collection, text, **which)
             print_json(counted) if as_json else out().print(f"{counted.count}")
             return
         if histogram:
-            bars = client.histogram(
-                collection, text, since=start, until=end, view=view, duplicates=which, closed=closed
-            )
+            bars = client.histogram(collection, text, **which)
             print_json(bars) if as_json else _draw([(b.start, b.count) for b in bars.bars])
             return
         shown, more = 0, False
-        for page in _pages(
-            client,
-            collection,
-            text,
-            since=start,
-            until=end,
-            oldest=oldest,
-            view=view,
-            duplicates=which,
-            closed=closed,
-            limit=limit,
-        ):
+        listed: ListOptions = {**which, "order": "oldest" if oldest else "newest"}
+        for page in _pages(client, collection, text, listed, most=limit):
             for event in page.events:
                 print_json(event) if as_json else show_event(event, out())
             shown, more = shown + len(page.events), page.cursor is not None
@@ -102,39 +93,19 @@ def search(
 
 
 def _pages(
-    client: Client,
-    collection: str,
-    query: str,
-    *,
-    since: datetime | None,
-    until: datetime | None,
-    oldest: bool,
-    view: str,
-    duplicates: str,
-    closed: bool,
-    limit: int,
-) -> Iterator[Page]:
-    left, cursor = limit, None
+    client: Client, collection: str, query: str, listed: ListOptions, *, most: int
+) -> Iterator[PageTold]:
+    left, cursor = most, None
     while left:
-        page = client.search(
-            collection,
-            query,
-            since=since,
-            until=until,
-            limit=min(left, _MOST_A_PAGE),
-            cursor=cursor,
-            order="oldest" if oldest else "newest",
-            view=view,
-            duplicates=duplicates,
-            closed=closed,
-        )
+        limit = min(left, _MOST_A_PAGE)
+        page = client.search(collection, query, limit=limit, cursor=cursor, **listed)
         yield page
         left, cursor = left - len(page.events), page.cursor
         if cursor is None:
             return
 
 
-def show_event(event: FoundEvent, console: Console) -> None:
+def show_event(event: EventTold, console: Console) -> None:
     """Print an event: a line of where and when, then the beginning of its payload."""
     console.print(
         f"[dim]{event.received_at:%Y-%m-%d %H:%M:%S.%f}Z[/] [bold]{safe(event.event_id)}[/] "
@@ -144,7 +115,7 @@ def show_event(event: FoundEvent, console: Console) -> None:
         detail = safe(event.detail or "")
         console.print(f"  [yellow]{safe(event.stage)}: {safe(event.reason)}[/] {detail}")
     if event.misfits:
-        paths = ", ".join(one["path"] for one in event.misfits)
+        paths = ", ".join(one.path for one in event.misfits)
         console.print(f"  [yellow]misfits[/]: {safe(paths)}")
     if event.payload is None:
         console.print(f"  [dim]{len(event.payload_bytes()):,} bytes, no text[/]")
@@ -170,7 +141,7 @@ def _draw(bars: list[tuple[object, int]]) -> None:
         out().print(f"{start:%Y-%m-%d %H:%M:%S}  {count:>9,}  [cyan]{bar}[/]")
 
 
-def _tell_gaps(page: Page, home: Path) -> None:
+def _tell_gaps(page: PageTold, home: Path) -> None:
     """Say what is unusual about an answer."""
     if page.folded:
         err().print(f"[dim]{page.folded:,} duplicates are left out; --duplicates shows them[/]")

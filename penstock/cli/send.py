@@ -244,7 +244,7 @@ class DoorClient:
         """
         import httpx
 
-        from penstock.client import told
+        from penstock.client.problems import told
 
         headers = {"Content-Type": content_type, "Idempotency-Key": str(uuid.uuid4())}
         path = f"/v1/events/{collection}"

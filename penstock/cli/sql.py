@@ -15,7 +15,7 @@ from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, pri
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
 
 if TYPE_CHECKING:
-    from penstock.client import SqlAnswer
+    from penstock.contract.sql import SqlAnswer
 
 _LONGEST_CELL = 500
 _NUMBERS = ("int", "long", "float", "double", "decimal", "bigint", "hugeint")

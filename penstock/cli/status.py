@@ -21,7 +21,9 @@ from penstock.errors import Unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from penstock.client import Client, CollectionStatus, Health, Stats, Status
+    from penstock.client import Client
+    from penstock.contract.stats import StatsTold
+    from penstock.contract.status import Health, OneStatus, Status
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _MINUTE = 60
@@ -98,7 +100,7 @@ class Whole(Look):
 class One(Look):
     """One collection in detail, and its last hour."""
 
-    def __init__(self, status: CollectionStatus, stats: Stats) -> None:
+    def __init__(self, status: OneStatus, stats: StatsTold) -> None:
         self._status = status
         self._stats = stats
         self.told = {"status": status, "last_hour": stats}
@@ -207,7 +209,7 @@ def _adapters(health: Health, home: Path) -> Iterator[Text]:
         yield Text(f"  what to do about it: {command(home, 'doctor')}", style="dim")
 
 
-def _collections(found: Sequence[CollectionStatus], whole: Status) -> RenderableType:
+def _collections(found: Sequence[OneStatus], whole: Status) -> RenderableType:
     """Answer a row for each collection; a part that none has any of has no column."""
     parts = list(dict.fromkeys(name for one in found for name in _shown(one.books.parts)))
     return table(
@@ -236,7 +238,7 @@ def _collections(found: Sequence[CollectionStatus], whole: Status) -> Renderable
     )
 
 
-def _books(one: CollectionStatus) -> Text:
+def _books(one: OneStatus) -> Text:
     if one.stop is not None:
         return Text(f"stopped: {one.stop.name}", style="red")
     if one.books.difference:
@@ -265,7 +267,7 @@ def _lag(seconds: float | None) -> str:
     return "none" if not seconds else _length(seconds)
 
 
-def _search(one: CollectionStatus) -> str:
+def _search(one: OneStatus) -> str:
     if one.search_lag_seconds is None and not one.search_waiting:
         return "none, searches read lake and log"
     lag = _lag(one.search_lag_seconds)
@@ -287,7 +289,7 @@ def _length(seconds: float) -> str:
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} d"  # noqa: PLR2004 - two days
 
 
-def _hour(stats: Stats) -> Iterator[Text]:
+def _hour(stats: StatsTold) -> Iterator[Text]:
     """Draw the last hour, a character for each minute."""
     events = [step.events for step in stats.steps]
     aside = [step.quarantined for step in stats.steps]

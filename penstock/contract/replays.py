@@ -21,6 +21,9 @@ class ReplayAsked(Asked):
     since: Time | None = Field(default=None, description="Received at this time or later.")
     until: Time | None = Field(default=None, description="Received before this time.")
     view: Literal["main", "quarantine"] = "main"
+    duplicates: Literal["fold", "include"] = Field(
+        default="fold", description="Leave out events that repeat others, or send them too."
+    )
     order: Literal["log", "key"] = "key"
     rate: float | None = Field(default=None, description="Sends per second at most.")
     concurrency: int = Field(default=32, description="Sends at the same time.")
@@ -57,6 +60,7 @@ class PlanTold(Told):
 
     count: int
     bytes: int
+    folded: int = Field(description="Matches that are left out because they repeat others.")
     to_send: int = Field(description="`count`, or `max_events` if that is less.")
     first: PlanEvent | None
     last: PlanEvent | None

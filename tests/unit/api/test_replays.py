@@ -20,10 +20,12 @@ from platform_stand_ins import (
 
 from penstock.api.platform import Platform
 from penstock.client import Client
+from penstock.contract.replays import PlanTold, ReplayAsked
 from penstock.envelope import Extent
 from penstock.errors import NotFound, WrongState
 from penstock.search import SearchRequest
-from replay.request import ReplayRequest
+from replay.plan import Plan
+from replay.request import Options, ReplayRequest
 
 ASKED = {"collection": "flights", "query": "carrier:UA", "destination": "billing"}
 SECOND = 1_000_000
@@ -118,6 +120,7 @@ def test_a_plan_says_what_would_be_sent_and_makes_nothing(
     assert told == {
         "count": 10,
         "bytes": 1000,
+        "folded": 0,
         "to_send": 10,
         "first": {
             "event_id": "e1",
@@ -137,6 +140,18 @@ def test_a_plan_says_what_would_be_sent_and_makes_nothing(
     assert dagster.launched == []
     assert here.bus.sent == [("land", "main.flights")]
     assert replayer("POST", "/api/v1/replays/plan", {**ASKED, "confirm": 3}).status_code == 400
+
+
+def test_the_api_takes_and_tells_all_that_a_replay_has(replayer: Caller) -> None:
+    """An option that only the engine knows is refused by the API, whatever the page says."""
+    outer = {"collection", "query", "destination", "since", "until"}
+
+    made = replayer("POST", "/api/v1/replays", {**ASKED, "duplicates": "include"}).json()
+
+    assert made["options"]["duplicates"] == "include"
+    assert set(ReplayAsked.model_fields) == outer | set(Options.__struct_fields__)
+    kept = {"digest", "now", "log_id", "ends", "marks", "table_uuid", "pin"}
+    assert set(PlanTold.model_fields) == set(Plan.__struct_fields__) - kept
 
 
 def test_wishes_reach_whoever_sends(replayer: Caller, here: Platform) -> None:
@@ -227,11 +242,11 @@ def test_the_client_speaks_of_replays(app: FastAPI, here: Platform) -> None:
     client = Client("http://penstock", grant(here.store, "replay"), InProcess(app))
 
     made = client.create_replay(
-        "flights", "carrier:UA", destination="billing", options={"rate": 5.0, "dry_run": True}
+        "flights", "carrier:UA", destination="billing", rate=5.0, dry_run=True
     )
 
     assert made.options["dry_run"] is True
-    assert client.plan_replay("flights", destination="billing").plan["count"] == 10
+    assert client.plan_replay("flights", destination="billing").count == 10
     assert client.replay(made.id) == made
     assert client.replays() == [made]
     assert client.pause_replay(made.id).state == "paused"

@@ -85,8 +85,10 @@ def test_an_event_is_found_counted_asked_for_and_planned_before_and_after_it_lan
         b"id-2",
         b"id-3",
     ]
-    planned = client.plan_replay("flights", "carrier:UA", destination="billing").plan
-    assert (planned["count"], planned["first"]["event_id"]) == (2, "id-1")
+    planned = client.plan_replay("flights", "carrier:UA", destination="billing")
+    assert planned.count == 2
+    assert planned.first is not None
+    assert planned.first.event_id == "id-1"
 
 
 def test_a_home_without_events_answers_everything(settings: Settings, client: Client) -> None:

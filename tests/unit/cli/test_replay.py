@@ -11,12 +11,39 @@ import pytest
 import typer
 
 from penstock.cli.replay import follow, show
-from penstock.client import Client, Replay
+from penstock.client import Client
+from penstock.contract.replays import PlanTold, ReplayProgress, ReplayTold
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
+PLAN = PlanTold(
+    count=10,
+    bytes=1_000,
+    folded=0,
+    to_send=10,
+    first=None,
+    last=None,
+    earliest=None,
+    latest=None,
+    spans=[],
+    estimated_seconds=1.0,
+    warnings=[],
+    snapshot_id=None,
+)
+PROGRESS = ReplayProgress(
+    delivered=3,
+    failed=0,
+    skipped=0,
+    unknown=0,
+    repeated=0,
+    attempts=3,
+    bytes=300,
+    last_failure=None,
+    waiting=None,
+)
 
-def replay(state: str, **given: Any) -> Replay:
+
+def replay(state: str, **given: Any) -> ReplayTold:
     values: dict[str, Any] = {
         "id": "r1",
         "collection": "flights",
@@ -27,15 +54,15 @@ def replay(state: str, **given: Any) -> Replay:
         "options": {},
         "state": state,
         "wish": None,
-        "plan": {"count": 10},
-        "progress": {"delivered": 3},
+        "plan": PLAN,
+        "progress": PROGRESS,
         "error": None,
         "created_at": NOON,
         "started_at": None,
         "finished_at": None,
         "run_id": None,
     }
-    return Replay(**{**values, **given})
+    return ReplayTold(**{**values, **given})
 
 
 class Story:
@@ -44,13 +71,13 @@ class Story:
     def __init__(self, states: Sequence[str]) -> None:
         self._states = list(states)
 
-    def replay(self, _replay_id: str) -> Replay:
+    def replay(self, _replay_id: str) -> ReplayTold:
         if not self._states:
             raise KeyboardInterrupt
         return replay(self._states.pop(0))
 
 
-def followed(states: Sequence[str], home: Path) -> Replay:
+def followed(states: Sequence[str], home: Path) -> ReplayTold:
     return follow(cast("Client", Story(states)), replay("requested"), home, quiet=False)
 
 

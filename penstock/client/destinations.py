@@ -1,0 +1,50 @@
+"""Destinations: make, list, try, forget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from penstock.client.wire import Wire, asked, path_of
+from penstock.contract.destinations import DestinationTold, NewDestination, Tried
+
+
+class Destinations(Wire):
+    """The places the team's replays go to."""
+
+    def destinations(self) -> list[DestinationTold]:
+        """List the team's destinations by name."""
+        return self._get(path_of("destinations"), list[DestinationTold])
+
+    def create_destination(
+        self,
+        name: str,
+        url: str,
+        *,
+        kind: str | None = None,
+        headers: Sequence[tuple[str, str]] = (),
+        options: Mapping[str, object] | None = None,
+        secret: str | None = None,
+    ) -> DestinationTold:
+        """Make a destination; without `kind` the URL's scheme says what it is."""
+        body = asked(
+            NewDestination,
+            name=name,
+            url=url,
+            kind=kind,
+            headers=list(headers),
+            options=options,
+            secret=secret,
+        )
+        return self._post(path_of("destinations"), DestinationTold, body)
+
+    def destination(self, name: str) -> DestinationTold:
+        """Answer a destination."""
+        return self._get(path_of("destinations", name), DestinationTold)
+
+    def delete_destination(self, name: str) -> None:
+        """Forget a destination."""
+        self._checked("DELETE", path_of("destinations", name))
+
+    def try_destination(self, name: str) -> Tried:
+        """Send one small event to an HTTP destination; look whether another would take events."""
+        return self._post(path_of("destinations", name, "test"), Tried)

@@ -1,0 +1,94 @@
+"""Events by content, their number, and their number over time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TypedDict, Unpack
+
+from penstock.client.wire import Wire, asked, path_of
+from penstock.contract.search import (
+    CountTold,
+    EventTold,
+    HistogramTold,
+    Looked,
+    LookedForBars,
+    LookedForEvents,
+    PageTold,
+)
+
+
+class SearchOptions(TypedDict, total=False):
+    """Which events are looked at.
+
+    Those received from `since` until before `until`, in the `view` main or quarantine, with
+    `duplicates` fold, include or only; `closed` takes in what was released or discarded.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    view: str
+    duplicates: str
+    closed: bool
+
+
+class ListOptions(SearchOptions, total=False):
+    """Likewise, and which come first: `order` is newest or oldest."""
+
+    order: str
+
+
+class PageOptions(ListOptions, total=False):
+    """Likewise, and which page of them: at most `limit` events, those after `cursor`."""
+
+    limit: int
+    cursor: str | None
+
+
+class Search(Wire):
+    """Searches in a collection."""
+
+    def search(self, collection: str, query: str = "", **options: Unpack[PageOptions]) -> PageTold:
+        """Answer a page of the events found; see `PageOptions`."""
+        body = asked(LookedForEvents, query=query, **options)
+        return self._post(path_of("collections", collection, "search"), PageTold, body)
+
+    def search_all(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        page: int = 500,
+        **options: Unpack[ListOptions],
+    ) -> Iterator[EventTold]:
+        """Yield every event found, asking for a page at a time; all are from one moment."""
+        cursor = None
+        while True:
+            found = self.search(collection, query, limit=page, cursor=cursor, **options)
+            yield from found.events
+            cursor = found.cursor
+            if cursor is None:
+                return
+
+    def count(
+        self, collection: str, query: str = "", **options: Unpack[SearchOptions]
+    ) -> CountTold:
+        """Answer how many events are found; see `SearchOptions`."""
+        body = asked(Looked, query=query, **options)
+        return self._post(path_of("collections", collection, "count"), CountTold, body)
+
+    def histogram(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        bars: int | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> HistogramTold:
+        """Answer the events found over time, in at most about `bars` steps, or 60."""
+        body = asked(LookedForBars, query=query, bars=bars, **options)
+        return self._post(path_of("collections", collection, "histogram"), HistogramTold, body)
+
+    def event(self, collection: str, event_id: str) -> EventTold:
+        """Answer one event by its id."""
+        return self._get(path_of("collections", collection, "events", event_id), EventTold)
