@@ -141,6 +141,15 @@ class Settings(BaseModel):
     grpc_port: int = Field(9000, ge=1, le=65535, description="The door's gRPC port.")
     platform_port: int = Field(8000, ge=1, le=65535, description="API and search.")
     dagster_port: int = Field(3000, ge=1, le=65535, description="Dagster's own pages.")
+    dashboard_url: str = Field(
+        "",
+        description="Where browsers reach the platform, `https://…` behind a proxy. Empty: at its "
+        "own address.",
+    )
+    dagster_pages_url: str = Field(
+        "",
+        description="Where browsers reach Dagster's pages, for links to them. Empty: at its port.",
+    )
 
     max_event_bytes: int = Field(1 << 20, ge=1, description="The largest event; over it: 413.")
     max_body_bytes: int = Field(

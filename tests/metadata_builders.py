@@ -10,6 +10,7 @@ from penstock.metadata.records import (
     Destination,
     Known,
     ReplayRecord,
+    SessionRecord,
     TokenRecord,
 )
 from penstock.metadata.tokens import digest, hint, new_token
@@ -48,6 +49,15 @@ def token(
         hint=hint(text),
         created_at=NOON,
         expires_at=expires_at,
+    )
+
+
+def session(
+    digest: str, *, token_id: str, begins: Micros = NOON, ends: Micros = NOON + 1
+) -> SessionRecord:
+    """Answer a session that lasts for a moment."""
+    return SessionRecord(
+        digest=digest, token_id=token_id, sealed=b"\0\xff", created_at=begins, expires_at=ends
     )
 
 

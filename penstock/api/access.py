@@ -9,8 +9,9 @@ from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock.api.platform import Here
-from penstock.envelope import DEFAULT_TEAM
+from penstock.envelope import DEFAULT_TEAM, Micros
 from penstock.errors import Forbidden, Unauthorized
+from penstock.metadata.records import TokenRecord
 from penstock.metadata.tokens import digest, looks_like_token
 from penstock.vocabulary import Scope
 
@@ -36,6 +37,16 @@ class Caller:
     """Whether Penstock's own tables may be read: they tell of every team's replays."""
 
 
+def admitted(token: TokenRecord | None, scope: Scope, now: Micros) -> Caller:
+    """Answer who calls with this token; raise `Unauthorized`, or `Forbidden` without the scope."""
+    if token is None or not token.alive(now):
+        raise Unauthorized(_REFUSAL)
+    if not token.may(scope):
+        raise Forbidden(f"this needs a token with the scope {scope!r}")
+    operator = token.team == DEFAULT_TEAM and token.may("admin")
+    return Caller(token.team, token.id, operator)
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """Lets in the callers whose token has this scope; the rule of a route."""
@@ -51,12 +62,7 @@ class Needs:
         if given is None or not looks_like_token(given.credentials):
             raise Unauthorized(_REFUSAL)
         token = here.store.token_by_digest(digest(given.credentials))
-        if token is None or not token.alive(here.clock()):
-            raise Unauthorized(_REFUSAL)
-        if not token.may(self.scope):
-            raise Forbidden(f"this needs a token with the scope {self.scope!r}")
-        operator = token.team == DEFAULT_TEAM and token.may("admin")
-        return Caller(token.team, token.id, operator)
+        return admitted(token, self.scope, here.clock())
 
 
 Reader = Annotated[Caller, Depends(Needs("read"))]

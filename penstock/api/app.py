@@ -41,17 +41,6 @@ MAX_BODY_BYTES = 1 << 20
 # A change made by another process reaches the doors within this and their own half a second.
 CATCH_UP_SECONDS = 1.0
 
-WELCOME = f"""\
-Penstock: see, keep, search and replay what goes over your message buses.
-
-  API           {API}/…            (Authorization: Bearer <token>)
-  its contract  {API}/openapi.json
-  health        /healthz
-  metrics       /metrics
-
-On the command line: penstock --help
-"""
-
 
 def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None) -> FastAPI:
     """Answer the app. `others` are adapters that health tells about beside the platform's own."""
@@ -96,11 +85,6 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
 
 def _pages(platform: Platform, metrics: Metrics, others: Mapping[str, Probe]) -> APIRouter:
     router = APIRouter(tags=["status"])
-
-    @router.get("/", response_class=PlainTextResponse)
-    async def welcome() -> str:
-        """Say what this is and where the API is."""
-        return WELCOME
 
     @router.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> Response:

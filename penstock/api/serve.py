@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from assets.contract import Trials
 from assets.stores import duplicates_of, retention_of
@@ -32,8 +33,10 @@ log = structlog.get_logger()
 _GRACE_SECONDS = 10
 
 
-def serve(settings: Settings) -> None:
-    """Answer the API until SIGTERM or SIGINT; then finish what was begun.
+def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
+    """Answer the API, and the `pages` put beside it, until SIGTERM or SIGINT.
+
+    What was begun then is finished.
 
     Raises `BadSetting`, and the errors of the stores, if it cannot start.
     """
@@ -42,6 +45,7 @@ def serve(settings: Settings) -> None:
         app = create_app(
             platform, others={"dagster": dagster.ping, "stats": lambda: platform.stats().ping()}
         )
+        pages(app)
         config = uvicorn.Config(
             app,
             host=settings.host,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query
 from lakehouse import TableView
 from penstock.api.access import Reader
 from penstock.api.collections import readable
-from penstock.api.platform import API, Here
+from penstock.api.platform import API, Here, Platform
 from penstock.contract.base import Time, micros, moment
 from penstock.contract.stats import StatsTold, StepTold
-from penstock.envelope import Micros
+from penstock.envelope import CollectionId, Micros
 from penstock.errors import BadRequest
 from penstock.stats import MINUTE, every_step
 
@@ -79,6 +79,24 @@ def show_stats(
         step_seconds=length // _SECOND,
         uncounted=_uncounted(here.lake.view(collection), counted),
     )
+
+
+def per_minute(
+    here: Platform, collections: Iterable[CollectionId], *, minutes: int
+) -> dict[CollectionId, list[int]]:
+    """Answer how many events of each collection came in each of the last whole minutes.
+
+    As far as they have landed. Raises `EngineUnavailable` while the statistics do not answer.
+    """
+    end = here.clock() // MINUTE * MINUTE
+    since, books = end - minutes * MINUTE, here.stats()
+    return {
+        c: [
+            step.events
+            for step in every_step(books.steps(c, since, end, MINUTE), since, end, MINUTE)
+        ]
+        for c in collections
+    }
 
 
 def _uncounted(view: TableView | None, counted: Mapping[tuple[str, int], int]) -> int:

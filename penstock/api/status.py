@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse
 from assets.accounting import PartitionBooks, Standing, stand, troubles
 from assets.remedies import command_for
 from lakehouse.fill import fill as fill_of_table
-from penstock.api.access import Reader
+from penstock.api.access import Caller, Reader
 from penstock.api.collections import readable
 from penstock.api.metrics import CONTENT_TYPE, books_text
 from penstock.api.platform import API, Here, Platform, Version
@@ -121,6 +121,31 @@ def show_status(caller: Reader, here: Here, version: Version) -> Status:
     )
 
 
+class Watched(NamedTuple):
+    """A collection as it was seen lately: `told` and how many bytes its rows take in the lake.
+
+    Both are None where it could not be looked at.
+    """
+
+    name: str
+    told: OneStatus | None
+    bytes: int | None
+
+
+def watched(caller: Caller, here: Platform) -> list[Watched]:
+    """Answer the team's collections by name, for who asks every few seconds (`Platform.watch`)."""
+    records = here.store.collections(caller.team)
+    seen = {one.books.collection: one for one in here.watch.standings([r.id for r in records])}
+    return [_watched(here, record, seen.get(record.id)) for record in records]
+
+
+def _watched(here: Platform, record: CollectionRecord, seen: Standing | None) -> Watched:
+    if seen is None:
+        return Watched(record.id.name, None, None)
+    table = seen.books.table
+    return Watched(record.id.name, _told(here, record, seen), 0 if table is None else table.bytes)
+
+
 @router.get(f"{API}/metrics", tags=["status"], response_class=PlainTextResponse)
 def show_metrics(caller: Reader, here: Here) -> Response:
     """Show the books and lag of the team's collections as Prometheus reads them."""
@@ -130,6 +155,10 @@ def show_metrics(caller: Reader, here: Here) -> Response:
 
 def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
     standing = stand(here.buffer, here.lake, here.index, record.id, now=here.clock())
+    return _told(here, record, standing)
+
+
+def _told(here: Platform, record: CollectionRecord, standing: Standing) -> OneStatus:
     newest = _newest(here, record.id) if standing.newest is None else None
     return _one(record, standing, retention=here.retention, newest=newest)
 

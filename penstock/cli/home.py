@@ -53,6 +53,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     platform: str
     dagster: str
     token: str
+    dashboard: str = ""
+    """Where browsers reach the platform, if that is not where it is."""
+
+    @property
+    def sign_in(self) -> str:
+        """The link that signs a browser in; what is behind ``#`` is sent to nobody."""
+        return f"{self.dashboard or self.platform}/sign-in#{self.token}"
 
 
 def write_running(home: Path, running: Running) -> None:

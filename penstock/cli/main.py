@@ -10,6 +10,7 @@ import typer
 
 from penstock.cli import (
     collection,
+    dashboard,
     demo,
     destination,
     doctor,
@@ -45,6 +46,7 @@ MANAGE = "Manage"
 
 app.command("up", rich_help_panel=RUN)(up.up)
 app.command("demo", rich_help_panel=RUN)(demo.demo)
+app.command("dashboard", rich_help_panel=RUN)(dashboard.dashboard)
 app.command("doctor", rich_help_panel=RUN)(doctor.doctor)
 app.command("land", rich_help_panel=RUN)(land.land)
 app.command("upkeep", rich_help_panel=RUN)(upkeep.upkeep)

@@ -26,8 +26,10 @@ def door(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = None) 
 
 @app.command()
 def platform(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = None) -> None:
-    """Serve API and search until it is told to end."""
+    """Serve API, search and dashboard until it is told to end."""
     from penstock.api.serve import serve
+    from penstock.dashboard.app import add_dashboard, addresses_of
 
     set_up_logs()
-    serve(load_settings(home, file=settings_file))
+    settings = load_settings(home, file=settings_file)
+    serve(settings, pages=lambda app: add_dashboard(app, addresses_of(settings)))

@@ -113,6 +113,7 @@ def running(
             platform=f"http://{settings.host}:{settings.platform_port}",
             dagster=f"http://{settings.host}:{settings.dagster_port}",
             token=token,
+            dashboard=settings.dashboard_url.rstrip("/"),
         )
         restore = _stop_on_signals(supervisor)
         try:
@@ -217,6 +218,8 @@ def write_workspace(folder: Path, host: str, code_port: int) -> None:
 
 def describe(what: Running, home: Path, console: Console) -> None:
     """Say what runs where, and how to send the first event."""
+    console.print()
+    console.print(Text("  open in a browser:  ").append(what.sign_in, style="bold"), soft_wrap=True)
     console.print()
     for name, place in (
         ("events in", f"{what.door}/v1/events/<collection>   gRPC {what.grpc}"),

@@ -59,6 +59,20 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
+class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who is signed in to the dashboard with a token.
+
+    `digest` (SHA-256, hex) recognises the secret that the browser holds; `sealed` is the token's
+    text, which can be read with that secret alone.
+    """
+
+    digest: str
+    token_id: str
+    sealed: bytes
+    created_at: Micros
+    expires_at: Micros
+
+
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A named place that replays go to.
 

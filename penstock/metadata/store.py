@@ -26,6 +26,7 @@ from penstock.metadata.records import (
     Lease,
     ReplayRecord,
     SchemaVersion,
+    SessionRecord,
     TokenRecord,
 )
 from penstock.metadata.tables import (
@@ -37,6 +38,7 @@ from penstock.metadata.tables import (
     replays,
     revision,
     schema_versions,
+    sessions,
     tokens,
 )
 from penstock.schema.formats import Format
@@ -272,6 +274,37 @@ class Store:
             found = connection.execute(select(tokens).where(tokens.c.digest == digest))
             row = found.mappings().first()
         return None if row is None else _record(TokenRecord, row)
+
+    # Sessions of the dashboard: no door needs them, so they are no new version.
+
+    def add_session(self, record: SessionRecord) -> None:
+        """Add the session, and forget those that were over when it began.
+
+        Raises `NotFound` for a token that there is not.
+        """
+        over = sessions.c.expires_at <= record.created_at
+        with self._writing() as connection:
+            owner = select(tokens.c.id).where(tokens.c.id == record.token_id)
+            if connection.execute(owner).first() is None:
+                raise NotFound("token", record.token_id)
+            connection.execute(delete(sessions).where(over))
+            connection.execute(insert(sessions).values(_row(record)))
+
+    def session(self, digest: str) -> tuple[SessionRecord, TokenRecord] | None:
+        """Answer the session with this digest, over or not, and its token as it is now."""
+        mine = select(sessions).where(sessions.c.digest == digest)
+        with self._reading() as connection:
+            found = connection.execute(mine).mappings().first()
+            if found is None:
+                return None
+            owner = select(tokens).where(tokens.c.id == found["token_id"])
+            token = connection.execute(owner).mappings().one()
+            return _record(SessionRecord, found), _record(TokenRecord, token)
+
+    def drop_session(self, digest: str) -> None:
+        """Forget the session, if there is one."""
+        with self._writing() as connection:
+            connection.execute(delete(sessions).where(sessions.c.digest == digest))
 
     # Destinations
 

@@ -70,6 +70,19 @@ tokens = Table(
     Index(None, "team"),
 )
 
+# Who is signed in to the dashboard. A session is known by the SHA-256 of its secret, and ends with
+# the token that opened it; that token's text is readable with the secret alone.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("token_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Micros, nullable=False),
+    Column("expires_at", Micros, nullable=False),
+    ForeignKeyConstraint(["token_id"], ["tokens.id"]),
+)
+
 destinations = Table(
     "destinations",
     metadata,

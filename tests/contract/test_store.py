@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from builders import FLIGHTS, NOON
 from engines.fresh import fresh_database
-from metadata_builders import collection, destination, replay, token
+from metadata_builders import collection, destination, replay, session, token
 from msgspec.structs import replace
 
 from penstock.envelope import CollectionId
@@ -207,6 +207,41 @@ class TestTokens:
         found = store.token_by_digest(token(1).digest)
         assert found is not None
         assert not found.alive(NOON)
+
+    def test_a_session_is_found_with_its_token_as_it_is_now(self, store: Store) -> None:
+        """A token that was revoked ends what it opened."""
+        store.add_token(token(1))
+        opened = session("s1", token_id="t1")
+        store.add_session(opened)
+
+        assert store.session("s1") == (opened, token(1))
+        revoked = store.revoke_token("main", "t1", NOON + SECOND)
+        assert store.session("s1") == (opened, revoked)
+        assert store.session("s2") is None
+
+    def test_a_session_is_gone_once_dropped_and_old_ones_with_the_next(self, store: Store) -> None:
+        store.add_token(token(1))
+        for name, ends in (("s1", NOON), ("s2", NOON + 1), ("s3", NOON + 2)):
+            store.add_session(session(name, token_id="t1", begins=NOON - 1, ends=ends))
+
+        store.drop_session("s3")
+        store.drop_session("never there")
+        store.add_session(session("s4", token_id="t1", begins=NOON, ends=NOON + 9))
+
+        assert [store.session(f"s{n}") is not None for n in (1, 2, 3, 4)] == [
+            *(False, True, False, True)
+        ]
+
+    def test_a_session_needs_a_token_and_is_no_news_for_doors(self, store: Store) -> None:
+        store.add_token(token(1))
+        before = store.version()
+
+        with pytest.raises(NotFound):
+            store.add_session(session("s1", token_id="t2"))
+        store.add_session(session("s1", token_id="t1"))
+        store.drop_session("s1")
+
+        assert store.version() == before
 
     def test_another_team_cannot_revoke_a_token(self, store: Store) -> None:
         store.add_token(token(1))

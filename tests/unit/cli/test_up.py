@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 from cli_home import every_command
 from rich.console import Console
 
@@ -54,6 +55,17 @@ def test_what_is_printed_to_type_next_works_for_this_home(tmp_path: Path) -> Non
 
     assert f"penstock search hello world --home '{home}'" in shown.getvalue()
     assert f"{home}/logs" in shown.getvalue()
+
+
+def test_the_link_into_the_browser_keeps_the_token_behind_the_hash(tmp_path: Path) -> None:
+    """What stands before it is in requests, in logs, and in what other sites are told."""
+    shown = io.StringIO()
+
+    describe(RUNNING, tmp_path, Console(file=shown, width=20, soft_wrap=True))
+
+    assert "open in a browser:  http://127.0.0.1:3/sign-in#pst_x\n" in shown.getvalue()
+    behind = msgspec.structs.replace(RUNNING, dashboard="https://penstock.example")
+    assert behind.sign_in == "https://penstock.example/sign-in#pst_x"
 
 
 def test_what_the_demo_says_to_play_with_are_commands() -> None:

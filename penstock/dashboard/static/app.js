@@ -1,0 +1,28 @@
+// What every page does. Each module looks for its own attributes, also in what htmx brings.
+import { startKeys } from "./keys.js";
+import { startDialogs } from "./dialogs.js";
+import { startCopying } from "./copy.js";
+import { startPlots } from "./plot.js";
+import { startLive } from "./live.js";
+import { startSignIn } from "./sign-in.js";
+import { startThemeSwitch } from "./theme-switch.js";
+
+// What only works with these modules is hidden until they are here.
+const reveal = (root) => {
+  for (const one of root.querySelectorAll("[data-opens][hidden], [data-copies][hidden], [data-theme-switch][hidden]")) {
+    one.hidden = false;
+  }
+};
+
+reveal(document);
+document.addEventListener("htmx:load", (event) => reveal(event.detail.elt.parentElement ?? document));
+
+startKeys();
+startDialogs();
+startCopying();
+startPlots();
+startLive();
+startSignIn();
+startThemeSwitch();
+// Tests wait for it.
+document.documentElement.dataset.ready = "";

@@ -1,0 +1,12 @@
+// A link of `penstock up` has the token behind "#", which browsers send to nobody: not in the
+// request, not as a referrer. It is taken out of the address before anything else happens.
+export const startSignIn = () => {
+  const form = document.querySelector("[data-sign-in]");
+  const token = location.hash.slice(1);
+  if (!form || !token) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  form.elements.token.value = token;
+  // Who is signed in decides: a link from somebody else must not change who they are.
+  if ("signedIn" in form.dataset) form.querySelector("button").focus();
+  else form.requestSubmit();
+};
