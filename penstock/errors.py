@@ -42,6 +42,8 @@ Payloads, tokens and credentials are never part of a message.
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class PenstockError(Exception):
     """The root of everything below; `str(error)` is a sentence for the person who caused it."""
@@ -152,8 +154,33 @@ class BadQuery(Rejected):
         self.expected = expected
 
     def pointer(self) -> str:
-        """Two lines for a terminal: the query, and a caret below the character."""
-        return f"{self.text}\n{' ' * self.position}^"
+        """Two lines for a terminal: the query, and a caret below the character.
+
+        Of a query of several lines it is the line with the character, and of a long one the part
+        around it, so that no terminal breaks it.
+        """
+        start = self.text.rfind("\n", 0, self.position) + 1
+        end = self.text.find("\n", self.position)
+        line = self.text[start : len(self.text) if end < 0 else end]
+        column = self.position - start
+        if column > _AROUND:
+            cut = column - _AROUND
+            line, column = f"…{line[cut:]}", column - cut + 1
+        if len(line) > column + _AROUND:
+            line = f"{line[: column + _AROUND]}…"
+        shown = "".join(c if c.isprintable() else " " for c in line)
+        return f"{shown}\n{' ' * sum(_width(c) for c in shown[:column])}^"
+
+
+_AROUND = 60
+"""Characters of a query that are shown on either side of the one that is pointed at."""
+
+
+def _width(character: str) -> int:
+    """Answer how many columns of a terminal a character takes."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 class BadSql(Rejected):

@@ -379,3 +379,19 @@ def test_whatever_is_typed_is_read_or_refused() -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Half surrogates and control characters included."""
     read_or_refused(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "shown"),
+    [
+        ("carrier:>", 9, "carrier:>\n         ^"),
+        ("a\nb (\nc", 4, "b (\n  ^"),
+        ("日本 (", 3, "日本 (\n     ^"),
+        ("e\u0301\t(", 4, "e\u0301 (\n   ^"),
+        ("x" * 200, 100, f"…{'x' * 60}{'x' * 60}…\n{' ' * 61}^"),
+        ("\x1b[1m(", 4, " [1m(\n    ^"),
+    ],
+)
+def test_a_caret_stands_below_the_character(text: str, position: int, shown: str) -> None:
+    """Whatever the line looks like: broken, long, wide, with what terminals obey."""
+    assert BadQuery(text, position, "expected a condition").pointer() == shown
