@@ -10,6 +10,7 @@ from penstock.metadata.records import (
     Destination,
     Known,
     ReplayRecord,
+    SavedSearch,
     SessionRecord,
     TokenRecord,
 )
@@ -69,6 +70,22 @@ def destination(name: str = "billing", *, team: str = "main") -> Destination:
         url="https://billing.example/events",
         headers=(("authorization", "Bearer hidden"),),
         created_at=NOON,
+    )
+
+
+def saved_search(
+    name: str = "late", *, team: str = "main", query: str = "dep_delay:>120", since: str = "now/d"
+) -> SavedSearch:
+    """Answer a saved search of today's events."""
+    return SavedSearch(
+        team=team,
+        name=name,
+        collection="flights",
+        query=query,
+        since=since,
+        order="oldest",
+        created_at=NOON,
+        changed_at=NOON,
     )
 
 

@@ -34,10 +34,22 @@ from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
+from penstock.query.tree import Field, Payload
 from penstock.schema.convert import Rules
 from penstock.schema.formats import open_decoder
 from penstock.schema.shape import EMPTY, Struct
-from penstock.search import Bar, Found, Histogram, Page, SearchRequest
+from penstock.search import (
+    Bar,
+    Facet,
+    FacetValue,
+    Found,
+    Histogram,
+    Known,
+    KnownField,
+    Page,
+    SearchRequest,
+    View,
+)
 from penstock.stats import open_stats
 from penstock.vocabulary import Contract, Scope
 from replay.plan import Happened, Plan, Reach, Wake
@@ -229,6 +241,14 @@ class StandInSearcher:
     def histogram(self, asked: SearchRequest, *, bars: int) -> Histogram:
         self.asked.append(asked)
         return Histogram([Bar(NOON, 3), Bar(NOON + 1_500_000, bars)], 1_500_000)
+
+    def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
+        self.asked.append(asked)
+        values = [FacetValue("UA", False, 3), FacetValue("-5", True, 1)][:most]
+        return [Facet(values, found=5, missing=1, others=2) for _ in fields]
+
+    def known(self, collection: CollectionId, view: View, *, newest: int) -> Known:
+        return Known((KnownField(Payload(("carrier",)), "string"),), NOON)
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
         for found in self.events:

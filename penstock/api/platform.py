@@ -28,6 +28,7 @@ from penstock.schema.convert import Rules
 from penstock.schema.formats import Decoder, Format
 from penstock.search import Searcher
 from penstock.search.index import Index
+from penstock.search.suggest import Suggesting
 from penstock.stats import Stats
 from replay.plan import Planner
 from replay.targets.opening import LOG_TOPICS
@@ -72,6 +73,11 @@ class Platform:
     retention: Micros | None = None
     """How long the log keeps what has not landed; None for as long as it takes."""
     rooms: Rooms = field(default_factory=Rooms)
+
+    @cached_property
+    def suggesting(self) -> Suggesting:
+        """What may stand in a search that is being written; what it knows is kept for a while."""
+        return Suggesting(self.searcher, clock=self.clock)
 
     @cached_property
     def watch(self) -> Watch:

@@ -14,17 +14,28 @@ from penstock.api.values import base64_of, text_of
 from penstock.contract.base import micros, moment
 from penstock.contract.search import (
     BarTold,
+    Completed,
     CountTold,
     EventTold,
+    FacetsTold,
+    FacetTold,
+    FacetValueTold,
     HistogramTold,
     Looked,
     LookedForBars,
     LookedForEvents,
+    LookedForFacets,
     Misfit,
     NotText,
     PageTold,
+    SuggestionsTold,
+    SuggestionTold,
 )
-from penstock.search import Found, SearchRequest
+from penstock.query.parse import read_field
+from penstock.query.tree import Field
+from penstock.query.writing import condition_text, field_text
+from penstock.search import Facet, Found, SearchRequest
+from penstock.search.suggest import Suggestions
 
 router = APIRouter(prefix=f"{API}/collections/{{c}}", tags=["search"])
 
@@ -84,6 +95,31 @@ def histogram(c: str, asked: LookedForBars, caller: Reader, here: Here) -> Histo
         )
 
 
+@router.post("/facets")
+def facets(c: str, asked: LookedForFacets, caller: Reader, here: Here) -> FacetsTold:
+    """Count the values of fields among the events found, exactly."""
+    request = _request(c, asked, caller, here)
+    fields = [read_field(text) for text in asked.fields]
+    with here.rooms.search:
+        begun = time.perf_counter()
+        found = here.searcher.facets(request, fields, most=asked.most)
+        return FacetsTold(
+            facets=[_facet(*one) for one in zip(fields, found, strict=True)],
+            found=found[0].found,
+            seconds=time.perf_counter() - begun,
+        )
+
+
+@router.post("/complete")
+def complete(c: str, asked: Completed, caller: Reader, here: Here) -> SuggestionsTold:
+    """Answer what may stand where the cursor is in a search that is being written."""
+    collection = readable(here, caller, c).id
+    position = len(asked.query) if asked.position is None else asked.position
+    with here.rooms.completions:
+        found = here.suggesting.at(collection, asked.view, asked.query, position)
+        return _suggestions(found)
+
+
 # Senders choose ids; one may have a slash.
 @router.get("/events/{event_id:path}")
 def show_event(c: str, event_id: str, caller: Reader, here: Here) -> EventTold:
@@ -91,6 +127,33 @@ def show_event(c: str, event_id: str, caller: Reader, here: Here) -> EventTold:
     collection = readable(here, caller, c).id
     with here.rooms.search:
         return event_told(here.searcher.event(collection, event_id))
+
+
+def _facet(field: Field, facet: Facet) -> FacetTold:
+    return FacetTold(
+        field=field_text(field),
+        values=[
+            FacetValueTold(
+                value=one.value,
+                kind="number" if one.number else "text",
+                count=one.count,
+                query=condition_text(field, one.value),
+            )
+            for one in facet.values
+        ],
+        missing=facet.missing,
+        others=facet.others,
+    )
+
+
+def _suggestions(found: Suggestions) -> SuggestionsTold:
+    return SuggestionsTold(
+        start=found.start,
+        end=found.end,
+        suggestions=[
+            SuggestionTold(text=one.text, kind=one.kind, count=one.count) for one in found.offered
+        ],
+    )
 
 
 def event_told(found: Found) -> EventTold:

@@ -6,6 +6,7 @@ nothing to offer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,39 @@ def tokens(ctx: typer.Context, incomplete: str) -> list[str]:
         incomplete,
         lambda client: (one.id for one in client.tokens() if one.revoked_at is None),
     )
+
+
+def saved_searches(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer the team's saved searches."""
+    return _offer(ctx, incomplete, lambda client: (one.name for one in client.saved_searches()))
+
+
+def search(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Offer what may stand at the end of a search: fields, values, words of the language.
+
+    Only what can be written without quotes of the shell.
+    """
+    collection = ctx.params.get("collection")
+    if not collection:
+        return []
+    begun = " ".join([*(ctx.params.get("query") or ()), ""])
+    # Bash takes a colon for the end of a word.
+    begun = re.sub(r"\s+:\s+$", ":", begun)
+    view = "quarantine" if ctx.params.get("quarantine") else "main"
+
+    def words(client: Client) -> Iterable[str]:
+        found = client.complete(collection, begun + incomplete, view=view)
+        kept = found.start - len(begun)
+        if kept < 0:
+            return ()
+        texts = (one.text for one in found.suggestions)
+        return (f"{incomplete[:kept]}{text}" for text in texts if _UNQUOTED.fullmatch(text))
+
+    return _offer(ctx, incomplete, words)
+
+
+# A backslash, a quote or a blank would have to be written otherwise in each shell.
+_UNQUOTED = re.compile(r"[\w.:/@%+,-]+")
 
 
 def _offer(

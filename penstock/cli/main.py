@@ -19,6 +19,7 @@ from penstock.cli import (
     quarantine,
     replay,
     search,
+    searches,
     send,
     serve,
     sql,
@@ -54,6 +55,7 @@ app.add_typer(serve.app, name="serve", rich_help_panel=RUN)
 app.command("status", rich_help_panel=WORK)(status.status)
 app.command("send", rich_help_panel=WORK)(send.send)
 app.command("search", rich_help_panel=WORK)(search.search)
+app.add_typer(searches.app, name="searches", rich_help_panel=WORK)
 app.command("event", rich_help_panel=WORK)(event.event)
 app.command("sql", rich_help_panel=WORK)(sql.sql)
 app.add_typer(replay.app, name="replay", rich_help_panel=WORK)

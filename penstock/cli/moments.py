@@ -41,6 +41,18 @@ def parse_moment(text: str | None, now: datetime) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
+def lasting(text: str | None) -> str | None:
+    """Answer a time as a saved search keeps it: ``15m`` stays relative, as ``now-15m``."""
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        return f"now-{int(ago[1])}{ago[2]}"
+    moment = parse_moment(text, utc_now())
+    assert moment is not None  # noqa: S101 - of a text
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
 def parse_end(text: str | None, now: datetime) -> datetime | None:
     """Read ``30d`` (from now on) or an ISO 8601 time; without a zone it is UTC."""
     moment = parse_moment(text, now)

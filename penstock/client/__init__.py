@@ -12,6 +12,7 @@ from penstock.client.problems import told
 from penstock.client.quarantine import Quarantine
 from penstock.client.replays import ReplayOptions, Replays
 from penstock.client.search import ListOptions, PageOptions, Search, SearchOptions
+from penstock.client.searches import KeptOptions, Searches
 from penstock.client.sql import Sql
 from penstock.client.status import Statuses
 from penstock.client.tokens import Tokens
@@ -21,6 +22,7 @@ __all__ = [
     "TIMEOUT_SECONDS",
     "Client",
     "FormatOptions",
+    "KeptOptions",
     "ListOptions",
     "PageOptions",
     "ReplayOptions",
@@ -29,7 +31,9 @@ __all__ = [
 ]
 
 
-class Client(Statuses, Collections, Search, Quarantine, Sql, Tokens, Destinations, Replays):
+class Client(
+    Statuses, Collections, Search, Searches, Quarantine, Sql, Tokens, Destinations, Replays
+):
     """The platform at `base_url`, as the holder of `token` sees it. Threads may share it.
 
     Raises `EngineUnavailable` where nothing answers, and for every other refusal the error that

@@ -1,20 +1,24 @@
-"""Events by content, their number, and their number over time."""
+"""Events by content, their number, their number over time, and the values of their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TypedDict, Unpack
 
 from penstock.client.wire import Wire, asked, path_of
 from penstock.contract.search import (
+    Completed,
     CountTold,
     EventTold,
+    FacetsTold,
     HistogramTold,
     Looked,
     LookedForBars,
     LookedForEvents,
+    LookedForFacets,
     PageTold,
+    SuggestionsTold,
 )
 
 
@@ -88,6 +92,34 @@ class Search(Wire):
         """Answer the events found over time, in at most about `bars` steps, or 60."""
         body = asked(LookedForBars, query=query, bars=bars, **options)
         return self._post(path_of("collections", collection, "histogram"), HistogramTold, body)
+
+    def facets(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        fields: Sequence[str],
+        most: int | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> FacetsTold:
+        """Answer how many of the events found have each value of the fields.
+
+        Of each field the `most` (10) frequent values; see `SearchOptions`.
+        """
+        body = asked(LookedForFacets, query=query, fields=list(fields), most=most, **options)
+        return self._post(path_of("collections", collection, "facets"), FacetsTold, body)
+
+    def complete(
+        self,
+        collection: str,
+        query: str,
+        *,
+        position: int | None = None,
+        view: str | None = None,
+    ) -> SuggestionsTold:
+        """Answer what may stand at the position, or the end, of a search being written."""
+        body = asked(Completed, query=query, position=position, view=view)
+        return self._post(path_of("collections", collection, "complete"), SuggestionsTold, body)
 
     def event(self, collection: str, event_id: str) -> EventTold:
         """Answer one event by its id."""

@@ -1,13 +1,17 @@
-"""Events by content, their number, and their number over time."""
+"""Events by content, their number, their number over time, and the values of their fields."""
 
 from __future__ import annotations
 
 import base64
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from penstock.contract.base import Asked, LongText, Time, Told, example
+
+MOST_FACETS = 10
+
+FieldName = Annotated[str, Field(min_length=1, max_length=1_000)]
 
 
 class Looked(Asked):
@@ -129,3 +133,70 @@ class HistogramTold(Told):
     bars: list[BarTold]
     step_seconds: float
     seconds: float
+
+
+class LookedForFacets(Looked):
+    """What to look for, and of which fields to count the values."""
+
+    model_config = example(query="dep_delay:>120", fields=["carrier", "headers.x-region"], most=5)
+
+    fields: list[FieldName] = Field(
+        min_length=1, max_length=MOST_FACETS, description="Fields as a search names them."
+    )
+    most: int = Field(default=10, ge=1, le=1_000, description="Values to show of each.")
+
+
+class FacetValueTold(Told):
+    """A value of a field, and how many of the events found have it."""
+
+    value: str = Field(description="As a search writes it, without quotes.")
+    kind: Literal["text", "number"] = Field(description="What it is in the events.")
+    count: int
+    query: str | None = Field(
+        description="The search that finds these events; null for a value longer than a search."
+    )
+
+
+class FacetTold(Told):
+    """The most frequent values of a field; an event counts once for each value that it has."""
+
+    field: str
+    values: list[FacetValueTold]
+    missing: int = Field(description="Events found that have no value of the field.")
+    others: int = Field(description="How many more values there are.")
+
+
+class FacetsTold(Told):
+    """The facets in the order that was asked for, all of one cut, so that numbers fit together."""
+
+    facets: list[FacetTold]
+    found: int = Field(description="Events found in all.")
+    seconds: float
+
+
+class Completed(Asked):
+    """A search that is being written, and where the cursor is in it."""
+
+    model_config = example(query="carrier:U", position=9)
+
+    query: LongText = ""
+    position: int | None = Field(
+        default=None, ge=0, description="Characters before the cursor; null is at the end."
+    )
+    view: Literal["main", "quarantine"] = "main"
+
+
+class SuggestionTold(Told):
+    """A text to put in, and what it is: the kind of a field or a value, or a word."""
+
+    text: str
+    kind: str
+    count: int | None = Field(description="Of a value, how many of the newest events have it.")
+
+
+class SuggestionsTold(Told):
+    """What may stand in place of the characters from `start` to `end`, the likeliest first."""
+
+    start: int
+    end: int
+    suggestions: list[SuggestionTold]

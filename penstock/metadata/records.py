@@ -6,6 +6,8 @@ only.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from penstock.envelope import CollectionId, Micros
@@ -120,6 +122,26 @@ class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
     def held(self, now: Micros) -> bool:
         """Say whether somebody's lease is alive."""
         return self.lease_until is not None and now < self.lease_until
+
+
+class SavedSearch(msgspec.Struct, frozen=True, kw_only=True):
+    """A search that a team keeps under a name.
+
+    `since` and `until` are texts, as ``now-24h``: what they mean is found out when it is made.
+    """
+
+    team: str
+    name: str
+    collection: str
+    query: str = ""
+    since: str | None = None
+    until: str | None = None
+    order: Literal["newest", "oldest"] = "newest"
+    view: Literal["main", "quarantine"] = "main"
+    duplicates: Literal["fold", "include", "only"] = "fold"
+    closed: bool = False
+    created_at: Micros
+    changed_at: Micros
 
 
 class SchemaVersion(msgspec.Struct, frozen=True, kw_only=True):

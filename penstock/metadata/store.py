@@ -25,6 +25,7 @@ from penstock.metadata.records import (
     Known,
     Lease,
     ReplayRecord,
+    SavedSearch,
     SchemaVersion,
     SessionRecord,
     TokenRecord,
@@ -37,6 +38,7 @@ from penstock.metadata.tables import (
     messages,
     replays,
     revision,
+    saved_searches,
     schema_versions,
     sessions,
     tokens,
@@ -51,7 +53,7 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 
 
 class Store:
-    """Collections, tokens, destinations, replays, column histories and leases.
+    """Collections, tokens, destinations, replays, saved searches, column histories and leases.
 
     A method that changes something has changed all of it durably when it returns, and nothing
     when it raises. Every method raises `EngineUnavailable` while the database does not answer.
@@ -495,6 +497,47 @@ class Store:
             replay = _replay_of(connection, None, id)
             return replay if replay.held(now) else _change(connection, replay, run_id=run_id)
 
+    # Saved searches
+
+    def add_saved_search(self, record: SavedSearch) -> None:
+        """Keep the search; raise `AlreadyExists` if the team has that name."""
+        with self._writing() as connection, _unique("saved search", record.name):
+            connection.execute(insert(saved_searches).values(_row(record)))
+
+    def change_saved_search(self, record: SavedSearch) -> SavedSearch:
+        """Put this search under its name and answer it, since when it is kept; raise `NotFound`."""
+        mine = _is_saved(record.team, record.name)
+        values = {**_row(record), "created_at": saved_searches.c.created_at}
+        with self._writing() as connection:
+            connection.execute(update(saved_searches).where(mine).values(values))
+            found = connection.execute(select(saved_searches).where(mine)).mappings().first()
+            if found is None:
+                raise NotFound("saved search", record.name)
+            return _record(SavedSearch, found)
+
+    def saved_search(self, team: str, name: str) -> SavedSearch:
+        """Answer the saved search; raise `NotFound`."""
+        query = select(saved_searches).where(_is_saved(team, name))
+        with self._reading() as connection:
+            found = connection.execute(query).mappings().first()
+        if found is None:
+            raise NotFound("saved search", name)
+        return _record(SavedSearch, found)
+
+    def saved_searches(self, team: str) -> list[SavedSearch]:
+        """Answer the team's saved searches by name."""
+        kept = saved_searches.c
+        query = select(saved_searches).where(kept.team == team).order_by(kept.name)
+        with self._reading() as connection:
+            return [_record(SavedSearch, row) for row in connection.execute(query).mappings()]
+
+    def delete_saved_search(self, team: str, name: str) -> None:
+        """Forget the saved search; raise `NotFound`."""
+        with self._writing() as connection:
+            gone = connection.execute(delete(saved_searches).where(_is_saved(team, name)))
+            if gone.rowcount == 0:
+                raise NotFound("saved search", name)
+
     # Column histories
 
     def add_schema_version(
@@ -681,6 +724,10 @@ def _collection(row: Mapping[Any, Any]) -> CollectionRecord:
         format=msgspec.convert(row["format"], Format),
         keep_days=row["keep_days"],
     )
+
+
+def _is_saved(team: str, name: str) -> Any:
+    return (saved_searches.c.team == team) & (saved_searches.c.name == name)
 
 
 def _is_schema(id: CollectionId, digest: str) -> Any:  # noqa: A002

@@ -124,6 +124,24 @@ replays = Table(
     Index(None, "state"),
 )
 
+saved_searches = Table(
+    "saved_searches",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("collection", Text, nullable=False),
+    Column("query", Text, nullable=False),
+    Column("since", Text),
+    Column("until", Text),
+    Column("order", Text, nullable=False),
+    Column("view", Text, nullable=False),
+    Column("duplicates", Text, nullable=False),
+    Column("closed", Boolean(create_constraint=False), nullable=False),
+    Column("created_at", Micros, nullable=False),
+    Column("changed_at", Micros, nullable=False),
+    PrimaryKeyConstraint("team", "name"),
+)
+
 schema_versions = Table(
     "schema_versions",
     metadata,

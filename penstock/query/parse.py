@@ -69,17 +69,17 @@ MOST_WORDS = 200
 _BLANKS = re.compile(r"\s*")
 _KEYWORD = re.compile(r"(?:AND|OR|NOT)(?=[\s()]|$)")
 _PLAIN = r'[^\s\\()\[\]{}"$]|\$(?!\{)'
-_BARE = re.compile(rf"(?:\\.|{_PLAIN})+", re.DOTALL)
+BARE = re.compile(rf"(?:\\.|{_PLAIN})+", re.DOTALL)
 _PATH = rf"(?:\\.|\[\](?=[.:\s)}}]|$)|(?!:)(?:{_PLAIN}))"
-_FIELD = re.compile(rf"(?P<path>{_PATH}*?)(?P<length>\.length\(\))?:", re.DOTALL)
-_WHOLE_PATH = re.compile(rf"{_PATH}+", re.DOTALL)
-_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+FIELD = re.compile(rf"(?P<path>{_PATH}*?)(?P<length>\.length\(\))?:", re.DOTALL)
+WHOLE_PATH = re.compile(rf"{_PATH}+", re.DOTALL)
+QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
 _PIECE = re.compile(r"\\(.)|(.)", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _LIST = re.compile(r"(\\.)|\[\]", re.DOTALL)
-_COMPARE = re.compile(r">=|>|<=|<")
+COMPARE = re.compile(r">=|>|<=|<")
 _ENDS = re.compile(r"$|[\s)]|\$\{")
-_MODIFIER = re.compile(r"ORDER_BY|ORDER|SORT|LIMIT|UNIQUE")
+MODIFIER = re.compile(r"ORDER_BY|ORDER|SORT|LIMIT|UNIQUE")
 _DIRECTION = re.compile(r"ASC|DESC")
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -103,6 +103,23 @@ def parse(text: str, *, now: Micros) -> Query:
     if len(text) > LONGEST:
         raise BadQuery(text, LONGEST, f"expected at most {LONGEST:,} characters")
     return _Parser(text, now).search()
+
+
+def read_field(text: str) -> Field:
+    """Answer the field that a text names as a search does.
+
+    Raises `BadQuery` where it is no name, or goes on behind one.
+    """
+    path = WHOLE_PATH.match(text)
+    if path is None or path.end() < len(text):
+        stopped = 0 if path is None else path.end()
+        raise BadQuery(
+            text,
+            stopped,
+            "expected the name of a field, with a backslash before a blank, bracket, colon or "
+            "quote that is part of it",
+        )
+    return field_of(text)
 
 
 def field_of(path: str) -> Field:
@@ -268,14 +285,14 @@ class _Parser:
     def _open(self) -> Node:
         if self._done() or self._sees(")") or self._sees("${"):
             self._refuse("expected a condition")
-        if field := _FIELD.match(self._text, self._at):
+        if field := FIELD.match(self._text, self._at):
             return self._of_field(field)
         start = self._at
         if (quoted := self._quoted()) is not None:
             return self._words(None, quoted, start)
         if self._sees("[") or self._sees("{"):
             self._refuse("a range needs a field, as in total:[1 TO 5]; expected a condition")
-        if _COMPARE.match(self._text, self._at):
+        if COMPARE.match(self._text, self._at):
             self._refuse("a comparison needs a field, as in total:>5; expected a condition")
         for sign, expected in _FOREIGN.items():
             if self._sees(sign):
@@ -312,7 +329,7 @@ class _Parser:
             self._refuse(f"expected a value after '{subject.name}:'; {keyword} itself needs quotes")
         if self._take("~"):
             return self._contains(subject)
-        if compare := _COMPARE.match(self._text, self._at):
+        if compare := COMPARE.match(self._text, self._at):
             self._at = compare.end()
             end = self._end(inclusive=compare[0].endswith("="))
             if end is None:
@@ -393,10 +410,10 @@ class _Parser:
         """Read an end of a range; an asterisk is none."""
         self._skip()
         start = self._at
-        if quoted := _QUOTED.match(self._text, start):
+        if quoted := QUOTED.match(self._text, start):
             self._at = quoted.end()
             return _End(_ESCAPED.sub(r"\1", quoted[1]), start, inclusive)
-        match = _BARE.match(self._text, start)
+        match = BARE.match(self._text, start)
         if match is None:
             self._refuse("expected a value")
         self._at = match.end()
@@ -470,7 +487,7 @@ class _Parser:
         seen = set()
         while True:
             self._skip()
-            modifier = _MODIFIER.match(self._text, self._at)
+            modifier = MODIFIER.match(self._text, self._at)
             if modifier is None:
                 self._refuse("expected ORDER_BY, SORT, LIMIT or UNIQUE")
             name = modifier[0].removesuffix("_BY")
@@ -508,13 +525,13 @@ class _Parser:
     # Characters
 
     def _path(self) -> Field:
-        path = self._token(_WHOLE_PATH, "expected the name of a field")
+        path = self._token(WHOLE_PATH, "expected the name of a field")
         if not self._sees("}"):
             self._separated()
         return field_of(path)
 
     def _bare(self, expected: str) -> _Bare:
-        match = _BARE.match(self._text, self._at)
+        match = BARE.match(self._text, self._at)
         if match is None:
             if self._sees("\\"):
                 self._refuse("expected a character behind the backslash")
@@ -526,7 +543,7 @@ class _Parser:
     def _quoted(self) -> str | None:
         if not self._sees('"'):
             return None
-        match = _QUOTED.match(self._text, self._at)
+        match = QUOTED.match(self._text, self._at)
         if match is None:
             self._refuse("expected a closing quote for this one")
         self._at = match.end()

@@ -131,6 +131,13 @@ def compile_before(
     return before(query.where)
 
 
+def opaque_text(shape: Struct, *, dialect: Dialect = DUCKDB) -> Sql:
+    """Answer the text of a payload that is text and no JSON; NULL of every other one."""
+    compiler = _Compiler(dialect, "rows", columns_of(shape))
+    opaque = all_of(*compiler.opaque())
+    return sql(f"CASE WHEN {{0}} THEN {dialect.text_of_bytes.format('payload')} END", opaque)
+
+
 def _wants_words(node: Node) -> bool:
     """Say whether opaque payloads can answer this, and no NOT stands before what they answer."""
     match node:

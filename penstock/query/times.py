@@ -57,6 +57,11 @@ def span(text: str, now: Micros) -> Span:
     raise NotATime(text)
 
 
+def moment(text: str, now: Micros) -> Micros:
+    """Answer when the span begins that a time stands for; raises `NotATime`."""
+    return span(text, now).start
+
+
 def text_bound(text: str, *, inclusive: bool) -> TextBound | None:
     """Answer the bound that an ISO 8601 text is below a path; None for other text.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from penstock.envelope import CollectionId, Micros
+from penstock.query.tree import Field
 
 View = Literal["main", "quarantine"]
 """Which events of a collection: the rows, or those that could not become rows."""
@@ -110,6 +111,53 @@ class Histogram:
     step: Micros
 
 
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """A value of a field as a search writes it, and how many events found have it."""
+
+    value: str
+    number: bool
+    """Whether it is a number in the events; ``40`` may be a text."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The values of a field that most of the events found have.
+
+    Values that a search cannot tell apart are one: texts that differ in case, shown as the one
+    that sorts first, and numbers that are the same double. An event with several values counts
+    once for each of them.
+    """
+
+    values: Sequence[FacetValue]
+    """From the most frequent on; of equally frequent ones numbers first."""
+    found: int
+    """Events found in all."""
+    missing: int
+    """Those of them that have no value of the field."""
+    others: int
+    """How many more values there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownField:
+    """A field that events have, and of what kind it is, as `long` or `header`."""
+
+    field: Field
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of the fields of a collection without looking at every event."""
+
+    fields: Sequence[KnownField]
+    """Every column; of headers, metadata and leaves without a column those of the newest events."""
+    since: Micros | None
+    """When the earliest of the newest events was received; None if they are all there are."""
+
+
 class Searcher(Protocol):
     """Finds events.
 
@@ -133,6 +181,20 @@ class Searcher(Protocol):
 
     def histogram(self, asked: SearchRequest, *, bars: int) -> Histogram:
         """Answer the events found over time, in about `bars` steps at most."""
+        ...
+
+    def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
+        """Answer for each field its `most` frequent values, counted exactly in one cut.
+
+        Modifiers of the query do not count here.
+        """
+        ...
+
+    def known(self, collection: CollectionId, view: View, *, newest: int) -> Known:
+        """Answer which fields there are; of some only the `newest` events or so are looked at.
+
+        In the quarantine, the columns are those that the collection's rows have.
+        """
         ...
 
     def event(self, collection: CollectionId, event_id: str) -> Found:

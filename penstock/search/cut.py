@@ -110,6 +110,10 @@ class Cuts:
             )
         raise EngineUnavailable(f"the log of {collection} is trimmed faster than it can be read")
 
+    def main(self, collection: CollectionId) -> TableView | None:
+        """Answer the collection's main table as it is now, None where nothing has landed."""
+        return self._lake.view(collection)
+
     def _marked(self, table: TableView | None, pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
         """Mark what repeats others among the pieces and in the table, as landing will."""
         named = [piece.named for piece in pieces if piece.named.true_count]

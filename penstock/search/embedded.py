@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple, TypeVar
@@ -25,13 +26,29 @@ from penstock.codec import TIME
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import BadRequest, EngineUnavailable, NotFound
 from penstock.query import Query, parse
+from penstock.query.facets import facet_columns, facet_statement
 from penstock.query.order import LAST, SortValue, sort_value
 from penstock.query.pieces import ALWAYS, Sql, all_of, any_of, sql, value
 from penstock.query.sql import Rows, compile_before, compile_parts, compile_sql
-from penstock.query.tree import Time
+from penstock.query.stored import columns_of
+from penstock.query.tree import Field, Header, Metadata, Payload, Time
+from penstock.query.writing import field_text, number_text
 from penstock.schema.convert import Rules
+from penstock.schema.names import keys_of
 from penstock.schema.shape import EMPTY, Struct
-from penstock.search import Bar, Found, Histogram, Page, Place, SearchRequest, View
+from penstock.search import (
+    Bar,
+    Facet,
+    FacetValue,
+    Found,
+    Histogram,
+    Known,
+    KnownField,
+    Page,
+    Place,
+    SearchRequest,
+    View,
+)
 from penstock.search import cursor as cursors
 from penstock.search.cursor import Cursor
 from penstock.search.cut import Cut, Cuts
@@ -44,6 +61,9 @@ _Answer = TypeVar("_Answer")
 
 MOST_EVENTS = 1_000
 """Events of one page."""
+
+MOST_VALUES = 1_000
+"""Values of one facet."""
 
 MOST_ORDERED = 10_000
 """Events of all pages together in another order: each page puts those before it in order again."""
@@ -169,6 +189,34 @@ class EmbeddedSearcher:
             search, begun, self._whole(asked), lambda looking: _histogram(looking, asked, bars)
         )
         return drawn
+
+    def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
+        """Answer for each field its `most` frequent values."""
+        if not 1 <= most <= MOST_VALUES:
+            raise BadRequest(f"a facet shows 1 to {MOST_VALUES:,} values")
+        for field in fields:
+            _refuse_uncountable(field)
+        search = self._definite(asked, None)
+        cut = self._whole(asked)
+        with self._engine.reader(seconds=self._seconds) as reader:
+            return [
+                _Looking(_counting(search, field), cut, reader, self._engine).facet(field, most)
+                for field in fields
+            ]
+
+    def known(self, collection: CollectionId, view: View, *, newest: int) -> Known:
+        """Answer which fields there are."""
+        search = self._definite(SearchRequest(collection=collection, view=view), None)
+        cut = self._cuts.take(collection, view)
+        shapes = [piece.shape for piece in cut.tail]
+        main = cut.table if view == "main" else self._cuts.main(collection)
+        if main is not None:
+            shapes.append(main.shape)
+        with self._engine.reader(seconds=self._seconds) as reader:
+            looking = _Looking(search, cut, reader, self._engine)
+            since = looking.since_newest(newest)
+            fields = [*_columns_known(shapes), *looking.names_since(since)]
+        return Known(tuple({known.field: known for known in fields}.values()), since)
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
         """Answer the newest event with this id, in quarantine or not."""
@@ -552,34 +600,127 @@ class _Looking:
         text = ", ".join(column.text for column in columns)
         return Sql(text, tuple(p for column in columns for p in column.parameters))
 
+    def facet(self, field: Field, most: int) -> Facet:
+        """Answer the values of a field that most of the events found have."""
+        rows: Rows = "quarantine" if self._search.quarantine else "rows"
+        with ExitStack() as opened:
+            events: list[Sql] = []
+            for source in (*self._lake, *self._tail):
+                columns = facet_columns(field, source.shape, rows=rows)
+                for relation, where in self._parts(source, ALWAYS, opened):
+                    text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608
+                    events.append(Sql(text, (*columns.parameters, *where.parameters)))
+            if not events:
+                return Facet((), found=0, missing=0, others=0)
+            statement = facet_statement(events, most)
+            return _facet(self._reader.rows(statement.text, statement.parameters))
+
+    def since_newest(self, newest: int) -> Micros | None:
+        """Answer when the earliest of about so many newest events was received."""
+        for source in self._lake:
+            return self._received_by_newest(source, newest)
+        return None
+
+    def names_since(self, since: Micros | None) -> Iterator[KnownField]:
+        """Answer the headers, the metadata and the misfits of events received since then."""
+        names: dict[str, set[str]] = {kind: set() for kind in _NAMES}
+        for source in (*self._lake, *self._tail):
+            select = ", ".join(
+                f"list_distinct(flatten(array_agg({told}))) AS {kind}"
+                for kind, told in _NAMES.items()
+                if not (kind == "misfit" and self._search.quarantine)
+            )
+            where = all_of(*_received(since=since, until=None))
+            found = _selected(self._reader, Sql(select), source.relation(self._reader), where, "")
+            for kind in found.column_names:
+                names[kind].update(found[kind][0].as_py() or ())
+        for kind, some in names.items():
+            for name in sorted(some)[:_MOST_NAMES]:
+                yield KnownField(_FIELD_OF[kind](name), kind)
+
     def _ask(
         self, source: _Source, select: Sql, rest: str, window: Sql = ALWAYS
     ) -> Iterator[pa.Table]:
+        with ExitStack() as opened:
+            for relation, where in self._parts(source, window, opened):
+                yield _selected(self._reader, select, relation, where, rest)
+
+    def _parts(self, source: _Source, window: Sql, opened: ExitStack) -> Iterator[tuple[str, Sql]]:
+        """Answer relations with a condition each; every event meant fulfils exactly one of them.
+
+        They can be read while what is `opened` for them is.
+        """
         search = self._search
         bounds = all_of(search.where(), source.counts, window, self._open)
+        rows: Rows = "quarantine" if search.quarantine else "rows"
         if search.reads_payloads:
-            yield self._ask_payloads(source, select, rest, bounds)
+            condition = compile_sql(search.query, source.shape, rows=rows)
+            bounds = all_of(bounds, compile_before(search.query, source.shape, rows=rows))
+            yield self._with_payloads(source, bounds, opened), condition
             return
         relation = source.relation(self._reader)
-        rows: Rows = "quarantine" if search.quarantine else "rows"
         # Groups of rows that are told apart must not be parted themselves.
         compiled = compile_parts if search.query.unique is None else _as_one_part
         for part in compiled(search.query, source.shape, rows=rows):
-            yield _selected(self._reader, select, relation, all_of(bounds, part), rest)
+            yield relation, all_of(bounds, part)
 
-    def _ask_payloads(self, source: _Source, select: Sql, rest: str, bounds: Sql) -> pa.Table:
-        """Select with the columns that only payloads can tell, which are made on the way."""
-        search = self._search
-        rows: Rows = "quarantine" if search.quarantine else "rows"
-        condition = compile_sql(search.query, source.shape, rows=rows)
+    def _with_payloads(self, source: _Source, bounds: Sql, opened: ExitStack) -> str:
+        """Answer a relation with the columns that only payloads tell, which are made on the way."""
         # One connection cannot read a result and run another statement at once.
-        before = compile_before(search.query, source.shape, rows=rows)
-        bounds = all_of(bounds, before)
-        with self._engine.reader() as other:
-            text = f"SELECT * FROM {source.relation(other)} WHERE {bounds.text}"  # noqa: S608
-            batches = other.batches(text, bounds.parameters)
-            relation = told(batches, search.query.facts, quarantine=search.quarantine)
-            return _selected(self._reader, select, self._reader.arrow(relation), condition, rest)
+        other = opened.enter_context(self._engine.reader())
+        text = f"SELECT * FROM {source.relation(other)} WHERE {bounds.text}"  # noqa: S608
+        batches = other.batches(text, bounds.parameters)
+        search = self._search
+        relation = told(batches, search.query.facts, quarantine=search.quarantine)
+        return self._reader.arrow(relation)
+
+
+def _refuse_uncountable(field: Field) -> None:
+    match field:
+        case Time(name):
+            raise BadRequest(f"nearly every event has a {name} of its own; ask for a histogram")
+        case Header(None) | Metadata(None):
+            raise BadRequest(f"name one of them, as in {field_text(field)}.NAME")
+
+
+def _counting(search: _Search, field: Field) -> _Search:
+    """Answer the search without modifiers, as one that reads what the values of a field need."""
+    query = replace(search.query, order_by=field, unique=None, limit=None)
+    return replace(search, query=query)
+
+
+# What events have names for themselves for, and how to list those of one event.
+_NAMES = {
+    "header": "list_transform(headers, lambda h: lower(h.key))",
+    "metadata": "map_keys(metadata)",
+    "misfit": "list_transform(misfits, lambda m: m.path)",
+}
+_FIELD_OF: Mapping[str, Callable[[str], Field]] = {
+    "header": Header,
+    "metadata": Metadata,
+    "misfit": lambda path: Payload(keys_of(path)),
+}
+_MOST_NAMES = 1_000
+
+
+def _columns_known(shapes: Sequence[Struct]) -> Iterator[KnownField]:
+    for shape in dict.fromkeys(shapes):
+        for column in columns_of(shape):
+            yield KnownField(Payload(keys_of(column.path)), column.kind)
+
+
+def _facet(rows: pa.Table) -> Facet:
+    events, missing, distinct = (
+        rows[name][0].as_py() for name in ("events", "missing", "distinct_values")
+    )
+    values = [
+        FacetValue(text if number is None else number_text(number), number is not None, n)
+        for number, text, n in zip(
+            *(rows[name].to_pylist() for name in ("number", "text", "n")), strict=True
+        )
+        if n is not None
+    ]
+    return Facet(tuple(values), found=events, missing=missing, others=distinct - len(values))
 
 
 def _histogram(looking: _Looking, asked: SearchRequest, bars: int) -> Histogram:

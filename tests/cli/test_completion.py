@@ -43,6 +43,14 @@ def offered(line: str, home: Path) -> list[str]:
         ("penstock collection show ", ["flights"]),
         ("penstock replay plan flights --to sh", ["shop"]),
         ("penstock token revoke ad", ["admin"]),
+        ("penstock search --saved la", ["late"]),
+        ("penstock searches show l", ["late"]),
+        ("penstock search flights car", ["carrier:"]),
+        ("penstock search flights NOT ca", ["carrier:"]),
+        ("penstock search flights a:1 O", ["OR"]),
+        ("penstock search flights carrier:U", ["carrier:UA"]),
+        ("penstock search flights carrier : U", ["UA"]),
+        ("penstock search flights carrier:x", []),
     ],
 )
 def test_names_of_the_running_platform_are_offered(
@@ -53,6 +61,7 @@ def test_names_of_the_running_platform_are_offered(
 
     with Client(here.running.platform, here.running.token) as client:
         client.create_destination("shop", "https://example.com/in")
+        client.save_search("late", "flights", "dep_delay:>120")
 
     assert offered(line, here.home) == names
 

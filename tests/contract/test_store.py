@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from builders import FLIGHTS, NOON
 from engines.fresh import fresh_database
-from metadata_builders import collection, destination, replay, session, token
+from metadata_builders import collection, destination, replay, saved_search, session, token
 from msgspec.structs import replace
 
 from penstock.envelope import CollectionId
@@ -297,6 +297,49 @@ class TestKnown:
             store.revoke_token("main", "t1", NOON)
 
         assert store.version() == before
+
+
+class TestSavedSearches:
+    def test_a_saved_search_belongs_to_one_team(self, store: Store) -> None:
+        store.add_saved_search(saved_search("late"))
+        store.add_saved_search(saved_search("early", query="dep_delay:<0"))
+        theirs = saved_search("late", team="rivals", query="")
+        store.add_saved_search(theirs)
+
+        assert store.saved_search("main", "late") == saved_search("late")
+        assert [one.name for one in store.saved_searches("main")] == ["early", "late"]
+        assert store.saved_searches("rivals") == [theirs]
+        with pytest.raises(AlreadyExists):
+            store.add_saved_search(saved_search("late"))
+
+    def test_another_search_under_the_name_is_as_old_as_the_first(self, store: Store) -> None:
+        store.add_saved_search(saved_search("late"))
+        other = replace(saved_search("late", query="x"), since=None, created_at=1, changed_at=NOON)
+
+        kept = replace(other, created_at=NOON)
+        assert store.change_saved_search(other) == kept
+        assert store.saved_search("main", "late") == kept
+        with pytest.raises(NotFound):
+            store.change_saved_search(replace(other, team="rivals"))
+        assert store.saved_searches("rivals") == []
+
+    def test_a_forgotten_search_is_gone_for_its_team_only(self, store: Store) -> None:
+        store.add_saved_search(saved_search("late"))
+        with pytest.raises(NotFound):
+            store.delete_saved_search("rivals", "late")
+        store.delete_saved_search("main", "late")
+
+        assert store.saved_searches("main") == []
+        with pytest.raises(NotFound):
+            store.saved_search("main", "late")
+        with pytest.raises(NotFound):
+            store.delete_saved_search("main", "late")
+
+    def test_any_text_can_be_searched_for_again(self, store: Store) -> None:
+        odd = saved_search("odd", query='nul\x00 "é" 😀 \\ \n')
+        store.add_saved_search(odd)
+
+        assert store.saved_search("main", "odd") == odd
 
 
 class TestDestinations:

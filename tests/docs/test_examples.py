@@ -32,7 +32,8 @@ from penstock.cli.home import Running
 from penstock.cli.main import app
 from penstock.client import Client
 from penstock.contract.quarantine import ReleaseAsked
-from penstock.contract.search import LookedForEvents
+from penstock.contract.search import Completed, LookedForEvents, LookedForFacets
+from penstock.contract.searches import NewSavedSearch
 from penstock.query import parse
 from penstock.settings import load_settings
 from replay.job import ReplayConfig
@@ -116,8 +117,11 @@ def test_what_is_shown_as_json_is_json() -> None:
     assert len(shown) >= 4
     for _, text in shown:
         json.loads(text)
-    search, repair = [text for page, text in shown if page.name == "api.md"]
+    search, facets, writing, saved, repair = [text for page, text in shown if page.name == "api.md"]
     LookedForEvents.model_validate_json(search)
+    LookedForFacets.model_validate_json(facets)
+    Completed.model_validate_json(writing)
+    NewSavedSearch.model_validate_json(saved)
     ReleaseAsked.model_validate_json(repair)
 
 
