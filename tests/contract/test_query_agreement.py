@@ -19,6 +19,7 @@ import pytest
 from builders import FLIGHTS, ticking
 from lakes import new_lake
 from log_batches import log_batch
+from msgspec.structs import replace
 from query_corpus import EVENTS, READS, SEARCHES, found
 from query_corpus import FACTS as ASKED_OF_PAYLOADS
 from query_reference import NOW, Asked, Read, Searches, micros
@@ -119,11 +120,11 @@ def quarantined(reader: Reader, events: list[Event]) -> Stored:
     )
 
 
-def landed(lake: Lake, events: list[Event]) -> TableView:
+def landed(lake: Lake, events: list[Event], rules: Rules | None = None) -> TableView:
     """Keep the events in an Iceberg table, whose files name columns in their own way."""
     log = MemoryLog()
     clock = ticking()
-    landing = Landing(log, lake, rules=lambda _: Rules(), clock=clock, wait=lambda _: None)
+    landing = Landing(log, lake, rules=lambda _: rules or Rules(), clock=clock, wait=lambda _: None)
     third = len(events) // 3 + 1
     for start in range(0, len(events), third):
         log.append(FLIGHTS, events[start : start + third]).result()
@@ -208,15 +209,51 @@ def test_every_way_of_storing_finds_what_the_reference_finds(
     assert hits > 8, "the searches find nothing, so they prove nothing"
 
 
+MANY = Rules(max_columns=60)
+"""Ugly keys make a column for every path, and an engine plans a thousand of them for long."""
+
+
+def many() -> tuple[list[Event], list[Read], list[Asked]]:
+    """Answer 2,000 ugly events, how they read, and 180 searches, some with facts."""
+    source = UglyEvents(77)
+    ugly = [
+        replace(one, id=f"u-{number}")
+        for number, one in enumerate(source.events(2_000 - len(EVENTS)))
+    ]
+    corpus = [*EVENTS, *ugly]
+    reads = [*READS]
+    reads += [Read(e, partition=0, offset=n + len(EVENTS)) for n, e in enumerate(ugly)]
+    maker = Searches(random.Random(77), source.paths, [*TEXTS, *NUMBERS], reads)
+    asked = [*SEARCHES, *ASKED_OF_PAYLOADS]
+    asked += [maker.search() for _ in range(180 - len(asked))]
+    return corpus, reads, asked
+
+
+def test_many_searches_find_what_the_reference_finds_among_many_events(engine: Engine) -> None:
+    """What is rare in a small corpus comes together in a large one."""
+    corpus, reads, searches = many()
+    hits = 0
+    with engine.reader() as reader:
+        place = discovered(reader, corpus, MANY)
+        for asked in searches:
+            wanted = {read.event.id for read in reads if asked.holds(read)}
+            hits += 0 < len(wanted) < len(corpus)
+            found = place.found(parse(asked.text, now=micros(NOW)), with_parts=False)
+            assert len(found) == len(set(found))
+            assert set(found) == wanted, _difference("many", asked, reads, wanted, set(found))
+    assert (len(corpus), len(searches)) == (2_000, 180)
+    assert hits >= 150, "too many searches find nothing, or everything"
+
+
 @contextmanager
-def in_trino(events: list[Event]) -> Iterator[Stored]:
+def in_trino(events: list[Event], rules: Rules | None = None) -> Iterator[Stored]:
     """Keep the events in a lake that Trino reads."""
     import trino
     from engine_lakes import trino_lake
     from engines.places import HOST, TRINO_PORT
 
     with trino_lake() as (lake, url):
-        view = landed(lake, events)
+        view = landed(lake, events, rules)
         catalog = url.rpartition("/")[2]
         with closing(
             trino.dbapi.connect(
@@ -260,6 +297,21 @@ def test_trino_finds_what_the_reference_finds(seed: int) -> None:
             wanted = {read.event.id for read in reads if asked.holds(read)}
             here = set(place.found(query))
             assert here == wanted, _difference("trino", asked, reads, wanted, here)
+
+
+@pytest.mark.engines
+def test_trino_finds_what_the_reference_finds_among_many_events() -> None:
+    """The same events and searches as the embedded engine."""
+    corpus, reads, searches = many()
+    with in_trino(corpus, MANY) as place:
+        for asked in searches:
+            query = parse(asked.text, now=micros(NOW))
+            if query.facts:
+                continue  # facts are columns that a search adds to the lake's rows
+            wanted = {read.event.id for read in reads if asked.holds(read)}
+            here = place.found(query, with_parts=False)
+            assert len(here) == len(set(here))
+            assert set(here) == wanted, _difference("trino", asked, reads, wanted, set(here))
 
 
 @pytest.mark.engines
