@@ -233,6 +233,9 @@ class Settings(BaseModel):
         description="Ports of destinations and registries that may be reached beside 80, 443 and "
         "8000 to 9999.",
     )
+    tails_per_team: int = Field(
+        20, ge=1, description="Live tails that one team may have open at once."
+    )
     replay_confirm_above: int = Field(
         1_000_000, ge=1, description="Events above which a replay has to be confirmed by its count."
     )

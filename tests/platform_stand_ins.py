@@ -50,6 +50,9 @@ from penstock.search import (
     SearchRequest,
     View,
 )
+from penstock.search.cut import Cuts
+from penstock.search.live import Live
+from penstock.search.tail import Tails
 from penstock.stats import open_stats
 from penstock.vocabulary import Contract, Scope
 from replay.plan import Happened, Plan, Reach, Wake
@@ -359,14 +362,17 @@ def platform(folder: Path, **given: Any) -> Platform:
     """Answer a platform over an empty store; `given` replaces stand-ins."""
     file = folder / "metadata.db"
     file.write_bytes(empty_database())
+    buffer, lake = given.get("buffer", StandInBuffer()), given.get("lake", StandInLake())
+    cuts = Cuts(lake, buffer, Tails(buffer, lambda _: Rules()))
     parts: dict[str, Any] = {
         "store": open_store(f"sqlite:///{file}"),
         "cache": open_cache(f"embedded://{folder / 'cache'}"),
         "bus": StandInBus(),
-        "buffer": StandInBuffer(),
+        "buffer": buffer,
         "keeper": EmbeddedKeeper(),
-        "lake": StandInLake(),
+        "lake": lake,
         "searcher": StandInSearcher(),
+        "live": Live(buffer, cuts, given.pop("engine", None), clock=lambda: NOON),
         "sql": StandInSql(),
         "sql_limits": Limits(seconds=5.0, rows=100),
         "planner": StandInPlanner(),

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from penstock.api.platform import Here
+from penstock.api.platform import Here, Platform
 from penstock.envelope import DEFAULT_TEAM, Micros
 from penstock.errors import Forbidden, Unauthorized
 from penstock.metadata.records import TokenRecord
@@ -59,10 +59,14 @@ class Needs:
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> Caller:
         """Answer who calls; raise `Unauthorized` or `Forbidden`."""
-        if given is None or not looks_like_token(given.credentials):
-            raise Unauthorized(_REFUSAL)
-        token = here.store.token_by_digest(digest(given.credentials))
-        return admitted(token, self.scope, here.clock())
+        return caller_of(here, "" if given is None else given.credentials, self.scope)
+
+
+def caller_of(here: Platform, credentials: str, scope: Scope) -> Caller:
+    """Answer who holds a token that has the scope now; raise `Unauthorized` or `Forbidden`."""
+    if not looks_like_token(credentials):
+        raise Unauthorized(_REFUSAL)
+    return admitted(here.store.token_by_digest(digest(credentials)), scope, here.clock())
 
 
 Reader = Annotated[Caller, Depends(Needs("read"))]

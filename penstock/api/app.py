@@ -23,6 +23,7 @@ from penstock.api import (
     sql,
     stats,
     status,
+    tail,
     tokens,
 )
 from penstock.api.health import Probe, Probes, add_health
@@ -74,6 +75,7 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
         stats,
         search,
         searches,
+        tail,
         sql,
         tokens,
         destinations,
@@ -91,7 +93,9 @@ def _pages(platform: Platform, metrics: Metrics, others: Mapping[str, Probe]) ->
     @router.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> Response:
         """Answer the counters as Prometheus reads them."""
-        return Response(metrics.text(platform.buffer), media_type=CONTENT_TYPE)
+        return Response(
+            metrics.text(platform.buffer, tails=platform.seats.held), media_type=CONTENT_TYPE
+        )
 
     probes = Probes(
         {

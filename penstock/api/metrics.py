@@ -44,8 +44,15 @@ class Metrics:
             registry=self._registry,
         )
 
-    def text(self, buffer: Buffer) -> bytes:
+        self._tails = Gauge(
+            "penstock_platform_tails",
+            "Live tails that are open, of all teams together.",
+            registry=self._registry,
+        )
+
+    def text(self, buffer: Buffer, *, tails: int) -> bytes:
         """Answer everything as Prometheus reads it; the log is looked at now."""
+        self._tails.set(tails)
         self._waiting.set(waiting(buffer))
         return generate_latest(self._registry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +17,7 @@ from assets.release import ReleaseDoor
 from lakehouse import Lake
 from lakehouse.sql import Limits, Sql
 from penstock.api.publishing import Publisher
-from penstock.api.turnstile import Rooms
+from penstock.api.turnstile import Rooms, Seats
 from penstock.buffer import Buffer, Keeper
 from penstock.bus import Bus
 from penstock.cache import Cache
@@ -28,6 +29,7 @@ from penstock.schema.convert import Rules
 from penstock.schema.formats import Decoder, Format
 from penstock.search import Searcher
 from penstock.search.index import Index
+from penstock.search.live import Live
 from penstock.search.suggest import Suggesting
 from penstock.stats import Stats
 from replay.plan import Planner
@@ -47,6 +49,7 @@ class Platform:
     keeper: Keeper
     lake: Lake
     searcher: Searcher
+    live: Live
     sql: Sql
     guard: Guard
     clock: Clock
@@ -73,6 +76,9 @@ class Platform:
     retention: Micros | None = None
     """How long the log keeps what has not landed; None for as long as it takes."""
     rooms: Rooms = field(default_factory=Rooms)
+    seats: Seats = field(default_factory=lambda: Seats("live tails", each=20))
+    leaving: threading.Event = field(default_factory=threading.Event)
+    """Set when the platform is to end, so that what would go on for ever ends by itself."""
 
     @cached_property
     def suggesting(self) -> Suggesting:

@@ -6,6 +6,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -19,11 +20,13 @@ from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
 from penstock.api.door import DoorRoute
 from penstock.api.platform import Platform
+from penstock.api.turnstile import Seats
 from penstock.buffer.keeping import make_places
 from penstock.clock import machine_clock
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
+from penstock.search.live import Live
 from penstock.settings import Settings, door_of
 from replay.plan import Planner
 from replay.targets.opening import log_topics
@@ -60,7 +63,7 @@ def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
         log.info("platform open", port=settings.platform_port)
-        Server(config).run()
+        Server(config, leaving=platform.leaving.set).run()
     log.info("platform closed")
 
 
@@ -70,6 +73,16 @@ class Server(uvicorn.Server):
     Uvicorn raises the signal again once it is done, and the process would die of it with its
     stores open.
     """
+
+    def __init__(self, config: uvicorn.Config, *, leaving: Callable[[], object]) -> None:
+        """Call `leaving` when a signal comes: uvicorn waits for answers, and some never end."""
+        super().__init__(config)
+        self._leaving = leaving
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ask the server to exit."""
+        self._leaving()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -106,6 +119,15 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 )
             ) as sql,
         ):
+            searcher = EmbeddedSearcher(
+                lake,
+                buffer,
+                engine,
+                rules=stores.rules_of_searches,
+                clock=machine_clock,
+                index=index,
+                duplicates=duplicates_of(settings),
+            )
             yield Platform(
                 store=store,
                 cache=stores.cache,
@@ -113,15 +135,9 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 buffer=buffer,
                 keeper=stores.keeper,
                 lake=lake,
-                searcher=EmbeddedSearcher(
-                    lake,
-                    buffer,
-                    engine,
-                    rules=stores.rules_of_searches,
-                    clock=machine_clock,
-                    index=index,
-                    duplicates=duplicates_of(settings),
-                ),
+                searcher=searcher,
+                live=Live(buffer, searcher.cuts, engine, clock=machine_clock),
+                seats=Seats("live tails", each=settings.tails_per_team),
                 sql=sql,
                 sql_limits=Limits(settings.sql_seconds, settings.sql_rows),
                 open_decoder=stores.decoders.opened,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -49,3 +52,34 @@ class Rooms:
     trials: Turnstile = field(
         default_factory=lambda: Turnstile("trials of contracts", inside=1, waiting=1)
     )
+
+
+class Seats:
+    """At most `each` callers of one team hold something open at once; others are refused."""
+
+    def __init__(self, what: str, *, each: int) -> None:
+        self._what = what
+        self._each = each
+        self._held: Counter[str] = Counter()
+        self._guard = threading.Lock()
+
+    @property
+    def held(self) -> int:
+        """How many are open, of all teams together."""
+        return self._held.total()
+
+    @contextmanager
+    def taken(self, team: str) -> Iterator[None]:
+        """Hold a place for the block; raise `Overloaded` at once when the team has no more."""
+        with self._guard:
+            if self._held[team] >= self._each:
+                raise Overloaded(
+                    f"this team has {self._each} {self._what} already, the most it may; end one",
+                    retry_after=10,
+                )
+            self._held[team] += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._held[team] -= 1

@@ -120,6 +120,11 @@ class EmbeddedSearcher:
         self._clock = clock
         self._seconds = seconds
 
+    @property
+    def cuts(self) -> Cuts:
+        """What takes the cuts, with the tails that are kept for all who ask."""
+        return self._cuts
+
     def search(self, asked: SearchRequest) -> Page:
         """Answer the first events found, or those after the request's cursor."""
         if not 1 <= asked.limit <= MOST_EVENTS:

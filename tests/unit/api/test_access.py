@@ -48,6 +48,7 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/collections/{c}/search"): "read",
     ("POST", "/api/v1/collections/{c}/count"): "read",
     ("POST", "/api/v1/collections/{c}/histogram"): "read",
+    ("GET", "/api/v1/collections/{c}/tail"): "read",
     ("GET", "/api/v1/collections/{c}/events/{event_id}"): "read",
     ("POST", "/api/v1/sql"): "read",
     ("GET", "/api/v1/tokens"): "admin",

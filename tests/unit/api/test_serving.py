@@ -82,7 +82,10 @@ def test_a_signal_ends_the_server_and_leaves_the_process_to_close_its_stores(
     here: Platform,
 ) -> None:
     """A process that dies of the signal leaves its spill files and its database's log behind."""
-    server = Server(uvicorn.Config(create_app(here), port=0, log_config=None, ws="none"))
+    server = Server(
+        uvicorn.Config(create_app(here), port=0, log_config=None, ws="none"),
+        leaving=here.leaving.set,
+    )
 
     def interrupt() -> None:
         until(lambda: server.started)
