@@ -24,6 +24,7 @@ from penstock.cli import (
     serve,
     sql,
     status,
+    tail,
     token,
     up,
     upkeep,
@@ -56,6 +57,7 @@ app.command("status", rich_help_panel=WORK)(status.status)
 app.command("send", rich_help_panel=WORK)(send.send)
 app.command("search", rich_help_panel=WORK)(search.search)
 app.add_typer(searches.app, name="searches", rich_help_panel=WORK)
+app.command("tail", rich_help_panel=WORK)(tail.tail)
 app.command("event", rich_help_panel=WORK)(event.event)
 app.command("sql", rich_help_panel=WORK)(sql.sql)
 app.add_typer(replay.app, name="replay", rich_help_panel=WORK)

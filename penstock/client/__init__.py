@@ -15,6 +15,7 @@ from penstock.client.search import ListOptions, PageOptions, Search, SearchOptio
 from penstock.client.searches import KeptOptions, Searches
 from penstock.client.sql import Sql
 from penstock.client.status import Statuses
+from penstock.client.tail import Tail
 from penstock.client.tokens import Tokens
 from penstock.client.wire import TIMEOUT_SECONDS
 
@@ -32,7 +33,7 @@ __all__ = [
 
 
 class Client(
-    Statuses, Collections, Search, Searches, Quarantine, Sql, Tokens, Destinations, Replays
+    Statuses, Collections, Search, Searches, Tail, Quarantine, Sql, Tokens, Destinations, Replays
 ):
     """The platform at `base_url`, as the holder of `token` sees it. Threads may share it.
 

@@ -43,6 +43,11 @@ class Wire:
             trust_env=False,
         )
 
+    @property
+    def address(self) -> str:
+        """Where the platform is."""
+        return self._base
+
     def __enter__(self) -> Self:
         return self
 
@@ -79,13 +84,20 @@ class Wire:
             raise self._unreachable(error) from error
 
     def _stream(
-        self, method: str, path: str, body: Asked | None = None, *, accept: str
+        self,
+        method: str,
+        path: str,
+        body: Asked | None = None,
+        *,
+        accept: str,
+        silence: float | None = None,
     ) -> Iterator[bytes]:
-        """Yield the pieces of an answer as they come."""
+        """Yield the pieces of an answer as they come; they may be `silence` seconds apart."""
         headers = {**_described(body), "Accept": accept}
+        timeout = self._http.timeout if silence is None else httpx.Timeout(silence)
         try:
             with self._http.stream(
-                method, path, content=_written(body), headers=headers
+                method, path, content=_written(body), headers=headers, timeout=timeout
             ) as response:
                 if not response.is_success:
                     response.read()

@@ -36,6 +36,7 @@ from penstock.api import (
     sql,
     stats,
     status,
+    tail,
     tokens,
 )
 from penstock.api.access import Needs
@@ -258,6 +259,7 @@ def test_every_route_of_the_platform_is_told_with_its_scope(tmp_path: Path) -> N
         sql,
         stats,
         status,
+        tail,
         tokens,
     ):
         for route in noun.router.routes:

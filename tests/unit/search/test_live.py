@@ -25,8 +25,9 @@ from penstock.buffer.released import KEPT_AFTER_RELEASE
 from penstock.envelope import Event
 from penstock.errors import BadQuery, BadRequest, EngineUnavailable, LogChanged, LogUnavailable
 from penstock.schema.convert import Rules
+from penstock.search import live as live_module
 from penstock.search import positions
-from penstock.search.cut import Cuts
+from penstock.search.cut import Cut, Cuts
 from penstock.search.live import Feed, Following, Live, Missing, Pages, missing
 from penstock.search.positions import Positions
 from penstock.search.tail import Tails
@@ -163,14 +164,12 @@ def test_a_query_that_cannot_be_read_begins_nothing(world: World) -> None:
     assert world.live.feeds == 0
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_every_event_once_and_in_order_whatever_happens_beside(  # noqa: C901
-    tmp_path: Path, engine: Engine, seed: int
-) -> None:
-    """Sent, landed, trimmed, looked at, broken off and resumed in any order."""
+def check_history(folder: Path, engine: Engine, seed: int) -> None:  # noqa: C901
+    """Send, land, trim, look, break off and resume in any order; each event is shown once."""
+    folder.mkdir()
     chance = random.Random(seed)
     log = PartitionedLog(3) if seed % 2 else MemoryLog()
-    world = World(tmp_path, engine, log, most_events=chance.choice([2, 7, 500]), width=3)
+    world = World(folder, engine, log, most_events=chance.choice([2, 7, 500]), width=3)
     sent: dict[str, tuple[int, int, int]] = {}
     queries = ["", "n:>0", "even"]
     tails = [world.follow(query, since=0) for query in queries]
@@ -219,6 +218,62 @@ def test_every_event_once_and_in_order_whatever_happens_beside(  # noqa: C901
         for partition in range(3):
             offsets = [offset for _, p, offset in shown[number] if p == partition]
             assert offsets == sorted(offsets), "out of the order of the log"
+
+
+def check_histories(folder: Path, engine: Engine) -> None:
+    for seed in range(4):
+        check_history(folder / str(seed), engine, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_event_once_and_in_order_whatever_happens_beside(
+    tmp_path: Path, engine: Engine, seed: int
+) -> None:
+    check_history(tmp_path / "history", engine, seed)
+
+
+def _nothing_has_landed(cut: Cut) -> dict[int, int]:
+    return dict.fromkeys(cut.ends, 0)
+
+
+def _no_page_is_full(take: Any) -> Any:
+    def taken(*given: Any) -> dict[int, int]:
+        take(*given)
+        return {}
+
+    return taken
+
+
+def _one_too_early(read: Any) -> Any:
+    def earlier(*given: Any, **more: Any) -> Positions:
+        at = read(*given, **more)
+        return at.moved({p: max(0, offset - 1) for p, offset in at.offsets.items()})
+
+    return earlier
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "mutant"),
+    [
+        (live_module, "_marks", lambda _: _nothing_has_landed),
+        (Pages, "_take", _no_page_is_full),
+        (positions, "read", _one_too_early),
+    ],
+    ids=["skips what has landed", "passes what has no room", "resumes one too early"],
+)
+def test_a_tail_with_a_bug_does_not_pass(
+    tmp_path: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    name: str,
+    mutant: Any,
+) -> None:
+    """The history above would be worth nothing if it could not fail."""
+    monkeypatch.setattr(where, name, mutant(getattr(where, name)))
+
+    with pytest.raises(AssertionError):
+        check_histories(tmp_path, engine)
 
 
 def test_a_tail_finds_what_the_reference_finds(tmp_path: Path, engine: Engine) -> None:

@@ -1,0 +1,173 @@
+"""Live tails of a whole installation: how late an event is shown, and what tails cost.
+
+`penstock up` on a fresh home, a client that sends 1,000 events a second and notes when each was
+acknowledged, and tails that note when each is shown. Landing goes on beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from benchmarks.data import nested
+from benchmarks.installation import cpu_of_programs, programs_of, up
+from benchmarks.measure import Facts, percentile
+from penstock.client import Client
+from penstock.client.tail import Shown
+
+PER_SECOND = 1_000
+SECONDS = 20.0
+LATE_SECONDS = 0.5
+"""Within so long of its acknowledgement 95 of 100 events are to be shown."""
+
+_BATCH = 20
+_BODIES = 1_000
+_COLLECTION = "tailed"
+_IDLE_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0
+
+_QUERIES = {
+    "everything": "",
+    "a field": "n:>=0",
+    "a free word": "order",
+}
+
+
+def results(folder: Path) -> Iterator[Facts]:
+    """Measure one tail of each kind, then many of one kind, then many at rest."""
+    with up(folder) as (supervisor, what), Client(what["platform"], what["token"]) as client:
+        client.create_collection(_COLLECTION)
+        programs = programs_of(supervisor)
+        sender = Sender(what)
+        sender.send(2.0)
+        for name, query in _QUERIES.items():
+            yield _measured(f"one tail: {name}", what, programs, sender, [query])
+        yield _measured("20 tails: one question", what, programs, sender, ["n:>=0"] * 20)
+        different = [f"n:>={-number}" for number in range(10)]
+        yield _measured("10 tails: ten questions", what, programs, sender, different)
+        with _tails(what, ["n:>=0"] * 20) as tails:
+            before = cpu_of_programs(programs)["platform"]
+            time.sleep(_IDLE_SECONDS)
+            spent = cpu_of_programs(programs)["platform"] - before
+            yield Facts(
+                "20 tails at rest",
+                {"platform: share of a core": spent / _IDLE_SECONDS, "tails": len(tails)},
+            )
+
+
+def _measured(
+    title: str,
+    what: Mapping[str, str],
+    programs: dict[str, int],
+    sender: Sender,
+    queries: list[str],
+) -> Facts:
+    with _tails(what, queries) as tails:
+        first = sender.next
+        before = cpu_of_programs(programs)["platform"]
+        took = sender.send(SECONDS)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        wanted = range(first, sender.next)
+        while time.monotonic() < deadline and any(len(t.shown) < len(wanted) for t in tails):
+            time.sleep(0.1)
+        spent = cpu_of_programs(programs)["platform"] - before
+    late = [
+        tail.shown[n] - sender.acknowledged[n] for tail in tails for n in wanted if n in tail.shown
+    ]
+    missed = sum(n not in tail.shown for tail in tails for n in wanted)
+    doubled = sum(count > 1 for tail in tails for count in tail.counts.values())
+    short = []
+    if missed or doubled:
+        short.append(f"{missed} missed, {doubled} shown twice")
+    p95 = percentile(late, 0.95) if late else float("inf")
+    if p95 > LATE_SECONDS:
+        short.append(f"{p95 * 1000:.0f} ms at p95, not {LATE_SECONDS * 1000:.0f}")
+    return Facts(
+        title,
+        {
+            "events a second": len(wanted) / took,
+            "ms from acknowledged to shown p50": percentile(late, 0.5) * 1000 if late else p95,
+            "p95": p95 * 1000,
+            "p99": percentile(late, 0.99) * 1000 if late else p95,
+            "platform: share of a core": spent / took,
+        },
+        short,
+    )
+
+
+class Sender:
+    """Sends batches at an even pace; remembers when each event was acknowledged."""
+
+    def __init__(self, what: Mapping[str, str]) -> None:
+        self._url = f"{what['door']}/v1/events/{_COLLECTION}"
+        self._headers = {
+            "Authorization": f"Bearer {what['token']}",
+            "Content-Type": "application/x-ndjson",
+        }
+        self._bodies = nested(_BODIES)
+        self.next = 0
+        self.acknowledged: dict[int, float] = {}
+
+    def send(self, seconds: float) -> float:
+        """Send for so long; answer how long it took."""
+        begun = time.monotonic()
+        with httpx.Client(headers=self._headers, timeout=30) as client:
+            for batch in range(int(seconds * PER_SECOND / _BATCH)):
+                pause = begun + batch * _BATCH / PER_SECOND - time.monotonic()
+                if pause > 0:
+                    time.sleep(pause)
+                numbers = range(self.next, self.next + _BATCH)
+                body = b"\n".join(b'{"n":%d,' % n + self._bodies[n % _BODIES][1:] for n in numbers)
+                client.post(self._url, content=body).raise_for_status()
+                self.acknowledged.update(dict.fromkeys(numbers, time.monotonic()))
+                self.next += _BATCH
+        return time.monotonic() - begun
+
+
+class Tail:
+    """Notes when each event was shown."""
+
+    def __init__(self, what: Mapping[str, str], query: str) -> None:
+        self.shown: dict[int, float] = {}
+        self.counts: Counter[int] = Counter()
+        self.ready = threading.Event()
+        self._what = what
+        self._query = query
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Let go at the next message."""
+        self._ended.set()
+
+    def _follow(self) -> None:
+        with Client(self._what["platform"], self._what["token"]) as client:
+            for message in client.tail(_COLLECTION, self._query):
+                now = time.monotonic()
+                self.ready.set()
+                if isinstance(message, Shown):
+                    n = json.loads(message.event.payload_bytes())["n"]
+                    self.shown.setdefault(n, now)
+                    self.counts[n] += 1
+                if self._ended.is_set():
+                    return
+
+
+@contextmanager
+def _tails(what: Mapping[str, str], queries: list[str]) -> Iterator[list[Tail]]:
+    tails = [Tail(what, query) for query in queries]
+    for tail in tails:
+        tail.ready.wait(_PATIENCE_SECONDS)
+    try:
+        yield tails
+    finally:
+        for tail in tails:
+            tail.end()
