@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|tail|replay|upkeep|many|kafka|replay_kafka …]`: measure.
+"""`python -m benchmarks [door|landing|ask|search|tail|replay|upkeep|many|kafka …]`: measure.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only. What takes long is measured in a short form among everything, and
@@ -26,12 +26,24 @@ PAGE = HERE.parent / "docs" / "reference" / "benchmarks.md"
 
 def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Name what can be measured."""
-    from benchmarks import ask, door, kafka, landing, many, replay, replay_kafka, tail, upkeep
+    from benchmarks import (
+        ask,
+        door,
+        kafka,
+        landing,
+        many,
+        replay,
+        replay_kafka,
+        search,
+        tail,
+        upkeep,
+    )
 
     return {
         "door": door.results,
         "landing": landing.results,
         "ask": ask.results,
+        "search": search.results,
         "tail": tail.results,
         "replay": replay.results,
         "upkeep": upkeep.results,

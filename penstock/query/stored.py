@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,6 +25,29 @@ class LeafColumn(NamedTuple):
 def columns_of(shape: Struct) -> tuple[LeafColumn, ...]:
     """Answer every column of scalars."""
     return tuple(_columns(shape, None, ()))
+
+
+_TELLING = 6
+"""Each column takes some 20 ms of a processor for a million rows."""
+
+
+def telling(shape: Struct, filled: Mapping[str, int], rows: int) -> tuple[LeafColumn, ...]:
+    """Answer few columns of which nearly every row of documents has one, told how full they are.
+
+    Where events of several kinds share a collection, each kind has columns of its own. So after the
+    fullest column comes the fullest of those that its rows leave room for.
+    """
+    chosen: list[LeafColumn] = []
+    left = rows
+    known = [column for column in columns_of(shape) if None not in column.steps]
+    counts = {column: filled.get(".".join(map(str, column.steps)), 0) for column in known}
+    for column in sorted(known, key=lambda column: (-counts[column], len(column.steps))):
+        if not counts[column] or len(chosen) == _TELLING:
+            break
+        if counts[column] <= left:
+            chosen.append(column)
+            left -= counts[column]
+    return tuple(chosen)
 
 
 def all_values(dialect: Dialect, column: LeafColumn, told: Callable[[Sql], Sql]) -> Sql:

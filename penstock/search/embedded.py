@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from lakehouse import Lake, TableView
 from lakehouse.duplicates import Duplicates
+from lakehouse.fill import fill
 from lakehouse.sql import Engine, Reader
 from penstock.buffer import Buffer
 from penstock.codec import TIME
@@ -29,8 +30,8 @@ from penstock.query import Query, parse
 from penstock.query.facets import facet_columns, facet_statement
 from penstock.query.order import LAST, SortValue, sort_value
 from penstock.query.pieces import ALWAYS, Sql, all_of, any_of, sql, value
-from penstock.query.sql import Rows, compile_before, compile_parts, compile_sql
-from penstock.query.stored import columns_of
+from penstock.query.sql import Rows, compile_before, compile_parts, compile_sql, reads_opaque
+from penstock.query.stored import LeafColumn, columns_of, telling
 from penstock.query.tree import Field, Header, Metadata, Payload, Time
 from penstock.query.writing import field_text, number_text
 from penstock.schema.convert import Rules
@@ -109,6 +110,8 @@ class EmbeddedSearcher:
         """Search for `seconds` at most, and keep `tail_bytes` of what has not landed."""
         self._shortcuts = Shortcuts(index)
         self._windows = windows
+        self._lake = lake
+        self._told: dict[CollectionId, _Told] = {}
         self._cuts = Cuts(
             lake,
             buffer,
@@ -271,7 +274,22 @@ class EmbeddedSearcher:
                     return look(_Looking(search, cut, reader, self._engine, part=part)), False
                 except NoAnswer as error:
                     away = error.away
-            return look(_Looking(search, cut, reader, self._engine, self._windows)), away
+            looking = _Looking(
+                search, cut, reader, self._engine, self._windows, telling=self._telling(search, cut)
+            )
+            return look(looking), away
+
+    def _telling(self, search: _Search, cut: Cut) -> tuple[LeafColumn, ...]:
+        """Answer by which columns rows of documents are known, where that makes a search faster."""
+        view = cut.table
+        if view is None or search.quarantine or not reads_opaque(search.query.where):
+            return ()
+        known = self._told.get(view.collection)
+        if known is None or known.schema_id != view.schema_id or 2 * known.rows < view.rows:
+            found = fill(self._lake, view.collection)
+            columns = telling(view.shape, found.values, found.rows) if found else ()
+            known = self._told[view.collection] = _Told(view.schema_id, view.rows, columns)
+        return known.columns
 
     def _definite(self, asked: SearchRequest, cursor: Cursor | None) -> _Search:
         if asked.since is not None and asked.until is not None and asked.since >= asked.until:
@@ -296,6 +314,14 @@ class EmbeddedSearcher:
         ends = dict(cut.ends)
         digest = cursors.digest(search.asked)
         return cursors.write(Cursor(digest, search.now, cut.log_id, ends, last, given))
+
+
+class _Told(NamedTuple):
+    """By which columns rows of documents were known, when a table was so large."""
+
+    schema_id: int
+    rows: int
+    columns: tuple[LeafColumn, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +404,9 @@ class _Looking:
         engine: Engine,
         windows: Sequence[int] = (),
         part: Part | None = None,
+        telling: Sequence[LeafColumn] = (),
     ) -> None:
+        self._telling = telling
         self._search = search
         self._part = part
         self._widths = windows
@@ -666,7 +694,8 @@ class _Looking:
         relation = source.relation(self._reader)
         # Groups of rows that are told apart must not be parted themselves.
         compiled = compile_parts if search.query.unique is None else _as_one_part
-        for part in compiled(search.query, source.shape, rows=rows):
+        telling = self._telling if isinstance(source.rows, TableView) else ()
+        for part in compiled(search.query, source.shape, rows=rows, telling=telling):
             yield relation, all_of(bounds, part)
 
     def _with_payloads(self, source: _Source, bounds: Sql, opened: ExitStack) -> str:
@@ -865,7 +894,13 @@ def _ordered_rows(table: pa.Table) -> Iterator[Ordered]:
         yield Ordered(place, _Value(row["rank"], row["number"], row["text"]), same)
 
 
-def _as_one_part(query: Query, shape: Struct, *, rows: Rows) -> tuple[Sql, ...]:
+def _as_one_part(
+    query: Query,
+    shape: Struct,
+    *,
+    rows: Rows,
+    telling: Sequence[LeafColumn],  # noqa: ARG001 - as `compile_parts` takes them
+) -> tuple[Sql, ...]:
     return (compile_sql(query, shape, rows=rows),)
 
 
