@@ -173,6 +173,15 @@ def test_payloads_are_read_only_of_rows_without_any_telling_column() -> None:
     assert opaque.text.startswith(f"({signs} AND coalesce(len(misfits), 0) = 0 AND ")
 
 
+def test_words_among_all_leaves_are_looked_for_last() -> None:
+    """Among two million events they took twice as long before a condition that few fulfil."""
+    last = compile_parts(parse("n:>5 -s:x word", now=0), SHAPE)
+
+    for text in ("word n:>5 -s:x", "n:>5 word -s:x"):
+        assert compile_parts(parse(text, now=0), SHAPE) == last
+    assert last[0].text.index(">") < last[0].text.index("regexp_matches")
+
+
 def test_opaque_payloads_are_a_part_only_where_words_are_wanted() -> None:
     """Reading payloads costs more than everything else."""
     assert len(compile_parts(parse("s:x n:>5", now=0), SHAPE)) == 1
