@@ -6,10 +6,13 @@ The clock of the events goes `BEHIND` microseconds behind the machine's; the fir
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
 from pathlib import Path
+
+import structlog
 
 from assets.stores import opened
 from benchmarks.bus import COLLECTION, one_after_the_other, placed
@@ -22,6 +25,7 @@ _EVERY = 0.1
 
 def main() -> None:
     """Send in this thread, and land in another, as Dagster's runs do."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     home, first, rate, behind = Path(sys.argv[1]), *map(int, sys.argv[2:5])
     settings = load_settings(home, {})
     source, place = one_after_the_other(), first

@@ -148,7 +148,7 @@ QUARANTINED = (
     Asked("quarantine.stage:gate", "stage = 'gate'"),
     Asked("NOT quarantine.stage:gate", "stage <> 'gate'"),
     Asked("content_type:application/json", "content_type = 'application/json'"),
-    Asked("order", "regexp_matches(TRY(decode(payload)), '(?i)\\border\\b')"),
+    Asked("state", _text("state")),
 )
 
 KINDS = (
