@@ -192,7 +192,7 @@ def visiting(browser: Browser, site: Site, **context: Any) -> Iterator[Visitor]:
         yield Visitor(page, site, said)
     finally:
         made.close()
-    assert said == []
+    assert said == [], said
 
 
 def serious(page: Page) -> list[str]:

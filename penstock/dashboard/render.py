@@ -36,6 +36,8 @@ HTMX = {
     "allowEval": False,
     "allowScriptTags": False,
     "includeIndicatorStyles": False,
+    # A style attribute that is copied counts as inline style, even an empty one.
+    "attributesToSettle": ["class", "width", "height"],
     "selfRequestsOnly": True,
     "historyCacheSize": 0,
     "refreshOnHistoryMiss": True,

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from metadata_builders import collection, destination, replay
+from metadata_builders import collection, destination, replay, saved_search
 from platform_stand_ins import Caller, grant
 
 from penstock.api.platform import Platform
@@ -21,7 +21,6 @@ EVERYBODY = None
 
 # method, path -> the scope that is needed (admin implies all)
 RULES: dict[tuple[str, str], Scope | None] = {
-    ("GET", "/"): EVERYBODY,
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/metrics"): EVERYBODY,
     ("GET", "/api/v1/status"): "read",
@@ -48,8 +47,15 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/collections/{c}/search"): "read",
     ("POST", "/api/v1/collections/{c}/count"): "read",
     ("POST", "/api/v1/collections/{c}/histogram"): "read",
+    ("POST", "/api/v1/collections/{c}/facets"): "read",
+    ("POST", "/api/v1/collections/{c}/complete"): "read",
     ("GET", "/api/v1/collections/{c}/tail"): "read",
     ("GET", "/api/v1/collections/{c}/events/{event_id}"): "read",
+    ("GET", "/api/v1/searches"): "read",
+    ("POST", "/api/v1/searches"): "admin",
+    ("GET", "/api/v1/searches/{name}"): "read",
+    ("PUT", "/api/v1/searches/{name}"): "admin",
+    ("DELETE", "/api/v1/searches/{name}"): "admin",
     ("POST", "/api/v1/sql"): "read",
     ("GET", "/api/v1/tokens"): "admin",
     ("POST", "/api/v1/tokens"): "admin",
@@ -94,6 +100,7 @@ def furnished(here: Platform) -> Store:
     here.store.create_collection(collection())
     here.store.add_destination(destination())
     here.store.create_replay(replay())
+    here.store.add_saved_search(saved_search("billing"))
     return here.store
 
 
@@ -162,6 +169,9 @@ def test_what_belongs_to_another_team_is_not_there(
 
 BODIES: dict[str, object] = {
     **{f"/api/v1/collections/{{c}}/{verb}": {} for verb in ("search", "count", "histogram")},
+    "/api/v1/collections/{c}/facets": {"fields": ["carrier"]},
+    "/api/v1/collections/{c}/complete": {"query": "", "position": 0},
+    "/api/v1/searches/{name}": {"collection": "flights"},
     "/api/v1/collections/{c}/grow": {"partitions": 2},
     "/api/v1/collections/{c}/contract": {"contract": "freeze"},
     "/api/v1/collections/{c}/contract/try": {"contract": "freeze"},
@@ -181,10 +191,14 @@ def everything(store: Store) -> object:
         store.destinations("main"),
         store.replays("main"),
         store.replays("rivals"),
+        store.saved_searches("main"),
+        store.saved_searches("rivals"),
     )
 
 
-@pytest.mark.parametrize("path", ["collections", "tokens", "destinations", "replays", "status"])
+@pytest.mark.parametrize(
+    "path", ["collections", "tokens", "destinations", "replays", "searches", "status"]
+)
 def test_lists_hold_the_callers_own_things_only(rival: Caller, furnished: Store, path: str) -> None:
     text = rival("GET", f"/api/v1/{path}").text
 

@@ -239,12 +239,6 @@ class TestHealth:
 
 
 class TestPages:
-    def test_the_first_page_says_where_the_api_is(self, app: FastAPI) -> None:
-        page = Caller(app, None)("GET", "/")
-
-        assert page.headers["Content-Type"].startswith("text/plain")
-        assert "/api/v1/openapi.json" in page.text
-
     def test_the_contract_names_every_answer_and_refuses_unknown_fields(self, app: FastAPI) -> None:
         contract = Caller(app, None)("GET", "/api/v1/openapi.json").json()
 

@@ -48,7 +48,7 @@ def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_pa
     with writing(engine) as connection:
         for column in ("partitions", "format", "keep_days"):
             connection.execute(text(f"ALTER TABLE collections DROP COLUMN {column}"))
-        for table in ("format_schemas", "saved_searches"):
+        for table in ("format_schemas", "saved_searches", "sessions"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
