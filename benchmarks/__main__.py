@@ -55,9 +55,9 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
 
 def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Answer the short forms of what takes long."""
-    from benchmarks import many, upkeep
+    from benchmarks import many, search, upkeep
 
-    return {"upkeep": upkeep.short, "many": many.short}
+    return {"search": search.short, "upkeep": upkeep.short, "many": many.short}
 
 
 def present() -> list[str]:

@@ -54,13 +54,13 @@ class Bus:
         return self.end - DAYS * _DAY
 
 
-def kept_bus(environ: Mapping[str, str], folder: Path) -> Bus:
+def kept_bus(environ: Mapping[str, str], folder: Path, *, rows: int = ROWS) -> Bus:
     """Answer the home as it was made.
 
-    It is kept in ``BENCH_KEPT`` if that is set, otherwise made in `folder`. ``BENCH_ROWS`` says how
-    many events it has, 2,000,000 otherwise.
+    It is kept in ``BENCH_KEPT`` if that is set, otherwise made in `folder`. It has as many events
+    as ``BENCH_ROWS`` says, or else `rows`.
     """
-    rows = int(environ.get("BENCH_ROWS", ROWS))
+    rows = int(environ.get("BENCH_ROWS", rows))
     place = Path(environ.get("BENCH_KEPT", folder)) / f"bus-{_FORM}-{rows}"
     home, made = place / "home", place / "made"
     told = place / "made.json"

@@ -115,7 +115,7 @@ def page(measured: Sequence[Measured]) -> str:
             "",
             "## Scale",
             "",
-            "`upkeep` and `many` in their short form; by name they are measured at full length.",
+            "`search`, `upkeep` and `many` in their short form; named, they are measured whole.",
             "",
             *_facts(facts for facts in measured if isinstance(facts, Facts)),
             "",
