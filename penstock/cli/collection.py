@@ -14,7 +14,14 @@ from penstock.cli import rewriting
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table, safe, table
 from penstock.cli.destination import read_secret
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, connect
+from penstock.cli.home import (
+    DEFAULT_HOME,
+    HomeOption,
+    SettingsOption,
+    command,
+    connect,
+    settings_of,
+)
 from penstock.cli.moments import (
     FOREVER,
     SinceOption,
@@ -552,11 +559,10 @@ def reindex(
     from assets.stores import opened
     from penstock.envelope import parse_collection
     from penstock.logs import set_up_logs
-    from penstock.settings import load_settings
 
     set_up_logs()
     collection = parse_collection(name)
-    with opened(load_settings(home, file=settings_file)) as stores, stores.indexing() as indexing:
+    with opened(settings_of(home, settings_file)) as stores, stores.indexing() as indexing:
         if indexing is None:
             raise BadRequest("no search index is used here: search_url is not set")
         rows = refused = 0
@@ -596,7 +602,6 @@ def resolve(
     from penstock.envelope import parse_collection
     from penstock.errors import BadRequest
     from penstock.logs import set_up_logs
-    from penstock.settings import load_settings
 
     choice = next((one for one in CHOICES if one == by), None)
     if choice is None:
@@ -605,7 +610,7 @@ def resolve(
         raise BadRequest("--json asks nobody: add --yes or --dry-run")
     set_up_logs()
     collection = parse_collection(name)
-    with opened(load_settings(home, file=settings_file)) as stores:
+    with opened(settings_of(home, settings_file)) as stores:
         agreed = prepare(stores.buffer, stores.lake, collection, choice)
         if not as_json:
             out().print(f"[bold]{collection}[/]: {safe(agreed.stop)}")

@@ -17,11 +17,13 @@ from penstock.cli.home import (
     SettingsOption,
     command,
     read_running,
+    settings_of,
+    started_with,
 )
 from penstock.cli.moments import utc_now
 from penstock.errors import EngineUnavailable, PenstockError
 from penstock.logs import no_logs
-from penstock.settings import Settings, load_settings
+from penstock.settings import Settings
 
 # An engine that is away is told after ten seconds, one that takes connections and says nothing
 # may need longer.
@@ -63,8 +65,9 @@ def examine(home: Path, settings_file: Path | None = None) -> Iterator[Finding]:
     settings: list[Settings] = []
 
     def read() -> str:
-        settings.append(load_settings(home, file=settings_file))
-        return str(settings[0].home)
+        settings.append(settings_of(home, settings_file))
+        by = settings_file or started_with(home)
+        return f"{settings[0].home}" + (f", by {by}" if by else "")
 
     yield found(
         "settings", Check(read, "correct penstock.toml of the home, or the variable PENSTOCK_…")

@@ -16,7 +16,7 @@ import psutil
 import typer
 
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, PenstockError
-from penstock.settings import FILE_VARIABLE
+from penstock.settings import FILE_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -36,11 +36,13 @@ SettingsOption = Annotated[
     typer.Option(
         "--settings",
         envvar=FILE_VARIABLE,
-        help="A settings file to read instead of penstock.toml in the home.",
+        help="A settings file to read instead of penstock.toml in the home; 'up' notes it there "
+        "for the other commands.",
     ),
 ]
 
 _RUNNING = "running.json"
+_STARTED = "started.json"
 _NOTHING = re.compile(r"there is no (collection|destination) '(?:\w+\.)?([^']*)'")
 
 
@@ -64,10 +66,13 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_running(home: Path, running: Running) -> None:
     """Leave word of what runs, readable by this user only: it holds the admin token."""
-    file = home / _RUNNING
+    _write(home / _RUNNING, running)
+
+
+def _write(file: Path, what: msgspec.Struct) -> None:
     fresh = file.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(msgspec.json.encode(running))
+        out.write(msgspec.json.encode(what))
     fresh.replace(file)
 
 
@@ -93,6 +98,47 @@ def read_running(home: Path) -> Running:
     if not psutil.pid_exists(running.supervisor):
         raise EngineUnavailable(f"what ran in {home} was killed: {start} again")
     return running
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """How `penstock up` was started last, whether it still runs or not."""
+
+    settings: str | None
+    """The settings file it was given; None for the home's own."""
+
+
+def note_started(home: Path, file: Path | None) -> Path | None:
+    """Leave word of the settings file that the home starts with; answer the one of last time."""
+    before = started_with(home)
+    settings = str(file.expanduser().absolute()) if file else None
+    _write(home / _STARTED, Started(settings=settings))
+    return before
+
+
+def started_with(home: Path) -> Path | None:
+    """Answer the settings file that the home was last started with; None for its own."""
+    file = home.expanduser() / _STARTED
+    try:
+        settings = msgspec.json.decode(file.read_bytes(), type=Started).settings
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise BadSetting(f"{file} cannot be read ({error}); remove it and start again") from error
+    return Path(settings) if settings else None
+
+
+def settings_of(home: Path, file: Path | None) -> Settings:
+    """Answer what a command goes by: `file`, else what the home was last started with.
+
+    Without that a command would look into the home's own log and tables, which nobody fills.
+    """
+    noted = None if file else started_with(home)
+    if noted is not None and not noted.exists():
+        raise BadSetting(
+            f"{home.expanduser()} was last started with the settings file {noted}, which is not "
+            "there: name another one with --settings, or start it again"
+        )
+    return load_settings(home, file=file or noted)
 
 
 def command(home: Path, words: str) -> str:

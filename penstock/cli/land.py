@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
 from penstock.logs import set_up_logs
-from penstock.settings import load_settings
 
 if TYPE_CHECKING:
     from assets.landing import Landed
@@ -35,7 +34,7 @@ def land(
     faults.arm(os.environ.get(faults.VARIABLE))
     del once  # Dagster lands continuously; by hand there is no other way than once
     troubles = 0
-    with opened(load_settings(home, file=settings_file)) as stores, stores.books() as books:
+    with opened(settings_of(home, settings_file)) as stores, stores.books() as books:
         landing = stores.landing()
         for outcome in landing.drain(stores.buffer.collections, until=lambda: False, idle=0):
             if isinstance(outcome, Trouble):

@@ -13,7 +13,7 @@ import typer
 
 from penstock.cli.complete import collections
 from penstock.cli.console import JsonFlag, err, out, print_json, print_table
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
 
 if TYPE_CHECKING:
     from assets.retype import Retyped
@@ -87,12 +87,11 @@ def _rewriting(
     from penstock import faults
     from penstock.envelope import parse_collection
     from penstock.logs import set_up_logs
-    from penstock.settings import load_settings
 
     set_up_logs()
     faults.arm(os.environ.get(faults.VARIABLE))
     collection = parse_collection(name)
-    with opened(load_settings(home, file=settings_file)) as stores:
+    with opened(settings_of(home, settings_file)) as stores:
         yield Rewriting(stores=stores, collection=collection, dry_run=dry_run, tell=_told())
 
 

@@ -7,9 +7,8 @@ import os
 import typer
 
 from penstock import faults
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
 from penstock.logs import set_up_logs
-from penstock.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Run one process of a home by itself.")
 
@@ -21,7 +20,7 @@ def door(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = None) 
 
     set_up_logs()
     faults.arm(os.environ.get(faults.VARIABLE))
-    serve(load_settings(home, file=settings_file))
+    serve(settings_of(home, settings_file))
 
 
 @app.command()
@@ -31,5 +30,5 @@ def platform(home: HomeOption = DEFAULT_HOME, settings_file: SettingsOption = No
     from penstock.dashboard.app import add_dashboard, addresses_of
 
     set_up_logs()
-    settings = load_settings(home, file=settings_file)
+    settings = settings_of(home, settings_file)
     serve(settings, pages=lambda app: add_dashboard(app, addresses_of(settings)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shlex
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from penstock.cli.home import (
     Running,
     SettingsOption,
     command,
+    note_started,
     remove_running,
     write_running,
 )
@@ -117,6 +119,7 @@ def running(
         )
         restore = _stop_on_signals(supervisor)
         try:
+            _note_started(settings.home, file, console)
             write_running(settings.home, what)
             with console.status("starting …"):
                 supervisor.start()
@@ -125,6 +128,19 @@ def running(
             supervisor.stop()
             remove_running(settings.home)
             restore()
+
+
+def _note_started(home: Path, file: Path | None, console: Console) -> None:
+    """Leave word for the other commands; say so if the home's own settings are used again."""
+    before = note_started(home, file)
+    if before is not None and file is None:
+        again = command(home, f"up --settings {shlex.quote(str(before))}")
+        console.print(
+            f"the last start was with other settings; to go on with those: {again}\n",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _write_instance(settings: Settings, console: Console) -> None:

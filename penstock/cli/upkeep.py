@@ -9,10 +9,9 @@ import typer
 
 from penstock.cli.complete import collections
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, plain, print_json
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
 from penstock.cli.rewriting import rewritten
 from penstock.logs import set_up_logs
-from penstock.settings import load_settings
 
 if TYPE_CHECKING:
     from assets.stores import Stores
@@ -39,7 +38,7 @@ def upkeep(
     from penstock.errors import NotFound
 
     set_up_logs()
-    with opened(load_settings(home, file=settings_file)) as stores:
+    with opened(settings_of(home, settings_file)) as stores:
         wanted = stores.lake.collections()
         if name is not None:
             chosen = parse_collection(name)

@@ -35,8 +35,7 @@ def rows(here, statement: str) -> list[list[object]]:
 
 
 def rebuild(here, collection: str) -> None:
-    settings = ("--settings", str(here.settings_file)) if here.settings_file else ()
-    here.cli("collection", "rebuild", collection, *settings)
+    here.cli("collection", "rebuild", collection)
 
 
 def replayed(here, collection: str, destination: str) -> Counter[bytes]:
