@@ -387,8 +387,12 @@ class Landing:
             known = seen.get(collection)
             if known is None:
                 known = seen[collection] = _Seen()
-                self._remember(collection, known)
-                known.overdue = bool(known.landed)
+                try:
+                    self._remember(collection, known)
+                    known.overdue = bool(known.landed)
+                except Stopped:
+                    # Landing itself meets it, and reports it, whether anything waits or not.
+                    known.landed, known.overdue = {}, True
             extents = self._extents(collection)
             count = sum(
                 max(0, extent.end - known.landed.get(partition, 0))
@@ -419,7 +423,10 @@ class Landing:
         )
 
     def _remember(self, collection: CollectionId, known: _Seen) -> None:
-        """Take over what landed before, and let the log forget it: a crash may have kept that."""
+        """Take over what landed before, and let the log forget it: a crash may have kept that.
+
+        Raises `Stopped` where the log is not as it was when that landed.
+        """
         try:
             view = self._lake.view(collection)
             log_id = self._buffer.log_id(collection) if view is not None else ""
@@ -435,6 +442,9 @@ class Landing:
         begun = self._clock()
         try:
             landed = self.land_once(collection)
+            if landed is None:
+                # Somebody else landed it.
+                self._remember(collection, known)
         except Exception as error:  # noqa: BLE001 - one collection must not stop the others
             known.failures += 1
             known.stopped = isinstance(error, Stopped)
@@ -447,10 +457,7 @@ class Landing:
         # What waits at the next look may have come while the others had their turn.
         known.failures, known.not_before, known.since = 0, 0, begun
         known.stopped = known.overdue = False
-        if landed is None:
-            # Somebody else landed it.
-            self._remember(collection, known)
-        else:
+        if landed is not None:
             known.landed.update({span.partition: span.end for span in landed.spans})
         return landed
 

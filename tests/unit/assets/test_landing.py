@@ -791,6 +791,25 @@ def test_trouble_of_one_collection_is_told_and_stops_no_other(
     assert not any("secret" in str(line) for line in lines)
 
 
+@pytest.mark.parametrize("there", [2, 3, 5])
+def test_a_log_that_changed_before_a_run_began_stops_its_collection_alone(
+    tmp_path: Path, there: int
+) -> None:
+    """The log refuses the table's marks before anything is read; no event need wait for that."""
+    log, hand = log_of(*numbered(3)), Hand()
+    assert drained(log, tmp_path, hand)
+    copy = MemoryLog(log.log_id(FLIGHTS))
+    append(copy, *numbered(there, first=7))
+    append(copy, *numbered(2), collection=ORDERS)
+
+    found = drained(copy, tmp_path, Hand(), idle=0)
+
+    landed = [item.collection for item in found if isinstance(item, Landed)]
+    troubles = [item for item in found if isinstance(item, Trouble)]
+    assert landed == [ORDERS]
+    assert {(item.collection, type(item.error)) for item in troubles} == {(FLIGHTS, LogChanged)}
+
+
 def test_a_collection_that_recovered_lands(tmp_path: Path) -> None:
     """Nobody has to restart anything."""
     log = Broken()
