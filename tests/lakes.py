@@ -48,6 +48,7 @@ PLACES = ["here", pytest.param("engines", marks=pytest.mark.engines)]
 """Where a test's lake may be: in a folder, or in PostgreSQL and S3."""
 
 _ELSEWHERE = "lake-is-at"
+_LOG = "log-is-at"
 STORE = S3Options(
     endpoint=S3, region=S3_REGION, path_style=True, access_key=S3_KEY, secret_key=S3_SECRET
 )
@@ -85,6 +86,17 @@ def lake_at(place: str, folder: Path) -> Iterator[Path]:
 def tell_elsewhere(folder: Path, catalog_url: str, warehouse_url: str) -> None:
     """Let the folder's lake be one that is somewhere else."""
     (folder / _ELSEWHERE).write_text(f"{catalog_url} {warehouse_url}")
+
+
+def tell_log(folder: Path, url: str) -> None:
+    """Let the folder's log be one that is somewhere else."""
+    (folder / _LOG).write_text(url)
+
+
+def log_url(folder: Path) -> str:
+    """Answer the address of the folder's log: in the folder, unless it was told to be elsewhere."""
+    elsewhere = folder / _LOG
+    return elsewhere.read_text() if elsewhere.exists() else f"embedded://{folder / 'log'}"
 
 
 def new_lake(folder: Path, catalog: Callable[[Catalog], Any] = lambda real: real) -> Lake:
@@ -222,7 +234,7 @@ def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:
     begin_process(fault)
     catalog = Counting(open_catalog(*urls(folder)))
     lake = Lake(catalog, Patience(seconds=30.0))  # type: ignore[arg-type]  # a stand-in
-    buffer = open_buffer(f"embedded://{folder / 'log'}")
+    buffer = open_buffer(log_url(folder))
     work = landing(buffer, lake, limits=Limits(batch_bytes=batch_bytes, patience=0))
     for collection in buffer.collections():
         while work.land_once(collection):

@@ -19,7 +19,9 @@ from lakes import (
     finished,
     lake_at,
     landing,
+    log_url,
     new_lake,
+    tell_log,
     urls,
 )
 from leaf_books import unbalanced
@@ -45,7 +47,7 @@ PARTITIONS = 2
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """Answer a folder with a log of numbers, whole ones first, all of which have landed."""
-    (tmp_path / "log").write_text(f"kafka://{KAFKA}/{fresh_name()}")
+    tell_log(tmp_path, f"kafka://{KAFKA}/{fresh_name()}")
     with lake_at("engines", tmp_path):
         for first in range(0, WHOLE + FRACTIONS, 20):
             send(tmp_path, first, first + 20)
@@ -56,10 +58,6 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def patient_lake(home: Path) -> Lake:
     """Answer the lake for those who meet each other: they wait as they do in production."""
     return Lake(open_catalog(*urls(home)), Patience(seconds=60.0))
-
-
-def log_url(home: Path) -> str:
-    return (home / "log").read_text()
 
 
 def number(place: int) -> float:
