@@ -1,27 +1,20 @@
-"""Contracts: switched while events land, and tried on past events."""
+"""Contracts tried on past events."""
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from itertools import count
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from avros import FIRST, datum, text
 from builders import FLIGHTS, NOON, event
-from lakes import MAIN, everywhere, mark_of, new_lake
+from lakes import MAIN, new_lake
 from log_batches import log_batch
 from msgspec import structs
-from served import until
 
-from assets.checks import check_conservation
 from assets.contract import LONGEST_PATH, MOST_CAUSES, Past, Tallying, Trial, Trials
-from assets.landing import Landing, Limits
-from lakehouse import Lake
+from assets.landing import Landing
 from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import ENVELOPE, LOG_SCHEMA
@@ -32,64 +25,6 @@ from penstock.schema.formats.plain import Plain
 from penstock.schema.shape import EMPTY
 from penstock.stats import MINUTE
 from penstock.vocabulary import Contract
-
-KINDS = ('{{"n": {0}}}', '{{"n": "x{0}"}}', '{{"n": {0}, "f{0}": 1}}', '{{"n": {0}', "{0}")
-"""Payloads that fit, misfit, bring a field, are no JSON, are no object."""
-
-
-def payload(number: int) -> str:
-    return KINDS[number % len(KINDS)].format(number)
-
-
-def more_than(lake: Lake, count: int) -> bool:
-    return sum(everywhere(lake).values()) > count
-
-
-def test_a_contract_tried_and_switched_to_and_fro_while_events_land_loses_and_doubles_nothing(
-    tmp_path: Path,
-) -> None:
-    """Landing asks for the contract before each batch; each event is in one table, once."""
-    lake, log = new_lake(tmp_path), MemoryLog()
-    contract: list[Contract] = ["evolve"]
-    contracts: list[Contract] = ["quarantine", "drop_value", "freeze", "quarantine", "evolve"]
-    done, sent = threading.Event(), count()
-
-    def drain() -> None:
-        work = Landing(
-            log,
-            lake,
-            rules=lambda _: Rules(contract=contract[0], max_columns=20),
-            clock=lambda: NOON,
-            limits=Limits(batch_bytes=400),
-        )
-        while not done.is_set():
-            work.land_once(FLIGHTS)
-        while work.land_once(FLIGHTS):
-            pass
-
-    def send(many: int) -> None:
-        for number in [next(sent) for _ in range(many)]:
-            log.append(FLIGHTS, [event(payload(number), id=f"e{number}", received_at=NOON)])
-
-    send(10)
-    running = threading.Thread(target=drain, daemon=True)
-    running.start()
-    engine = open_engine(tmp_path / "spill", memory="300MB", threads=1)
-    trials = Trials(lake, engine, rules=lambda _: Rules(max_columns=20))
-    for name in contracts:
-        result(trials, name)
-        contract[0] = name
-        landed = sum(everywhere(lake).values())
-        send(10)
-        until(partial(more_than, lake, landed))
-    done.set()
-    running.join(60)
-    engine.close()
-
-    assert not running.is_alive()
-    assert everywhere(lake) == Counter(range(60))
-    assert mark_of(lake).next == 60
-    assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
 
 
 @pytest.fixture
