@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -136,8 +135,3 @@ def closings(lake: Lake, collection: CollectionId = FLIGHTS) -> list[dict[str, A
     table = lake.table(closed_table(collection))
     rows = [] if table is None else table.scan().to_arrow().to_pylist()
     return sorted(rows, key=lambda row: (row["log_partition"], row["log_offset"]))
-
-
-def home_of(folder: Path) -> str:
-    """Answer the address of the embedded log in a folder."""
-    return f"embedded://{folder / 'log'}"

@@ -1,7 +1,7 @@
 """Kill a release, or the landing of what it sent, at each point; release twice at once.
 
-Each death is a SIGKILL of a process of its own, on the embedded log and a lake on disk. After any
-of them the same release again leaves each event as one row or one open quarantined event.
+Each death is a SIGKILL of a process of its own, on this machine's log and lake and on the engines.
+After any of them the same release again leaves each event as one row or one open quarantined event.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON, event
-from lakes import begin_process, child, finished, land_in_process, new_lake
-from releasing import AppendingDoor, Books, books, home_of, release_all, workplace
+from lakes import PLACES, begin_process, child, finished, land_in_process, log_url, new_lake, urls
+from releasing import AppendingDoor, Books, books, release_all, workplace
 from releasing import closings as shut
+from sites import Site, site_at
 
 from assets.accounting import read_books
 from assets.checks import check_conservation
@@ -47,24 +49,38 @@ def payload_of(number: int) -> bytes:
     return (b"\xef\xbb\xbf" if number in BROKEN else b"") + f'{{"n": {number}}}'.encode()
 
 
+@contextmanager
+def landed(place: str, folder: Path) -> Iterator[Site]:
+    """Let events have landed at the place, some of them in quarantine."""
+    with site_at(place, folder) as site:
+        appender = open_appender(log_url(folder))
+        events = [event(payload_of(n), id=IDS[n], received_at=NOON + n) for n in range(EVENTS)]
+        appender.append(FLIGHTS, events).result(10)
+        appender.close()
+        run(land_in_process, folder, None, BATCH_BYTES)
+        assert books(new_lake(folder)).open == Counter(IDS[n] for n in BROKEN)
+        yield site
+
+
+@pytest.fixture(params=PLACES)
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    with landed(request.param, tmp_path) as site:
+        yield site
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """Answer a folder with events that have landed, some of them in quarantine."""
-    appender = open_appender(home_of(tmp_path))
-    events = [event(payload_of(n), id=IDS[n], received_at=NOON + n) for n in range(EVENTS)]
-    appender.append(FLIGHTS, events).result(10)
-    appender.close()
-    run(land_in_process, tmp_path, None, BATCH_BYTES)
-    assert books(new_lake(tmp_path)).open == Counter(IDS[n] for n in BROKEN)
-    return tmp_path
+def here(tmp_path: Path) -> Iterator[Path]:
+    """Answer where a bug may be seeded: for that one place is enough."""
+    with landed("here", tmp_path) as site:
+        yield site.folder
 
 
 def release_in_process(folder: Path, fault: str | None, release: str) -> None:
     """Release everything that a repair helps, page by page, with a door of its own."""
     begin_process(fault)
-    appender = open_appender(home_of(folder))
-    buffer = open_buffer(home_of(folder))
-    engine = open_engine(folder / f"spill-{os.getpid()}", memory="300MB")
+    appender = open_appender(log_url(folder))
+    buffer = open_buffer(log_url(folder))
+    engine = open_engine(folder / f"spill-{os.getpid()}", memory="300MB", s3=urls(folder)[2])
     work = workplace(new_lake(folder), buffer, engine)
     release_all(work, AppendingDoor(appender.append), DROP_BOM, release=release, limit=2)
     engine.close()
@@ -75,13 +91,21 @@ def release_in_process(folder: Path, fault: str | None, release: str) -> None:
 def run(target: Callable[..., None], *arguments: Any, ends: int = 0) -> None:
     process = child(target, *arguments)
     process.start()
-    assert finished(process) == ends
+    assert finished(process, 120) == ends
+
+
+def assert_released_at(site: Site) -> None:
+    """Assert that also the engine which callers ask has each event once, and no copy."""
+    after = assert_released(site.folder)
+    ids = Counter(event_id for (event_id,) in site.rows("select event_id from flights"))
+    assert ids == after.rows
+    assert site.landed() == Counter(site.accepted())
 
 
 def assert_released(folder: Path) -> Books:
     """Each event is there once, all that the repair helps are rows, no position is lost."""
     lake = new_lake(folder)
-    buffer = open_buffer(home_of(folder))
+    buffer = open_buffer(log_url(folder))
     after = books(lake)
     after.each_once(IDS)
     assert after.open == Counter(IDS[n] for n in HOPELESS)
@@ -99,7 +123,7 @@ def assert_released(folder: Path) -> Books:
 
 def assert_told(folder: Path) -> None:
     """Assert that what a killed landing left is told as it is, copies on their way included."""
-    lake, buffer = new_lake(folder), open_buffer(home_of(folder))
+    lake, buffer = new_lake(folder), open_buffer(log_url(folder))
     main = lake.view(FLIGHTS)
     assert main is not None
     told = read_books(buffer, lake, FLIGHTS)
@@ -117,13 +141,13 @@ def assert_told(folder: Path) -> None:
 
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("point", ["release_read", "release_before_send", "release_sent"])
-def test_a_release_that_is_killed_is_repeated(home: Path, point: str, nth: int) -> None:
+def test_a_release_that_is_killed_is_repeated(site: Site, point: str, nth: int) -> None:
     """After `release_sent` the door has the events and nobody was told."""
-    run(release_in_process, home, f"{point}:{nth}:kill", "r1", ends=-signal.SIGKILL)
-    run(release_in_process, home, None, "r1")
-    run(land_in_process, home, None, BATCH_BYTES)
+    run(release_in_process, site.folder, f"{point}:{nth}:kill", "r1", ends=-signal.SIGKILL)
+    run(release_in_process, site.folder, None, "r1")
+    run(land_in_process, site.folder, None, BATCH_BYTES)
 
-    assert_released(home)
+    assert_released_at(site)
 
 
 @pytest.mark.parametrize(
@@ -143,47 +167,47 @@ def test_a_release_that_is_killed_is_repeated(home: Path, point: str, nth: int) 
         ("after_parquet", 1),
     ],
 )
-def test_the_landing_of_a_release_that_is_killed_goes_on(home: Path, point: str, nth: int) -> None:
+def test_the_landing_of_a_release_that_is_killed_goes_on(site: Site, point: str, nth: int) -> None:
     """Two releases are on the log, so there are copies, and quarantine is written as well."""
-    run(release_in_process, home, None, "r1")
-    run(release_in_process, home, None, "r2")
-    run(land_in_process, home, f"{point}:{nth}:kill", BATCH_BYTES, ends=-signal.SIGKILL)
-    assert_told(home)
-    run(release_in_process, home, None, "r3")
-    run(land_in_process, home, None, BATCH_BYTES)
+    run(release_in_process, site.folder, None, "r1")
+    run(release_in_process, site.folder, None, "r2")
+    run(land_in_process, site.folder, f"{point}:{nth}:kill", BATCH_BYTES, ends=-signal.SIGKILL)
+    assert_told(site.folder)
+    run(release_in_process, site.folder, None, "r3")
+    run(land_in_process, site.folder, None, BATCH_BYTES)
 
-    assert_released(home)
+    assert_released_at(site)
 
 
-def test_a_release_that_is_killed_again_and_again_comes_to_its_end(home: Path) -> None:
+def test_a_release_that_is_killed_again_and_again_comes_to_its_end(site: Site) -> None:
     for point in ("release_sent", "release_before_send:2", "release_sent:2"):
-        run(release_in_process, home, f"{point}:kill", "r1", ends=-signal.SIGKILL)
+        run(release_in_process, site.folder, f"{point}:kill", "r1", ends=-signal.SIGKILL)
     for point in ("release_closed", "before_commit", "after_commit"):
-        process = child(land_in_process, home, f"{point}:1:kill", BATCH_BYTES)
+        process = child(land_in_process, site.folder, f"{point}:1:kill", BATCH_BYTES)
         process.start()
-        finished(process)
-    run(release_in_process, home, None, "r1")
-    run(land_in_process, home, None, BATCH_BYTES)
+        finished(process, 120)
+    run(release_in_process, site.folder, None, "r1")
+    run(land_in_process, site.folder, None, BATCH_BYTES)
 
-    assert_released(home)
+    assert_released_at(site)
 
 
-def test_two_landings_of_two_releases_agree_on_one_of_them(home: Path) -> None:
+def test_two_landings_of_two_releases_agree_on_one_of_them(site: Site) -> None:
     """Both processes land the same batches at once; each has its own idea of being first."""
-    run(release_in_process, home, None, "r1")
-    run(release_in_process, home, None, "r2")
-    both = [child(land_in_process, home, None, BATCH_BYTES) for _ in range(2)]
+    run(release_in_process, site.folder, None, "r1")
+    run(release_in_process, site.folder, None, "r2")
+    both = [child(land_in_process, site.folder, None, BATCH_BYTES) for _ in range(2)]
     for process in both:
         process.start()
-    assert [finished(process) for process in both] == [0, 0]
+    assert [finished(process, 120) for process in both] == [0, 0]
 
-    assert_released(home)
+    assert_released_at(site)
 
 
 def land_here(folder: Path) -> None:
     """Land in this process, where a test can seed a bug."""
     lake = new_lake(folder)
-    buffer = open_buffer(home_of(folder))
+    buffer = open_buffer(log_url(folder))
     limits = Limits(batch_bytes=BATCH_BYTES)
     landing = Landing(buffer, lake, rules=lambda _: Rules(), clock=lambda: NOON, limits=limits)
     while landing.land_once(FLIGHTS):
@@ -192,24 +216,24 @@ def land_here(folder: Path) -> None:
 
 
 def test_the_checker_finds_a_landing_that_folds_nothing(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mutant: copies become rows, and what was released stays open."""
-    run(release_in_process, home, None, "r1")
-    run(release_in_process, home, None, "r2")
+    run(release_in_process, here, None, "r1")
+    run(release_in_process, here, None, "r2")
     monkeypatch.setattr("assets.landing.settle_releases", lambda _lake, _id, made, **_: made)
-    land_here(home)
+    land_here(here)
 
     with pytest.raises(AssertionError, match=r"doubled.*e1"):
-        assert_released(home)
+        assert_released(here)
 
 
 def test_the_checker_finds_a_closing_that_does_not_look_first(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A mutant: whoever closes believes to be the first."""
-    run(release_in_process, home, None, "r1")
-    run(release_in_process, home, None, "r2")
+    run(release_in_process, here, None, "r1")
+    run(release_in_process, here, None, "r2")
     monkeypatch.setattr(closings, "_of", lambda _table, _origins: {})
     real = closings.close
 
@@ -218,16 +242,16 @@ def test_the_checker_finds_a_closing_that_does_not_look_first(
         return {closing.origin: closing for closing in wanted}
 
     monkeypatch.setattr(closings, "close", once)
-    land_here(home)
+    land_here(here)
 
     with pytest.raises(AssertionError):
-        assert_released(home)
+        assert_released(here)
 
 
-def test_the_checker_finds_an_event_that_was_closed_and_never_sent(home: Path) -> None:
+def test_the_checker_finds_an_event_that_was_closed_and_never_sent(here: Path) -> None:
     """A mutant: the quarantine row is closed before the log has the event, and then a crash."""
-    lake = new_lake(home)
-    buffer = open_buffer(home_of(home))
+    lake = new_lake(here)
+    buffer = open_buffer(log_url(here))
     origin = closings.Origin(buffer.log_id(FLIGHTS), 0, 1)
     buffer.close()
     closing = closings.Closing(
