@@ -64,8 +64,10 @@ class Site:
         positions: Counter[Position] = Counter()
         with self.log() as log:
             log_id = log.log_id(FLIGHTS)
-        tables = [FLIGHTS.name]
-        if self.lake.quarantine_view(FLIGHTS) is not None:
+        lake, tables = self.lake, []
+        if lake.view(FLIGHTS) is not None:
+            tables.append(FLIGHTS.name)
+        if lake.quarantine_view(FLIGHTS) is not None:
             tables.append(f"{FLIGHTS.team}__quarantine.{FLIGHTS.name}")
         for table in tables:
             found = self.rows(
