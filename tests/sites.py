@@ -30,15 +30,12 @@ class Site:
     """Where events of the collection `FLIGHTS` are kept, for this process and those it starts."""
 
     folder: Path
+    lake: Lake
+    """Opened once: a test that waits for something looks at it all the time."""
     sql: Sql
     """The engine that callers ask: Trino, where the lake is not on this machine."""
     trino_catalog: str | None = None
     """Its name in Trino."""
-
-    @property
-    def lake(self) -> Lake:
-        """The lake as another process would open it."""
-        return new_lake(self.folder)
 
     @contextmanager
     def log(self) -> Iterator[Buffer]:
@@ -64,10 +61,9 @@ class Site:
         positions: Counter[Position] = Counter()
         with self.log() as log:
             log_id = log.log_id(FLIGHTS)
-        lake, tables = self.lake, []
-        if lake.view(FLIGHTS) is not None:
-            tables.append(FLIGHTS.name)
-        if lake.quarantine_view(FLIGHTS) is not None:
+        # Quarantine comes first, and callers see it only beside its table.
+        tables = [FLIGHTS.name] if self.lake.view(FLIGHTS) is not None else []
+        if tables and self.lake.quarantine_view(FLIGHTS) is not None:
             tables.append(f"{FLIGHTS.team}__quarantine.{FLIGHTS.name}")
         for table in tables:
             found = self.rows(
@@ -110,7 +106,7 @@ def site_at(place: str, folder: Path, *, partitions: int = 1) -> Iterator[Site]:
     """
     if place == "here":
         with closing(open_engine(folder / "asked", memory="500MB")) as sql:
-            yield Site(folder, sql)
+            yield Site(folder, new_lake(folder), sql)
         return
     # Only who wants an engine needs its client.
     from engines.fresh import fresh_lake, fresh_name
@@ -124,4 +120,4 @@ def site_at(place: str, folder: Path, *, partitions: int = 1) -> Iterator[Site]:
         write_settings(folder)
         url = f"trino://{fresh.trino_catalog}@{HOST}:{TRINO_PORT}/{fresh.trino_catalog}"
         with closing(open_trino(url)) as sql:
-            yield Site(folder, sql, fresh.trino_catalog)
+            yield Site(folder, new_lake(folder), sql, fresh.trino_catalog)
