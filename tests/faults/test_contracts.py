@@ -23,8 +23,8 @@ from lakehouse import Lake, commit
 from lakehouse.sql import open_engine
 from penstock.buffer import Buffer, open_appender, open_buffer
 from penstock.envelope import Position
-from penstock.metadata.records import Contract
 from penstock.schema.convert import Rules
+from penstock.vocabulary import Contract
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
