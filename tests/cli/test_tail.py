@@ -31,6 +31,7 @@ from penstock.api.app import create_app
 from penstock.api.tail import Pace
 from penstock.buffer.memory import MemoryLog
 from penstock.cli.forward import WINDOW
+from penstock.search.live import Following
 
 QUICK = Pace(heartbeat=0.3, access=0.2, leaving=0.05)
 
@@ -83,7 +84,13 @@ class Home:
             process.wait()
 
     def joined(self) -> None:
-        until(lambda: self.here.live.feeds == 1)
+        """Wait until a tail knows where it begins: what comes from then on is shown."""
+        feeds = self.here.live._feeds
+        until(
+            lambda: any(
+                isinstance(who, Following) for feed in [*feeds.values()] for who in [*feed._wakes]
+            )
+        )
 
     def left(self) -> None:
         until(lambda: self.here.live.feeds == 0)
@@ -280,9 +287,7 @@ def test_a_command_that_is_killed_misses_nothing_and_repeats_a_few(home: Home, s
             ended.set()
             sending.join()
         with home.tail(url, *words):
-            until(
-                lambda: home.sent[-1] in {r.header("penstock-event-id") for r in far.requests}, 60
-            )
+            until(lambda: home.sent[-1] in {r.header("penstock-event-id") for r in far.requests})
 
     counts = Counter(request.header("penstock-event-id") for request in far.requests)
     assert set(counts) == set(home.sent)
