@@ -1,6 +1,6 @@
 """The books of a collection: how many events were accepted, and where each of them is.
 
-    accepted = landed + duplicates + quarantined + closed + waiting + expired + lost + …
+    accepted = landed + duplicates + quarantined + closed + waiting + expired + lost + carried + …
 
 `accepted` comes from the log: a partition whose next position is 7 has accepted 7 events, however
 many of them it has let go of since. It never comes from what landed, or the sum would prove
@@ -50,10 +50,12 @@ PARTS: Mapping[str, str] = {
     "waiting": "events that the log holds and that have not landed yet",
     "expired": "rows that retention dropped when their day was over for long enough",
     "lost": "events that are gone, as an operator has stated by `collection resolve`",
+    "carried": "events that `log renew` carried over to a new log, where they count again",
 }
 """What an accepted event can be, in the order in which it is shown.
 
-A released event has two positions: the one it is closed at, and the one it was sent to again.
+A released event has two positions: the one it is closed at, and the one it was sent to again. So
+has one that was carried over to a new log.
 A part that is neither a row nor a position is a number that the table keeps beside its rows and
 moves in the commit that takes the rows away: what expired by log partition, the others as the
 property `penstock.books.<part>`.
@@ -159,6 +161,7 @@ def balance(
     parts["closed"] += ended
     parts["waiting"] += sum(one.waiting for one in partitions)
     parts["lost"] += sum(map(len, table.lost)) if table is not None else 0
+    parts["carried"] += sum(map(len, table.carried)) if table is not None else 0
     return Books(
         collection=collection,
         log_id=log_id,

@@ -177,7 +177,7 @@ def check_conservation(lake: Lake, collection: CollectionId, log_id: str) -> Ver
             if of == log_id:
                 expired[partition] = expired.get(partition, NOTHING_EXPIRED) + dropped
     gaps: dict[int, list[Run]] = {}
-    for gap in view.lost:
+    for gap in (*view.lost, *view.carried):
         if gap.log_id == log_id:
             gaps.setdefault(gap.partition, []).append((gap.start, gap.end))
     accounts = {

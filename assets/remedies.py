@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, get_args
 
+from penstock.buffer.segments import RENEW
 from penstock.envelope import DEFAULT_TEAM, CollectionId
 from penstock.errors import (
+    LogChanged,
+    LogDamaged,
     LogReplaced,
     LogTruncated,
     PenstockError,
@@ -54,7 +57,10 @@ def choices_for(error: Exception) -> tuple[Choice, ...]:
 def command_for(collection: CollectionId, error: Exception) -> str | None:
     """Answer the command that resolves the stop; None where there is none."""
     choices = choices_for(error)
-    return f"penstock collection resolve {short(collection)} --by {choices[0]}" if choices else None
+    if choices:
+        return f"penstock collection resolve {short(collection)} --by {choices[0]}"
+    # What is wrong with an embedded log is wrong with it for every collection at once.
+    return RENEW if isinstance(error, LogChanged | LogDamaged) else None
 
 
 def explained(collection: CollectionId, error: Exception) -> str:

@@ -14,7 +14,7 @@ import structlog
 
 from assets.accounting import read_books, stop_of
 from assets.checks import Run, account, runs_of
-from assets.remedies import Choice, choices_for
+from assets.remedies import Choice, choices_for, command_for
 from lakehouse import Lake, TableView
 from lakehouse.statements import Loaded, Moved, load
 from lakehouse.tables import (
@@ -129,7 +129,8 @@ def prepare(buffer: Buffer, lake: Lake, collection: CollectionId, choice: Choice
     if stop is None and choice != "adopt-table":
         raise WrongState(f"landing of {collection} has not stopped: there is nothing to resolve")
     if stop is not None and choice not in choices_for(stop):
-        fitting = " or ".join(f"--by {one}" for one in choices_for(stop))
+        command = command_for(collection, stop)
+        fitting = " or ".join(f"--by {one}" for one in choices_for(stop)) or command
         raise WrongState(
             f"landing has stopped because {stop}; that is not resolved by {choice!r}"
             + (f" but {fitting}" if fitting else ", nor by any command")
@@ -141,7 +142,7 @@ def prepare(buffer: Buffer, lake: Lake, collection: CollectionId, choice: Choice
 def find_stop(buffer: Buffer, lake: Lake, collection: CollectionId) -> Stopped | None:
     """Answer why landing of the collection has stopped, None if it has not.
 
-    The record before each mark is looked at as well.
+    The records before and behind each mark are looked at as well.
     """
     books = read_books(buffer, lake, collection)
     stop = stop_of(books, buffer.extents(collection))
@@ -149,7 +150,7 @@ def find_stop(buffer: Buffer, lake: Lake, collection: CollectionId) -> Stopped |
         try:
             for one in books.partitions:
                 mark = books.table.mark(books.log_id, one.partition)
-                buffer.read(collection, mark, end=mark.next, max_bytes=1)
+                buffer.read(collection, mark, end=max(mark.next, one.end), max_bytes=1)
         except Stopped as error:
             return error
     return stop
@@ -214,8 +215,13 @@ class _Look:
         return self.buffer.log_id(self.collection)
 
     def gaps(self, place: Place) -> list[Run]:
+        """Answer what will not land from there: it is lost, or was carried to another log."""
         view = self.main.view
-        return [(gap.start, gap.end) for gap in view.lost if (gap.log_id, gap.partition) == place]
+        return [
+            (gap.start, gap.end)
+            for gap in (*view.lost, *view.carried)
+            if (gap.log_id, gap.partition) == place
+        ]
 
     def expired(self, place: Place) -> Expired:
         """Answer what retention dropped of both tables."""
@@ -269,7 +275,7 @@ def _new_log(look: _Look) -> Resolution:
 
 def _loss(look: _Look) -> Resolution:
     log_id, view = look.log_id(), look.main.view
-    aside = _rows_of(look.quarantine)
+    aside = rows_of(look.quarantine)
     marks, gaps, says = [], [], []
     for partition, extent in sorted(look.buffer.extents(look.collection).items()):
         mark = view.mark(log_id, partition)
@@ -294,7 +300,7 @@ def _reset_marks(look: _Look) -> Resolution:
     if not look.main.view.rolled_back:
         return _reset_quarantine(look)
     view = look.main.view
-    rows, aside = _rows_of(look.main), _rows_of(look.quarantine)
+    rows, aside = rows_of(look.main), rows_of(look.quarantine)
     marks, says = [], []
     still: dict[Place, Expired] = {}
     for mark in view.marks:
@@ -365,7 +371,7 @@ def _adopt(look: _Look) -> Resolution:
     """Take the tables as they are, with marks behind their last rows."""
     view = look.main.view
     adopted = {ADOPTED: view.uuid}
-    rows, aside = _rows_of(look.main), _rows_of(look.quarantine)
+    rows, aside = rows_of(look.main), rows_of(look.quarantine)
     marks, says, steps = [], [], []
     if view.rows and not view.marks:
         marks = [
@@ -406,7 +412,7 @@ def _missing(look: _Look, upto: Mapping[Place, int] | None = None) -> list[Gap]:
     """Answer what lies before main's marks (or `upto`) and is in neither table."""
     if upto is None:
         upto = {(mark.log_id, mark.partition): mark.next for mark in look.main.view.marks}
-    rows, aside = _rows_of(look.main), _rows_of(look.quarantine)
+    rows, aside = rows_of(look.main), rows_of(look.quarantine)
     return [
         Gap(*place, start, end)
         for place, mark in sorted(upto.items())
@@ -428,7 +434,7 @@ def _expired(table: Loaded | None, place: Place) -> Expired:
     return NOTHING_EXPIRED if table is None else table.view.expired.get(place, NOTHING_EXPIRED)
 
 
-def _rows_of(table: Loaded | None) -> dict[Place, list[Run]]:
+def rows_of(table: Loaded | None) -> dict[Place, list[Run]]:
     """Answer the positions of a table's rows, as runs."""
     found: dict[Place, list[Run]] = {}
     for batch in table.positions() if table is not None else ():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import pyarrow as pa
 import structlog
@@ -28,16 +29,20 @@ from lakehouse.tables import (
     read_view,
 )
 from lakehouse.updates import same_ref, set_branch
+from penstock.codec import ENVELOPE
 from penstock.envelope import CollectionId
 from penstock.errors import EngineUnavailable, WrongState
 from penstock.faults import fault
 
 log = structlog.get_logger()
 
+RENEWED = "penstock.renewed"
 STATED = "penstock.stated"
 """In the summary of the snapshot that a statement made: which choice it was."""
 
 _POSITION = ("log_id", "log_partition", "log_offset")
+IDENTITY = pa.schema([ENVELOPE.field(name) for name in ("event_id", "received_at", *_POSITION)])
+"""What tells events apart, and where they are."""
 
 # The format of a table that somebody else made stays what it is.
 _OURS = {name: value for name, value in PROPERTIES.items() if name != "format-version"}
@@ -55,6 +60,11 @@ class Loaded:
     _table: Table
     _lake: Lake
 
+    @property
+    def renewed(self) -> str:
+        """The renewal of a log that the table was told of last; empty if there was none."""
+        return self._table.metadata.properties.get(RENEWED, "")
+
     def positions(self) -> Iterator[pa.RecordBatch]:
         """Yield the log positions of all rows: log id, partition and offset.
 
@@ -66,6 +76,20 @@ class Loaded:
         if self.view.snapshot_id is None:
             return iter(())
         return iter(self._table.scan(selected_fields=_POSITION).to_arrow_batch_reader())
+
+    def identities(self, log_id: str, since: datetime, until: datetime) -> pa.Table:
+        """Answer what tells apart the rows of a log since a time, and all until another one.
+
+        It is a table of `IDENTITY`; both ends are included.
+        """
+        if self.view.snapshot_id is None:
+            return IDENTITY.empty_table()
+        scan = self._table.scan(
+            f"received_at >= '{since.isoformat()}' and "
+            f"(log_id = '{log_id}' or received_at <= '{until.isoformat()}')",
+            tuple(IDENTITY.names),
+        )
+        return scan.to_arrow().select(IDENTITY.names).cast(IDENTITY)
 
     def repeats(self) -> int:
         """Count the rows that repeat others, by looking at them, and those that expired."""

@@ -61,6 +61,7 @@ LANDED = "penstock.landed.sequence"
 REPEATS = "penstock.landed.duplicates"
 LEAVING = "penstock.leaving"
 LOST = "penstock.lost."
+CARRIED = "penstock.carried."
 BOOKS = "penstock.books."
 ADOPTED = "penstock.adopted"
 HOLD = "penstock.hold"
@@ -209,6 +210,8 @@ class TableView:
     """Up to where somebody may be about to put events into quarantine, see `lakehouse.commit`."""
     lost: tuple[Gap, ...] = ()
     """What an operator gave up because it is gone, by log id, partition and start."""
+    carried: tuple[Gap, ...] = ()
+    """What a renewal of the log carried over to another one, where it has other positions."""
     counted: tuple[tuple[str, int], ...] = ()
     """Parts of the books that are no rows (any more), by name, see `assets.accounting`."""
     adopted: str = ""
@@ -252,23 +255,25 @@ def mark_properties(marks: Iterable[Mark], prefix: str = MARK) -> dict[str, str]
     return {f"{prefix}{mark.log_id}.{mark.partition}": str(mark) for mark in marks}
 
 
-def gaps_of(properties: Mapping[str, str]) -> tuple[Gap, ...]:
-    """Read what was given up from table properties, sorted."""
+def gaps_of(properties: Mapping[str, str], prefix: str = LOST) -> tuple[Gap, ...]:
+    """Read what was given up (or carried over) from table properties, sorted."""
     gaps = []
     for name, value in properties.items():
-        if name.startswith(LOST):
-            log_id, _, partition = name.removeprefix(LOST).rpartition(".")
+        if name.startswith(prefix):
+            log_id, _, partition = name.removeprefix(prefix).rpartition(".")
             for run in value.split(","):
                 start, _, end = run.partition("-")
                 gaps.append(Gap(log_id, int(partition), int(start), int(end)))
     return tuple(sorted(gaps, key=lambda gap: (gap.log_id, gap.partition, gap.start)))
 
 
-def gap_properties(gaps: Iterable[Gap]) -> dict[str, str]:
+def gap_properties(gaps: Iterable[Gap], prefix: str = LOST) -> dict[str, str]:
     """Answer the table properties that say all of these gaps."""
     runs: dict[str, list[str]] = {}
     for gap in gaps:
-        runs.setdefault(f"{LOST}{gap.log_id}.{gap.partition}", []).append(f"{gap.start}-{gap.end}")
+        runs.setdefault(f"{prefix}{gap.log_id}.{gap.partition}", []).append(
+            f"{gap.start}-{gap.end}"
+        )
     return {name: ",".join(some) for name, some in runs.items()}
 
 
@@ -646,6 +651,7 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
         files=int(summary.get("total-data-files", "0")),
         claims=marks_of(metadata.properties, CLAIM),
         lost=gaps_of(metadata.properties),
+        carried=gaps_of(metadata.properties, CARRIED),
         counted=counted_of(metadata.properties),
         adopted=metadata.properties.get(ADOPTED, ""),
         duplicates=int(metadata.properties.get(REPEATS, "0"))

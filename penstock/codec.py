@@ -277,6 +277,31 @@ def _opened(view: memoryview) -> tuple[int, _Envelope, int]:
     return count, envelope, body
 
 
+def cut(block: bytes | memoryview, start: int, stop: int) -> bytes:
+    """Answer the block of its events `start` to `stop` (exclusive), each as it was.
+
+    Raises `LogDamaged` for a block that this release cannot read.
+    """
+    view = memoryview(block)
+    count, envelope, body = _opened(view)
+    data = body + 4 * (count + 1)
+    ends = view[body:data].cast("i")
+    if data + ends[count] != len(view) or not 0 <= start < stop <= count:
+        raise LogDamaged("a record does not hold the events it should")
+    if (start, stop) == (0, count):
+        return bytes(view)
+    part = slice(start, stop)
+    columns = {
+        name: value[part] if isinstance(value, list) else value
+        for name, value in msgspec.structs.asdict(envelope).items()
+    }
+    packed = _encoder.encode(_Envelope(**columns))
+    offsets = array("i", (end - ends[start] for end in ends[start : stop + 1]))
+    payloads = view[data + ends[start] : data + ends[stop]]
+    head = _HEAD.pack(VERSION, stop - start, len(packed))
+    return b"".join([head, packed, offsets.tobytes(), payloads])
+
+
 def headers_array(rows: Sequence[Sequence[tuple[str, bytes | None]] | None]) -> pa.Array:
     """Build list<struct<key, value>> from flat columns; empty and absent headers are both null."""
     if not any(rows):

@@ -58,6 +58,12 @@ def newest(data: bytes, log_id: str) -> Published | None:
     return max(mine, key=lambda state: state.number, default=None)
 
 
+def log_ids(data: bytes) -> list[UUID]:
+    """Answer the logs that the file's whole slots are of, that of the newest first."""
+    states = [state for turn in range(2) if (state := _parse(data, slot_offset(turn)))]
+    return [state.log_id for state in sorted(states, key=lambda one: one.number, reverse=True)]
+
+
 def _parse(data: bytes, at: int) -> Published | None:
     slot = data[at : at + _SLOT.size]
     if len(slot) != _SLOT.size:

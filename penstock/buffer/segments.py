@@ -7,6 +7,7 @@
     <folder>/durable               see `penstock.buffer.published`
     <folder>/segments/<base>.log   see `penstock.buffer.frames`
     <folder>/released/<collection> see `penstock.buffer.released`
+    <folder>/renewal/              see `penstock.buffer.renewal`, as are `renewed/` and `aside/`
 
 A segment is part of the log up to the base of the next one, and no further: a segment whose sync
 failed keeps bytes that are not part of the log, whether they reached the disk or not. The next
@@ -37,6 +38,10 @@ from penstock.errors import LogDamaged
 
 SEGMENTS = "segments"
 IDENTITY = "identity"
+RENEWAL = "renewal"
+INTENT = "intent"
+RENEW = "penstock log renew"
+"""The command that makes a new log of what can be read of one that cannot go on."""
 
 # Headers are looked at in pieces of this size: hopping over large frames costs one read each, a
 # run of small ones costs one read for hundreds.

@@ -80,7 +80,7 @@ class Writer:
         self._free_since: dict[int, Micros] = {}
 
         make_folders(files, folder / segments.SEGMENTS)
-        self._lock = _hold(folder)
+        self._lock = hold(folder)
         try:
             self._recover(str(new_log_id))
         except BaseException:
@@ -88,6 +88,10 @@ class Writer:
             raise
 
     def _recover(self, new_log_id: str) -> None:
+        if (self._folder / segments.RENEWAL / segments.INTENT).exists():
+            raise LogDamaged(
+                f"the log in {self._folder} is being renewed: '{segments.RENEW}' goes on with it"
+            )
         identity = segments.read_identity(self._folder)
         if identity is None and segments.list_bases(self._folder):
             raise LogDamaged(f"the log in {self._folder} has segments, but no identity")
@@ -331,8 +335,11 @@ class Writer:
             os.close(self._lock)
 
 
-def _hold(folder: Path) -> int:
-    """Answer the lock that makes this process the one writer."""
+def hold(folder: Path) -> int:
+    """Answer the lock that makes this process the one writer; closing it lets go.
+
+    Raises `BadSetting` while another process has it.
+    """
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -29,6 +29,9 @@ from penstock.errors import (
     BadQuery,
     BadRequest,
     BadSetting,
+    LogChanged,
+    LogDamaged,
+    LogReplaced,
     PenstockError,
     Unauthorized,
 )
@@ -200,5 +203,7 @@ def _explain(error: PenstockError, console: Console) -> None:
     if isinstance(error, BadQuery):
         console.print(Text("\n".join(plain(line) for line in error.pointer().splitlines())))
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
+    if isinstance(error, LogChanged | LogDamaged) and not isinstance(error, LogReplaced):
+        hints.append("once the right log cannot be brought back: 'penstock log renew'")
     for line in (*hints, *getattr(error, "__notes__", ())):
         console.print(Text(f"  {plain(line)}", style="dim"))

@@ -16,6 +16,7 @@ from penstock.cli import (
     doctor,
     event,
     land,
+    log,
     quarantine,
     replay,
     search,
@@ -53,6 +54,7 @@ app.command("doctor", rich_help_panel=RUN)(doctor.doctor)
 app.command("land", rich_help_panel=RUN)(land.land)
 app.command("upkeep", rich_help_panel=RUN)(upkeep.upkeep)
 app.add_typer(serve.app, name="serve", rich_help_panel=RUN)
+app.add_typer(log.app, name="log", rich_help_panel=RUN)
 app.command("status", rich_help_panel=WORK)(status.status)
 app.command("send", rich_help_panel=WORK)(send.send)
 app.command("search", rich_help_panel=WORK)(search.search)

@@ -118,7 +118,7 @@ def test_every_choice_is_explained_and_every_stop_has_one_or_none() -> None:
     """What is offered must exist; what exists must be told."""
     assert set(MEANINGS) == set(CHOICES)
     assert choices_for(LogDamaged("a frame is broken")) == ()
-    assert command_for(FLIGHTS, LogDamaged("a frame is broken")) is None
+    assert command_for(FLIGHTS, LogDamaged("a frame is broken")) == "penstock log renew"
     others = CollectionId("rivals", "ships")
     assert command_for(others, LogTruncated("gone")) == (
         "penstock collection resolve rivals.ships --by loss"
