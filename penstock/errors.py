@@ -44,6 +44,8 @@ from __future__ import annotations
 
 import unicodedata
 
+_WHEN_STOPPED = "see 'When landing has stopped' in docs/howto/operate.md"
+
 
 class PenstockError(Exception):
     """The root of everything below; `str(error)` is a sentence for the person who caused it."""
@@ -253,7 +255,16 @@ class LogDamaged(Stopped):
 
 
 class TableChanged(Stopped):
-    """The table is not the one landed into, or not as landing left it."""
+    """The table is not the one landed into, or not as landing left it.
+
+    Where nothing more is known it is a plan, or a rewriting, that has to begin again: that has no
+    command, so the message says where to read on.
+    """
+
+    def __init__(self, message: str) -> None:
+        # The client makes it of a message that says so already.
+        known = type(self) is not TableChanged or message.endswith(_WHEN_STOPPED)
+        super().__init__(message if known else f"{message}; {_WHEN_STOPPED}")
 
 
 class TableReplaced(TableChanged):

@@ -46,12 +46,20 @@ from assets.landing import (
     due,
     patience_among,
 )
+from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.files import Durable, LocalFiles, path_of
 from penstock.buffer import Portion
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import SYSTEM_TEAM, CollectionId, Extent, Mark, Micros, Span
-from penstock.errors import LogChanged, LogTruncated, LogUnavailable, NotFound, TableChanged
+from penstock.errors import (
+    LogChanged,
+    LogTruncated,
+    LogUnavailable,
+    NotFound,
+    TableChanged,
+    TableReplaced,
+)
 from penstock.schema.convert import Rules
 from penstock.schema.rows import rows_schema
 from penstock.schema.shape import Leaf, Struct
@@ -387,6 +395,29 @@ def test_a_table_that_is_replaced_while_a_run_goes_on_stops_it(tmp_path: Path) -
 
     with pytest.raises(TableChanged):
         work.land_once(FLIGHTS)
+
+
+def test_a_table_that_vanishes_inside_a_batch_is_told_with_where_to_read_on(
+    tmp_path: Path,
+) -> None:
+    """The batch was made for it. The next look tells what to do about the table that is there."""
+    log = log_of(*numbered(2))
+    landing(log, new_lake(tmp_path)).land_once(FLIGHTS)
+    append(log, *numbered(2))
+    lake = new_lake(
+        tmp_path, lambda real: Tampered(real, before=lambda n: n == 1 and real.drop_table(MAIN))
+    )
+    work = landing(log, lake)
+
+    with pytest.raises(TableChanged, match="is gone; see 'When landing has stopped' in ") as error:
+        work.land_once(FLIGHTS)
+
+    trouble = Trouble(collection=FLIGHTS, error=error.value, again_at=0)
+    assert trouble.stopped
+    assert trouble.reason == str(error.value)
+    with pytest.raises(TableReplaced) as following:
+        work.land_once(FLIGHTS)
+    assert "--by adopt-table" in explained(FLIGHTS, following.value)
 
 
 def test_another_log_stops_a_collection(tmp_path: Path) -> None:

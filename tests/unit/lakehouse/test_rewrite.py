@@ -34,7 +34,7 @@ from lakehouse.rewrite import TOO_OLD, Renewal, Rewritten, rewrite
 from lakehouse.tables import HOLD, LONGEST_HOLD, held_back
 from lakehouse.upkeep import Compacted, compact, expire
 from penstock.buffer.memory import MemoryLog
-from penstock.errors import BadRequest, EngineUnavailable
+from penstock.errors import BadRequest, EngineUnavailable, TableChanged
 from penstock.schema.convert import Rules
 from penstock.schema.retype import columns_of, longs_of, widened
 from penstock.schema.shape import Leaf, List, Struct
@@ -140,6 +140,27 @@ def test_who_converted_for_the_old_columns_plans_again(tmp_path: Path) -> None:
 
     books(lake, log)
     assert column(lake, "n") == [5.0, 5.5, 6.0, 6.5]
+
+
+def test_a_rewrite_that_meets_another_table_leaves_it_and_says_where_to_read_on(
+    tmp_path: Path,
+) -> None:
+    """It was begun for rows that are gone; whoever wants it starts it again."""
+    lake, _ = filled(
+        tmp_path,
+        '{"n": 5}',
+        '{"n": 5.5}',
+        catalog=lambda real: Tampered(real, before=lambda n: n == REPLACED and replaced(real)),
+    )
+
+    def replaced(real: Any) -> None:
+        real.drop_table(MAIN)
+        new_lake(tmp_path).create(FLIGHTS)
+
+    with pytest.raises(TableChanged, match=r"by another one; see 'When landing has stopped' in "):
+        doubled(lake)
+
+    assert sum(everywhere(new_lake(tmp_path)).values()) == 0
 
 
 class Unfenced(Tampered):

@@ -337,6 +337,23 @@ def test_the_snapshot_stays_while_the_plan_needs_it(world: World) -> None:
         world.planner.open(request(), plan)
 
 
+@pytest.mark.parametrize(
+    ("again", "says"), [(True, "no longer pinned"), (False, "the table of the plan is gone")]
+)
+def test_a_plan_whose_table_was_dropped_says_where_to_read_on(
+    world: World, again: bool, says: str
+) -> None:
+    """It has no command: a new plan is made of the table that is there then."""
+    world.append(*flights(10))
+    plan = world.plan(request(), "r1")
+    world.lake.catalog.drop_table(MAIN)
+    if again:
+        world.lake.create(FLIGHTS)
+
+    with pytest.raises(TableChanged, match=f"{says}.*; see 'When landing has stopped' in docs/"):
+        world.planner.open(request(), plan)
+
+
 def test_a_preview_keeps_nothing(world: World) -> None:
     """Looking must not cost storage for ever."""
     world.append(*flights(10))
