@@ -30,7 +30,7 @@ from typing import Protocol
 
 from assets.landing import begin
 from assets.remedies import explained
-from lakehouse.commit import refuse_changed
+from lakehouse.commit import refuse_either_changed
 from lakehouse.tables import TableView
 from penstock.buffer import Buffer
 from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros
@@ -265,9 +265,7 @@ def stop_of(books: Books, extents: Mapping[int, Extent]) -> Stopped | None:
     if books.table is None:
         return None
     try:
-        refuse_changed(books.table)
-        if books.quarantine is not None:
-            refuse_changed(books.quarantine, quarantine=True)
+        refuse_either_changed(books.table, books.quarantine)
         begin(books.table, books.log_id, extents)
     except Stopped as error:
         return error

@@ -17,7 +17,7 @@ from assets.accounting import LOOKS, expired_beyond, stand, troubles
 from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
-from lakehouse.commit import refuse_changed
+from lakehouse.commit import refuse_either_changed
 from lakehouse.tables import NOTHING_EXPIRED, Expired, read_view
 from penstock.buffer import Buffer, start_of
 from penstock.envelope import CollectionId, Mark, Micros
@@ -222,10 +222,7 @@ def check_marks(buffer: Buffer, lake: Lake, collection: CollectionId) -> Verdict
     if view is None:
         return Verdict(True, "nothing has landed yet")
     try:
-        refuse_changed(view)
-        quarantine = lake.quarantine_view(collection)
-        if quarantine is not None:
-            refuse_changed(quarantine, quarantine=True)
+        refuse_either_changed(view, lake.quarantine_view(collection))
         extents = buffer.extents(collection)
         log_id = buffer.log_id(collection)
         for mark in view.marks:

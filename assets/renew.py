@@ -24,7 +24,7 @@ from assets.checks import Run, runs_of
 from assets.remedies import command_for
 from assets.resolve import rows_of
 from lakehouse import Lake
-from lakehouse.commit import refuse_changed
+from lakehouse.commit import refuse_either_changed
 from lakehouse.statements import IDENTITY, RENEWED, Loaded, Moved, load
 from lakehouse.tables import CARRIED, Gap, gap_properties, mark_properties
 from penstock.buffer import renewal, salvage
@@ -273,9 +273,7 @@ def _made(
 def _refuse_unsettled(main: Loaded, quarantine: Loaded | None) -> None:
     """Raise `WrongState` where nobody knows what the tables have: that is resolved before."""
     try:
-        refuse_changed(main.view)
-        if quarantine is not None:
-            refuse_changed(quarantine.view, quarantine=True)
+        refuse_either_changed(main.view, quarantine.view if quarantine is not None else None)
     except Stopped as error:
         raise WrongState(
             f"{error}; before the log is renewed: '{command_for(main.view.collection, error)}'"

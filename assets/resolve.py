@@ -16,6 +16,7 @@ from assets.accounting import read_books, stop_of
 from assets.checks import Run, account, runs_of
 from assets.remedies import Choice, choices_for, command_for
 from lakehouse import Lake, TableView
+from lakehouse.commit import refuse_either_changed
 from lakehouse.statements import Loaded, Moved, load
 from lakehouse.tables import (
     ADOPTED,
@@ -142,8 +143,15 @@ def prepare(buffer: Buffer, lake: Lake, collection: CollectionId, choice: Choice
 def find_stop(buffer: Buffer, lake: Lake, collection: CollectionId) -> Stopped | None:
     """Answer why landing of the collection has stopped, None if it has not.
 
-    The records before and behind each mark are looked at as well.
+    The records before and behind each mark are looked at as well. A table is told first: it is
+    resolved without the log, which may be one that cannot be read.
     """
+    view = lake.view(collection)
+    if view is not None:
+        try:
+            refuse_either_changed(view, lake.quarantine_view(collection))
+        except Stopped as error:
+            return error
     books = read_books(buffer, lake, collection)
     stop = stop_of(books, buffer.extents(collection))
     if stop is None and books.table is not None:
@@ -213,6 +221,15 @@ class _Look:
 
     def log_id(self) -> str:
         return self.buffer.log_id(self.collection)
+
+    def logs_that_are_over(self) -> set[str]:
+        """Answer the logs that the table has landed from before the one there is now.
+
+        With a single one nobody asks the log, which may be damaged. Where the one that is there
+        now is none of them, nobody knows which of them comes back.
+        """
+        logs = {mark.log_id for mark in self.main.view.marks}
+        return logs - {now} if len(logs) > 1 and (now := self.log_id()) in logs else set()
 
     def gaps(self, place: Place) -> list[Run]:
         """Answer what will not land from there: it is lost, or was carried to another log."""
@@ -301,10 +318,15 @@ def _reset_marks(look: _Look) -> Resolution:
         return _reset_quarantine(look)
     view = look.main.view
     rows, aside = rows_of(look.main), rows_of(look.quarantine)
+    over = look.logs_that_are_over()
+    gone = {(one.log_id, one.partition): one.next for one in view.marks if one.log_id in over}
+    gaps = _missing(look, gone)
     marks, says = [], []
     still: dict[Place, Expired] = {}
     for mark in view.marks:
         place = mark.log_id, mark.partition
+        if mark.log_id in over:
+            continue
         here = _expired(look.main, place)
         upto = min(mark.next, mark_after(rows.get(place, ()), look.gaps(place), here))
         if upto == mark.next:
@@ -313,24 +335,33 @@ def _reset_marks(look: _Look) -> Resolution:
         beside = _expired(look.quarantine, place)
         if beside.upto > upto:
             # What it dropped behind the mark lands again, and then as rows.
-            gone = missing([*rows.get(place, ()), *aside.get(place, ())], upto, look.gaps(place))
-            kept = sum(end - start for start, end in gone) - here.rows
+            none = missing([*rows.get(place, ()), *aside.get(place, ())], upto, look.gaps(place))
+            kept = sum(end - start for start, end in none) - here.rows
             still[place] = Expired(min(beside.rows, max(0, kept)), upto)
         says.append(
             f"the mark of partition {mark.partition} of {mark.log_id} goes back from {mark.next} "
             f"to {upto}: {mark.next - upto:,} events land again that the table does not have; what "
             "quarantine has of them stays there"
         )
+    if gaps:
+        says.append(
+            f"{sum(map(len, gaps)):,} events of {', '.join(sorted({gap.log_id for gap in gaps}))} "
+            "that the table no longer has are lost, and the books say so from then on: another "
+            "log has followed that one; 'undo-rollback' brings them back while the snapshot is kept"
+        )
     says = says or ["the table has all that its marks say: it is taken as it is"]
     # What went with the rows is not in the table's properties: those stay as they were.
-    properties = {**mark_properties(marks), **repeats_property(look.main.repeats())}
+    properties = {
+        **mark_properties(marks),
+        **look.lost_with(gaps),
+        **repeats_property(look.main.repeats()),
+    }
     steps = [Step(quarantine=False, properties=properties, on=look.main)]
     if still and look.quarantine is not None:
         # Before: the main table tells that there is something to resolve until it is.
         counts = look.quarantine.expired_as(still)
         steps.insert(0, Step(quarantine=True, properties=counts, on=look.quarantine))
-    mine = [mark for mark in marks if mark.log_id == look.log_id()]
-    return look.answer("reset-marks", says, steps, mine)
+    return look.answer("reset-marks", says, steps, marks)
 
 
 def _reset_quarantine(look: _Look) -> Resolution:
@@ -404,8 +435,7 @@ def _adopt(look: _Look) -> Resolution:
         says.append("its quarantine is taken as it is")
         properties = mark_properties(decided)
         steps.append(Step(quarantine=True, properties=properties, on=quarantine))
-    mine = [mark for mark in marks if mark.log_id == look.log_id()]
-    return look.answer("adopt-table", says, steps, mine)
+    return look.answer("adopt-table", says, steps, marks)
 
 
 def _missing(look: _Look, upto: Mapping[Place, int] | None = None) -> list[Gap]:

@@ -171,6 +171,13 @@ def refuse_changed(view: TableView, *, quarantine: bool = False) -> None:
         )
 
 
+def refuse_either_changed(main: TableView, quarantine: TableView | None) -> None:
+    """Raise as `refuse_changed` does for a collection's tables, the main one first."""
+    refuse_changed(main)
+    if quarantine is not None:
+        refuse_changed(quarantine, quarantine=True)
+
+
 def _which(quarantine: bool) -> str:
     return "quarantine" if quarantine else "table"
 

@@ -27,7 +27,9 @@ from renewing import (
 )
 
 from assets import renew as subject
+from assets import resolve
 from assets.accounting import read_books
+from assets.checks import check_conservation
 from assets.landing import Trouble
 from assets.remedies import command_for
 from assets.renew import apart, divide, folder_of, prepare
@@ -341,16 +343,79 @@ def test_a_table_that_was_rolled_back_is_resolved_before(tmp_path: Path) -> None
     """What its marks promise is not in it."""
     lake = new_lake(tmp_path)
     damaged(tmp_path, lake)
-    table = lake.table(MAIN)
-    assert table is not None
-    table.manage_snapshots().rollback_to_snapshot(table.metadata.snapshots[0].snapshot_id).commit()
-    view = lake.view(FLIGHTS)
-    if view is not None and not view.rolled_back:
-        pytest.skip("one commit landed all")
+    roll_back(lake)
 
     with pytest.raises(WrongState, match="resolve flights --by"):
         prepare(tmp_path / "log", lake)
     assert isinstance(find_stop(EmbeddedBuffer(tmp_path / "log"), lake, FLIGHTS), TableRolledBack)
+
+
+@pytest.mark.parametrize("broken", ["identity", "frame", "head"])
+def test_the_marks_are_reset_though_the_log_cannot_be_read(tmp_path: Path, broken: str) -> None:
+    """Each command would send to the other one for ever."""
+    lake, folder = new_lake(tmp_path), tmp_path / "log"
+    twice(tmp_path, lake)
+    match broken:
+        case "identity":
+            (folder / "identity").write_bytes(b"{")
+        case "frame":
+            turn_byte(tmp_path, 8)
+        case "head":
+            with segment_path(folder, list_bases(folder)[1]).open("r+b") as file:
+                file.write(b"XXXX")
+    roll_back(lake)
+
+    reset(EmbeddedBuffer(folder), lake)
+    done = renewed(tmp_path, lake)
+
+    share = done.share(FLIGHTS)
+    assert share is not None
+    assert share.mark == 2
+    lost = {7, 8} if broken == "frame" else set()
+    settled(tmp_path, lake, [n for n in range(1, 13) if n not in lost], lost=len(lost))
+
+
+def test_a_table_that_is_rolled_back_to_before_a_renewal_says_what_does_not_come_again(
+    tmp_path: Path,
+) -> None:
+    """The log that it has landed from then is put aside: its mark does not go back."""
+    lake = new_lake(tmp_path)
+    twice(tmp_path, lake)
+    turn_byte(tmp_path, 8)
+    done = renewed(tmp_path, lake)
+    land(tmp_path, lake)
+    roll_back(lake)
+
+    says = reset(EmbeddedBuffer(tmp_path / "log"), lake)
+
+    # Four had landed after the first two, one of them into quarantine; that one is there.
+    (of_the_old,) = (said for said in says if str(done.old) in said)
+    assert of_the_old.startswith(f"3 events of {done.old} that the table no longer has are lost")
+    settled(tmp_path, lake, [1, 2, 3, *range(9, 13)], lost=5)
+    assert check_conservation(lake, FLIGHTS, str(done.old)).passed
+
+
+def twice(folder: Path, lake: Any) -> None:
+    """Land two events, and then four, of twelve that are in five segments."""
+    accept(folder, [1, 2])
+    land(folder, lake)
+    accept(folder, range(3, 7), segment_bytes=1)
+    land(folder, lake)
+    accept(folder, range(7, 13), segment_bytes=1)
+
+
+def roll_back(lake: Any) -> None:
+    """Set the table back to its first snapshot, as an engine would."""
+    table = lake.table(MAIN)
+    assert table is not None
+    table.manage_snapshots().rollback_to_snapshot(table.metadata.snapshots[0].snapshot_id).commit()
+
+
+def reset(log: EmbeddedBuffer, lake: Any) -> tuple[str, ...]:
+    """Reset the marks of the table, as the command does; answer what it says."""
+    agreed = resolve.prepare(log, lake, FLIGHTS, "reset-marks")
+    resolve.resolve(log, lake, agreed, done=lambda _: None)
+    return agreed.says
 
 
 def test_a_log_that_goes_on_is_not_renewed_nor_one_elsewhere(tmp_path: Path) -> None:

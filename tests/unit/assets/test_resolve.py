@@ -468,6 +468,41 @@ class TestALogThatIsAnotherOne:
 
         sound(other, lake)
 
+    def test_what_a_table_loses_of_the_old_one_does_not_land_again(self, tmp_path: Path) -> None:
+        """It was rolled back to before the new log: what is gone with the old one is told so."""
+        log, lake = twice(tmp_path, *numbered(2), BROKEN)
+        other = MemoryLog("00000000-0000-0000-0000-00000000000f")
+        append(other, *numbered(3), BROKEN)
+        settled(other, lake, "new-log")
+        landed(other, lake)
+        roll_back(lake)
+        append(other, *numbered(1))
+        stopped(other, lake, TableRolledBack, "reset-marks")
+
+        agreed = prepare(other, lake, FLIGHTS, "reset-marks")
+        resolve(other, lake, agreed, done=lambda _: None)
+
+        again, lost = agreed.says
+        assert f"0 of {other.log_id(FLIGHTS)} goes back from 4 to 0: 4 events land again" in again
+        assert f"2 events of {log.log_id(FLIGHTS)} that the table no longer has are lost" in lost
+        sound(other, lake)
+        books = read_books(other, lake, FLIGHTS)
+        assert (books.accepted, numbers_of(other, lake)) == (12, (8, 2, 0, 2))
+        assert check_conservation(lake, FLIGHTS, log.log_id(FLIGHTS)).passed
+
+    def test_while_nobody_accepted_it_the_old_one_may_come_back(self, tmp_path: Path) -> None:
+        """A setting may name the wrong log: what a table lost then is not lost yet."""
+        log, lake = twice(tmp_path, *numbered(2), BROKEN)
+        other = MemoryLog("00000000-0000-0000-0000-00000000000f")
+        append(other, *numbered(3))
+        roll_back(lake)
+
+        settled(other, lake, "reset-marks")
+
+        assert isinstance(find_stop(other, lake, FLIGHTS), LogReplaced)
+        sound(log, lake)
+        assert everywhere(lake) == Counter(range(7))
+
 
 class TestALogThatLetGo:
     def cut(self, log: MemoryLog, upto: int) -> None:
