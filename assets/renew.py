@@ -126,8 +126,8 @@ def folder_of(log_url: str) -> Path:
     parts = urlsplit(log_url)
     if parts.scheme != "embedded":
         raise BadRequest(
-            "a log on Kafka is renewed by making its topic anew: see 'When landing has stopped' "
-            "in docs/howto/operate.md"
+            "a log on Kafka has a topic for each collection: see 'Make a topic anew' in "
+            "docs/howto/kafka.md"
         )
     return Path(parts.path)
 

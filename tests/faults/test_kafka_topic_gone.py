@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON, event
 from confluent_kafka.admin import AdminClient
 from engines.fresh import fresh_name
 from engines.places import KAFKA
-from lakes import landing, new_lake
+from lakes import MAIN, landing, new_lake
 from ready_store import ready_store
 
+from assets.accounting import read_books
+from assets.resolve import find_stop, prepare, resolve
 from ingest_api.auth import Keyring
+from lakehouse import Lake
 from penstock.buffer import Appender, Buffer, Keeper, open_appender, open_buffer, open_keeper
 from penstock.buffer.keeping import make_places
-from penstock.envelope import Position
-from penstock.errors import LogChanged
+from penstock.buffer.memory import MemoryLog
+from penstock.envelope import Event, Position
+from penstock.errors import LogChanged, LogReplaced
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store
 
@@ -133,3 +141,91 @@ def test_nothing_lands_from_it_into_the_table_of_the_old_one(world: World, tmp_p
     view = lake.view(FLIGHTS)
     assert view is not None
     assert view.rows == 20
+
+
+def copy_topic(folder: Path, *words: str) -> str:
+    """Run the program of the how-to; answer what it prints."""
+    page = Path(__file__).parents[2] / "docs" / "howto" / "kafka.md"
+    [program] = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    (folder / "copy_topic.py").write_text(program)
+    ran = subprocess.run(
+        [sys.executable, "copy_topic.py", KAFKA, *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def identities(lake: Lake) -> list[tuple[Any, ...]]:
+    """Answer what tells the landed events apart, and what they hold."""
+    table = lake.table(MAIN)
+    assert table is not None
+    names = ("event_id", "received_at", "key", "payload", "source", "content_type", "headers")
+    rows = table.scan(selected_fields=names).to_arrow().to_pylist()
+    return sorted(tuple(str(row[name]) for name in names) for row in rows)
+
+
+def twenty(first: int) -> list[Event]:
+    """Answer events with keys and headers, one of them named as Penstock's own."""
+    return [
+        event(
+            f'{{"n": {n}}}',
+            id=f"e{n}",
+            key=b"%d" % n,
+            received_at=NOON + n,
+            headers=(("trace", b"%d" % n), ("penstock", b"mine")),
+        )
+        for n in range(first, first + 20)
+    ]
+
+
+def land_all(log: Buffer, lake: Lake) -> None:
+    while landing(log, lake).land_once(FLIGHTS):
+        pass
+
+
+def test_what_has_not_landed_goes_to_the_new_topic_as_the_how_to_says(
+    world: World, tmp_path: Path
+) -> None:
+    """With its id, time, key and headers, each once, whatever is typed twice."""
+    lake = new_lake(tmp_path)
+
+    def take(first: int) -> None:
+        door = world.door()
+        stored = door.append(FLIGHTS, twenty(first)).result(timeout=20)
+        door.close()
+        assert all(isinstance(one, Position) for one in stored)
+
+    take(0)
+    land_all(world.buffer, lake)
+    ids = [row[0] for row in identities(lake)]
+    (tmp_path / "landed").write_text("".join(f"{word}\n" for word in ["event_id", *ids]))
+    take(20)
+    topic = f"{world.url.rpartition('/')[2]}.{FLIGHTS}"
+    kept = f"kept-{topic}"
+    assert copy_topic(tmp_path, topic, kept, "landed").startswith("20 records")
+    assert copy_topic(tmp_path, topic, kept, "landed").startswith("0 records")
+    world.delete_topic()
+    make_places(world.keeper, world.store)
+    assert isinstance(find_stop(world.buffer, lake, FLIGHTS), LogReplaced)
+
+    agreed = prepare(world.buffer, lake, FLIGHTS, "new-log")
+    resolve(world.buffer, lake, agreed, done=lambda _: None)
+    assert copy_topic(tmp_path, kept, topic).startswith("20 records")
+    land_all(world.buffer, lake)
+    assert copy_topic(tmp_path, kept, topic).startswith("0 records")
+    take(40)
+    land_all(world.buffer, lake)
+
+    # What it would be if no topic had ever been lost.
+    reference, log = new_lake(tmp_path / "reference"), MemoryLog()
+    for first in (0, 20, 40):
+        log.append(FLIGHTS, twenty(first))
+    land_all(log, reference)
+    assert identities(lake) == identities(reference)
+    books = read_books(world.buffer, lake, FLIGHTS)
+    assert (books.accepted, books.parts["landed"], books.difference) == (60, 60, 0)
