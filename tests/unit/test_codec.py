@@ -11,7 +11,7 @@ from builders import FLIGHTS, NOON, event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.codec import LOG_SCHEMA, Gathering, encode, span_of
+from penstock.codec import LOG_SCHEMA, Gathering, cut, encode, span_of
 from penstock.envelope import Event, Mark, Span
 from penstock.errors import LogDamaged
 
@@ -88,6 +88,27 @@ def test_a_part_of_a_block_is_that_part(block: list[Event], data: st.DataObject)
     rows = gathering.batch(LOG, 0).to_pylist()
     assert rows == [as_row(block[n], 100 + n) for n in range(start, stop)]
     assert gathering.payload_bytes == sum(len(each.payload) for each in block[start:stop])
+
+
+@settings(deadline=None)
+@given(st.lists(events, min_size=1, max_size=8), st.data())
+def test_a_block_that_is_cut_holds_its_part_as_it_was(
+    block: list[Event], data: st.DataObject
+) -> None:
+    """Of a frame some events may be in a table, and the others go to another log."""
+    start = data.draw(st.integers(0, len(block) - 1))
+    stop = data.draw(st.integers(start + 1, len(block)))
+
+    part = cut(encode(block), start, stop)
+
+    gathering = Gathering()
+    gathering.add(part, 100, 0, stop - start)
+    rows = gathering.batch(LOG, 0).to_pylist()
+    assert rows == [as_row(each, 100 + n) for n, each in enumerate(block[start:stop])]
+    assert cut(part, 0, stop - start) == part
+    for wrong in ((stop, stop), (0, len(block) + 1), (-1, 1)):
+        with pytest.raises(LogDamaged):
+            cut(encode(block), *wrong)
 
 
 @pytest.mark.parametrize(
