@@ -21,6 +21,7 @@ from assets.searchable import Indexing
 from assets.stats import Books
 from lakehouse import Lake, open_lake
 from lakehouse.duplicates import HOUR, Duplicates
+from lakehouse.optimize import Merger, open_merger
 from lakehouse.sql import open_engine
 from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
 from penstock.bus import LAND, Bus, open_bus
@@ -65,6 +66,16 @@ def duplicates_of(settings: Settings) -> Duplicates:
         window=round(settings.duplicate_window_hours * HOUR),
         most_bytes=settings.duplicate_memory_mib << 20,
         seed=int.from_bytes(os.urandom(8), "little", signed=True),
+    )
+
+
+def merger_of(settings: Settings) -> Merger | None:
+    """Answer who merges data files, None where upkeep does it itself; raise `BadSetting`."""
+    return open_merger(
+        settings.compact_url,
+        catalog_url=settings.catalog,
+        password=settings.compact_password.get_secret_value(),
+        token=settings.compact_token.get_secret_value(),
     )
 
 
@@ -178,6 +189,11 @@ class Stores:
         """The Iceberg tables."""
         with self._opening:
             return open_lake(self.settings.catalog, self.settings.warehouse, self.settings.s3)
+
+    @cached_property
+    def merger(self) -> Merger | None:
+        """Who merges data files, None where upkeep does it itself."""
+        return merger_of(self.settings)
 
     @cached_property
     def store(self) -> Store:

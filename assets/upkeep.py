@@ -11,7 +11,16 @@ from assets.checks import Verdict
 from assets.retention import NOTHING_DROPPED, Dropped
 from lakehouse import Lake
 from lakehouse.catalog import closed_table, main_table, quarantine_table
-from lakehouse.upkeep import Compacted, Condition, compact, expire, look, sweep_orphans
+from lakehouse.optimize import Merger, late_files, optimize
+from lakehouse.upkeep import (
+    Compacted,
+    Condition,
+    compact,
+    expire,
+    late_here,
+    look,
+    sweep_orphans,
+)
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.settings import Settings
 
@@ -114,10 +123,12 @@ def tend(
     chance: Callable[[int], bytes],
     until: Callable[[], bool] = lambda: False,
     retention: Retention = nothing_dropped,
+    merger: Merger | None = None,
 ) -> Tended:
     """Drop old days, merge files, expire snapshots and, once an hour, delete old orphans.
 
-    Once `until` says so no further files are merged; the rest is done whatever it says.
+    Once `until` says so no further files are merged; the rest is done whatever it says, also where
+    a `merger` is to merge the files and cannot.
     Safe beside landing, plans and another upkeep; interrupted anywhere, the next one goes on.
     """
     started = clock()
@@ -131,15 +142,7 @@ def tend(
     for name in _tables(lake, collection):
         # What compaction replaces stays referenced by the snapshots that expiry leaves, and what
         # expiry lets go is seen by the sweep at once.
-        compacted += compact(
-            lake,
-            name,
-            below=aims.below,
-            target=aims.target,
-            new_name=lambda: f"merged-{chance(8).hex()}",
-            clock=clock,
-            until=until,
-        )
+        compacted += _merged(lake, name, merger, aims=aims, clock=clock, chance=chance, until=until)
         expired += expire(lake, name, keep=aims.keep, clock=clock)
         if sweeps:
             swept = sweep_orphans(lake, name, notes.seen, clock())
@@ -159,6 +162,32 @@ def tend(
         ),
         seconds=(clock() - started) / _SECOND,
         dropped=dropped,
+    )
+
+
+def _merged(
+    lake: Lake,
+    name: tuple[str, ...],
+    merger: Merger | None,
+    *,
+    aims: Aims,
+    clock: Clock,
+    chance: Callable[[int], bytes],
+    until: Callable[[], bool],
+) -> Compacted:
+    """Merge the files of a table here, or have them merged where there is somebody to ask."""
+    if merger is not None:
+        return optimize(
+            lake, name, merger, below=aims.below, target=aims.target, clock=clock, until=until
+        )
+    return compact(
+        lake,
+        name,
+        below=aims.below,
+        target=aims.target,
+        new_name=lambda: f"merged-{chance(8).hex()}",
+        clock=clock,
+        until=until,
     )
 
 
@@ -210,10 +239,12 @@ def tend_all(
     clock: Clock,
     chance: Callable[[int], bytes],
     retention: Retention = nothing_dropped,
+    merger: Merger | None = None,
 ) -> Iterator[Tended | Untended]:
     """Tend the collections within about so many seconds, and answer each.
 
-    `retention` drops the old days of a collection, once for each.
+    `retention` drops the old days of a collection, once for each. `merger` is who merges files
+    (None: upkeep itself); once it did not answer it is not asked again, and the rest is done.
 
     In the first round each has an equal share of the time that is left, so that all have a turn;
     who has more to merge then goes on in further rounds, with a `Tended` for each, while there is
@@ -228,7 +259,7 @@ def tend_all(
         except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
             yield Untended(collection, error)
     waiting = in_turn(busy, known, clock())
-    drops = retention
+    drops, away = retention, False
     while waiting:
         unfinished = []
         for place, collection in enumerate(waiting):
@@ -244,14 +275,17 @@ def tend_all(
                     notes=known.get(collection, Notes()),
                     clock=clock,
                     chance=chance,
-                    until=lambda until=until: clock() >= until,  # type: ignore[misc]  # bound now
+                    # Both bound now.
+                    until=lambda until=until, away=away: away or clock() >= until,  # type: ignore[misc]
                     retention=drops,
+                    merger=merger,
                 )
             except Exception as error:  # noqa: BLE001 - one table must not keep the others waiting
                 yield Untended(collection, error)
                 continue
             known[collection] = done.notes
-            if done.compacted.more:
+            away = away or done.compacted.away
+            if done.compacted.more and not away:
                 unfinished.append(collection)
             yield done
         waiting, drops = unfinished, nothing_dropped
@@ -301,10 +335,20 @@ def tended_well(conditions: Sequence[Condition], collection: CollectionId) -> Ve
     )
 
 
-def check_upkeep(lake: Lake, collection: CollectionId, aims: Aims, now: Micros) -> Verdict:
-    """Look at the tables of a collection."""
+def check_upkeep(
+    lake: Lake, collection: CollectionId, aims: Aims, now: Micros, merger: Merger | None = None
+) -> Verdict:
+    """Look at the tables of a collection; `merger` is who merges their files, if not upkeep."""
     found = (
-        look(lake, name, keep=aims.keep, now=now, below=aims.below, target=aims.target)
+        look(
+            lake,
+            name,
+            keep=aims.keep,
+            now=now,
+            below=aims.below,
+            target=aims.target,
+            late=late_here if merger is None else late_files,
+        )
         for name in _tables(lake, collection)
     )
     return tended_well([one for one in found if one is not None], collection)

@@ -52,13 +52,12 @@ from lakehouse.parquet import (
     write_groups,
 )
 from lakehouse.replacing import Packed, packed, plain, replace, tasks_of
-from lakehouse.tables import HOLD, LONGEST_HOLD, Lake, read_view
+from lakehouse.tables import HOLD, Lake, read_view
 from lakehouse.updates import (
     add_schema,
     same_last_id,
     same_schema,
     set_current,
-    set_properties,
     set_schema,
 )
 from penstock.envelope import Clock, CollectionId, Micros
@@ -266,11 +265,7 @@ class _Work:
 
     def held(self, table: Table) -> Table:
         """Ask landing to hold back for a moment; answer the table as it is then."""
-        until = self._clock() + LONGEST_HOLD
-        try:
-            return self._lake.send(table, (set_properties({HOLD: str(until)}),), ())
-        except CommitFailedException:
-            return self.load()
+        return self._lake.hold(table, self._clock) or self.load()
 
     def prepared(self, table: Table) -> _Ready | None:
         """Convert what is not converted yet; None if the table may stay as it is."""

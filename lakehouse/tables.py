@@ -42,7 +42,15 @@ from lakehouse.columns import (
     shape_of,
 )
 from lakehouse.parquet import batches
-from lakehouse.updates import AssertPresent, remove_ref, same_ref, same_table, set_tag
+from lakehouse.updates import (
+    AssertPresent,
+    remove_properties,
+    remove_ref,
+    same_ref,
+    same_table,
+    set_properties,
+    set_tag,
+)
 from penstock.envelope import Clock, CollectionId, Mark, Micros
 from penstock.errors import (
     AlreadyExists,
@@ -497,6 +505,28 @@ class Lake:
     def pins(self, collection: CollectionId, *, quarantine: bool = False) -> dict[str, int]:
         """Answer the pinned snapshots of the collection's table, by name."""
         return _tags(self._existing(collection, quarantine=quarantine).metadata)
+
+    def hold(self, table: Table, clock: Clock) -> Table | None:
+        """Ask landing to leave the table alone for a moment; answer the table as it is then.
+
+        None where somebody was faster. See `held_back`.
+        """
+        until = str(clock() + LONGEST_HOLD)
+        try:
+            return self.send(table, (set_properties({HOLD: until}),), ())
+        except CommitFailedException:
+            return None
+
+    def release(self, held: Table) -> None:
+        """Let landing go on before the hold ends by itself, unless somebody else asked for it."""
+        table = self.table(held.name())
+        asked = held.metadata.properties[HOLD]
+        if table is None or table.metadata.properties.get(HOLD) != asked:
+            return
+        try:
+            self.send(table, (remove_properties([HOLD]),), ())
+        except CommitFailedException as error:
+            log.info("a hold ends by itself", table=".".join(table.name()), error=str(error))
 
     def send(
         self,

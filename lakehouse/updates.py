@@ -15,16 +15,21 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.table.update import (
     AddSchemaUpdate,
+    AddSortOrderUpdate,
     AssertCurrentSchemaId,
+    AssertDefaultSortOrderId,
     AssertLastAssignedFieldId,
     AssertRefSnapshotId,
     AssertTableUUID,
+    RemovePropertiesUpdate,
     RemoveSchemasUpdate,
     RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetCurrentSchemaUpdate,
+    SetDefaultSortOrderUpdate,
     SetPropertiesUpdate,
     SetSnapshotRefUpdate,
     TableUpdate,
@@ -94,6 +99,13 @@ def same_ref(name: str, snapshot_id: int | None) -> ValidatableTableRequirement:
     return AssertRefSnapshotId.model_validate({"ref": name, "snapshot-id": snapshot_id})
 
 
+def same_sort_order(metadata: TableMetadata) -> ValidatableTableRequirement:
+    """Require that the default sort order is still the one loaded."""
+    return AssertDefaultSortOrderId.model_validate(
+        {"default-sort-order-id": metadata.default_sort_order_id}
+    )
+
+
 def set_schema(schema: Schema) -> tuple[TableUpdate, ...]:
     """Add the schema and make it the current one."""
     newest = -1
@@ -135,6 +147,22 @@ def remove_ref(name: str) -> TableUpdate:
 def set_properties(properties: dict[str, str]) -> TableUpdate:
     """Set properties of the table."""
     return SetPropertiesUpdate(updates=properties)
+
+
+def remove_properties(names: list[str]) -> TableUpdate:
+    """Remove table properties; it is no error if there are none of these names."""
+    return RemovePropertiesUpdate(removals=names)
+
+
+def set_sort_order(metadata: TableMetadata, columns: tuple[str, ...]) -> tuple[TableUpdate, ...]:
+    """Ask whoever writes for rows ascending by these columns."""
+    fields = [SortField(metadata.schema().find_field(name).field_id) for name in columns]
+    number = 1 + max((order.order_id for order in metadata.sort_orders), default=0)
+    order = SortOrder(*fields, **{"order-id": number})
+    return (
+        AddSortOrderUpdate.model_validate({"sort-order": order}),
+        SetDefaultSortOrderUpdate.model_validate({"sort-order-id": number}),
+    )
 
 
 def remove_snapshots(snapshot_ids: list[int]) -> TableUpdate:

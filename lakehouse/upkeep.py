@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,7 +114,9 @@ OVER = Rule(ratio=1.125, fewest=2)
 class Compacted:
     """What compaction did: how many files it read and wrote, and how many groups it gave up.
 
-    `bytes` are those of the files written; `more` says that it ended before its work did.
+    `bytes` are those of the files written; `more` says that it ended before its work did. Where
+    another engine was asked, `trouble` is what kept it from its work, and `away` says that there
+    was nobody to ask.
     """
 
     read: int = 0
@@ -122,6 +124,8 @@ class Compacted:
     given_up: int = 0
     bytes: int = field(default=0, compare=False)
     more: bool = field(default=False, compare=False)
+    trouble: str = field(default="", compare=False)
+    away: bool = field(default=False, compare=False)
 
     def __add__(self, other: Compacted) -> Compacted:
         """Answer what both did."""
@@ -131,6 +135,8 @@ class Compacted:
             self.given_up + other.given_up,
             self.bytes + other.bytes,
             self.more or other.more,
+            self.trouble or other.trouble,
+            self.away or other.away,
         )
 
 
@@ -157,6 +163,14 @@ class Swept:
     seen: dict[str, Micros] = field(default_factory=dict)
 
 
+class Late(Protocol):
+    """Counts the files of a table that should have been merged an hour ago."""
+
+    def __call__(self, table: Table, now: Micros, *, below: int, target: int) -> int:
+        """Answer how many there are."""
+        ...
+
+
 def choose(
     files: Iterable[Candidate],
     *,
@@ -179,10 +193,20 @@ def choose(
     for (day, grows), of_day in _grouped(small, lambda f: (f.day, f.newest > now - HOUR)):
         over = (day + 1) * DAY + HOUR <= now
         rule = GROWING if grows else OVER if over else SETTLED
-        full, rest = _packed(of_day, target=target, most_memory=most_memory)
-        groups += full
-        groups.append(_worth(rest, rule.ratio, rule.fewest if fewest is None else fewest))
+        rule = rule if fewest is None else replace(rule, fewest=fewest)
+        groups += groups_of(of_day, rule, target=target, most_memory=most_memory)
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
+
+
+def groups_of(
+    files: Iterable[Candidate], rule: Rule, *, target: int, most_memory: int = MOST_MEMORY
+) -> list[list[Candidate]]:
+    """Answer the groups that fill a file each, and what the rule wants merged of the rest.
+
+    `files` are in the order of the log.
+    """
+    full, rest = _packed(files, target=target, most_memory=most_memory)
+    return [*full, _worth(rest, rule.ratio, rule.fewest)]
 
 
 def _grouped(
@@ -338,41 +362,57 @@ def _choice(
     return chosen(weighed(table, [tasks[f.path] for f in opened], opened, memory))
 
 
-def look(
-    lake: Lake, name: Identifier, *, keep: int, now: Micros, below: int, target: int
-) -> Condition | None:
-    """Answer how a table is, and what upkeep should have done an hour ago; None without a table.
-
-    Ten minutes' landings are waiting at any time, and so is what the next upkeep will merge.
-    """
-    table = lake.table(name)
-    if table is None:
-        return None
-    metadata = table.metadata
-    tasks = {task.file.file_path: task for task in table.scan().plan_files()}
+def late_here(table: Table, now: Micros, *, below: int, target: int) -> int:
+    """Answer how many files should have been merged here an hour ago."""
+    tasks = {
+        task.file.file_path: task for task in table.scan().plan_files() if not task.delete_files
+    }
     then = now - HOUR
-    whole = {path: task for path, task in tasks.items() if not task.delete_files}
-    old = [f.path for f in candidates(table, whole.values()) if f.newest <= then - HOUR]
+    old = [f.path for f in candidates(table, tasks.values()) if f.newest <= then - HOUR]
     groups = _choice(
         table,
-        {path: whole[path] for path in old},
+        {path: tasks[path] for path in old},
         {},
         now=then,
         below=below,
         target=target,
         most_memory=MOST_MEMORY,
     )
+    return sum(len(group) for group in groups)
+
+
+def look(
+    lake: Lake,
+    name: Identifier,
+    *,
+    keep: int,
+    now: Micros,
+    below: int,
+    target: int,
+    late: Late = late_here,
+) -> Condition | None:
+    """Answer how a table is, and what upkeep should have done an hour ago; None without a table.
+
+    Ten minutes' landings are waiting at any time, and so is what the next upkeep will merge.
+    `late` counts the files that should have been merged, where that is not done here.
+    """
+    table = lake.table(name)
+    if table is None:
+        return None
+    metadata, then = table.metadata, now - HOUR
+    current = table.current_snapshot()
+    sums = current.summary.additional_properties if current and current.summary else {}
     pinned = {ref.snapshot_id for ref in metadata.refs.values()}
     numbered = [(s.snapshot_id, s.sequence_number or 0) for s in metadata.snapshots]
     going = set(expendable(numbered, keep=keep, pinned=pinned))
     # One that was the newest until a moment ago may be of any age: what counts is its successor.
     times = {s.parent_snapshot_id: s.timestamp_ms * 1_000 for s in metadata.snapshots}
     return Condition(
-        files=len(tasks),
-        bytes=sum(task.file.file_size_in_bytes for task in tasks.values()),
+        files=int(sums.get("total-data-files", "0")),
+        bytes=int(sums.get("total-files-size", "0")),
         snapshots=len(metadata.snapshots),
         pinned=len(pinned) - (metadata.current_snapshot_id in pinned),
-        late_files=sum(len(group) for group in groups),
+        late_files=late(table, now, below=below, target=target),
         late_snapshots=sum(times.get(number, now) <= then for number in going),
     )
 
@@ -537,22 +577,27 @@ def _sorted(partitions: pa.Array, offsets: pa.Array) -> bool:
 
 def candidates(table: Table, tasks: Iterable[FileScanTask]) -> Iterator[Candidate]:
     """Answer what a manifest says of each file."""
+    for task in tasks:
+        yield candidate_of(table, task.file)
+
+
+def candidate_of(table: Table, file: DataFile) -> Candidate:
+    """Answer what a manifest says of a file of the table."""
     schema = table.metadata.schema()
     partition = schema.find_field("log_partition").field_id
     offset = schema.find_field("log_offset").field_id
     received = schema.find_field("received_at").field_id
-    for file in (task.file for task in tasks):
-        least, most = file.lower_bounds or {}, file.upper_bounds or {}
-        day = file.partition[0]
-        newest = most.get(received)
-        yield Candidate(
-            file.file_path,
-            day,
-            file.file_size_in_bytes,
-            (_bound(IntegerType(), least.get(partition)), _bound(LongType(), least.get(offset))),
-            rows=file.record_count,
-            newest=_bound(LongType(), newest) if newest else (day + 1) * DAY,
-        )
+    least, most = file.lower_bounds or {}, file.upper_bounds or {}
+    day = file.partition[0]
+    newest = most.get(received)
+    return Candidate(
+        file.file_path,
+        day,
+        file.file_size_in_bytes,
+        (_bound(IntegerType(), least.get(partition)), _bound(LongType(), least.get(offset))),
+        rows=file.record_count,
+        newest=_bound(LongType(), newest) if newest else (day + 1) * DAY,
+    )
 
 
 def weighed(

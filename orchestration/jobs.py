@@ -191,10 +191,14 @@ def tidy(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> No
                     "%s could not be tended: %s", collection, type(outcome.error).__name__
                 )
                 failed.append(collection)
-            elif collection in sums:
-                sums[collection] = together(sums[collection], outcome)
-            else:
-                sums[collection] = outcome
+                continue
+            if outcome.compacted.trouble:
+                context.log.error(
+                    "files of %s were not merged: %s", collection, outcome.compacted.trouble
+                )
+                failed += [] if collection in failed else [collection]
+            before = sums.get(collection)
+            sums[collection] = outcome if before is None else together(before, outcome)
     except WrongState as error:
         context.log.info("%s", error)
         return
@@ -310,7 +314,9 @@ def kept_up(stores: dg.ResourceParam[Stores]) -> dg.AssetCheckResult:
     return result(
         UPKEEP,
         {
-            collection: checked(partial(check_upkeep, stores.lake, collection, aims, now))
+            collection: checked(
+                partial(check_upkeep, stores.lake, collection, aims, now, stores.merger)
+            )
             for collection in stores.lake.collections()
         },
     )

@@ -46,6 +46,7 @@ def tend_home(
                 clock=clock,
                 chance=chance,
                 retention=retention_of(stores, clock),
+                merger=stores.merger,
             ):
                 if isinstance(outcome, Tended):
                     notes[outcome.collection] = outcome.notes

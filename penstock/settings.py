@@ -204,6 +204,18 @@ class Settings(BaseModel):
     compact_to_bytes: int = Field(
         128 << 20, ge=1 << 20, description="How large the files are that it makes of them."
     )
+    compact_url: str = Field(
+        "",
+        description="Who merges data files: `trino://user@host:port/catalog`, or `trino+https://`, "
+        "of a user who may execute `optimize`. Empty: upkeep itself.",
+    )
+    compact_password: SecretStr = Field(
+        SecretStr(""), description="The password of the user in `compact_url`; over HTTPS only."
+    )
+    compact_token: SecretStr = Field(
+        SecretStr(""),
+        description="A JWT for `compact_url` in place of a password; over HTTPS only.",
+    )
     upkeep_seconds: float = Field(
         480.0, gt=0, description="After so long a run of upkeep begins nothing new."
     )

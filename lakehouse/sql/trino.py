@@ -11,35 +11,24 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 import pyarrow as pa
 import structlog
-from trino.auth import Authentication, BasicAuthentication, JWTAuthentication
-from trino.client import ClientSession, TrinoQuery, TrinoRequest
+from trino.client import TrinoQuery
 from trino.exceptions import Error, HttpError, TrinoQueryError
 
 from lakehouse.sql import Answer, Limits, TableName, Tables
 from lakehouse.sql.statement import known_tables
+from lakehouse.sql.trino_session import GRACE_SECONDS, LateError, TrinoSession, away, begin
 from lakehouse.sql.trino_statement import Checked, checked
 from lakehouse.sql.trino_values import arrow_column, arrow_type
-from penstock.errors import BadSetting, BadSql, EngineUnavailable, PenstockError
+from penstock.errors import BadSql, EngineUnavailable, PenstockError
 
 log = structlog.get_logger()
 
 _BATCH = 2_000
-
-# Whoever is away is told of after some seconds: two attempts to connect. While a statement runs,
-# Trino answers at least once a second.
-_CONNECT_SECONDS = 3.0
-_ANSWER_SECONDS = 10.0
-_ATTEMPTS = 2
-
-# Trino ends a statement itself; this is for one that does not come to it.
-_GRACE_SECONDS = 2.0
 
 # What Trino says of the text alone: it cannot hold anything that is in a row.
 _ABOUT_TEXT = re.compile(
@@ -52,39 +41,6 @@ _PLACE = re.compile(r"line (\d+):(\d+): ")
 _UNKNOWN_COLUMN = re.compile(r"Column '([^']+)' cannot be resolved")
 _LONG_NUMBER = re.compile(r"[0-9]{5,}")
 _LONGEST_SENTENCE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where Trino is, who asks, and which catalog has the tables."""
-
-    scheme: str
-    host: str
-    port: int
-    user: str
-    catalog: str
-
-    @classmethod
-    def of(cls, url: str) -> Self:
-        """Read ``trino://user@host:port/catalog``. Raises `BadSetting`, without the URL in it."""
-        parts = urlsplit(url)
-        if parts.password is not None:
-            raise BadSetting("sql_url holds a password; it belongs into sql_password")
-        catalog = parts.path.strip("/")
-        if not (parts.username and parts.hostname and catalog) or "/" in catalog:
-            raise BadSetting("sql_url has to be trino://user@host:port/catalog")
-        secure = parts.scheme == "trino+https"
-        try:
-            port = parts.port or (443 if secure else 8080)
-        except ValueError as error:
-            raise BadSetting("the port in sql_url is none") from error
-        return cls(
-            scheme="https" if secure else "http",
-            host=parts.hostname,
-            port=port,
-            user=unquote(parts.username),
-            catalog=unquote(catalog).lower(),
-        )
 
 
 class TrinoSql:
@@ -103,16 +59,8 @@ class TrinoSql:
         A test gives a `check` that lets everything pass, to see that Trino's plan decides, too.
         """
         self._check = check
-        self._at = Address.of(url)
-        if password and token:
-            raise BadSetting("sql_password and sql_token exclude each other")
-        if (password or token) and self._at.scheme != "https":
-            raise BadSetting("sql_url has to begin with trino+https:// to send a password or token")
-        self._auth: Authentication | None = None
-        if password:
-            self._auth = BasicAuthentication(self._at.user, password)
-        elif token:
-            self._auth = JWTAuthentication(token)
+        self._session = TrinoSession(url, password=password, token=token)
+        self._at = self._session.at
 
     def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
         """Answer one SELECT or EXPLAIN of a caller."""
@@ -164,40 +112,9 @@ class TrinoSql:
 
     def _begun(self, text: str, home: str, seconds: float, until: float) -> TrinoQuery:
         """Send a statement, and wait for its first rows."""
-        session = ClientSession(
-            user=self._at.user,
-            catalog=self._at.catalog,
-            schema=home,
-            source="penstock",
-            timezone="UTC",
-            properties={"query_max_run_time": f"{max(int(seconds * 1000), 1)}ms"},
-        )
-        request = TrinoRequest(
-            self._at.host,
-            self._at.port,
-            session,
-            http_scheme=self._at.scheme,
-            auth=self._auth,
-            max_attempts=_ATTEMPTS,
-            request_timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
-        )
-
-        def in_time(_stats: object) -> None:
-            if time.monotonic() > until + _GRACE_SECONDS:
-                raise _LateError
-
-        query = TrinoQuery(request, text, legacy_primitive_types=True, stats_callback=in_time)
-        try:
-            query.execute()
-        except BaseException:
-            with suppress(Error, HttpError, OSError):
-                query.cancel()
-            raise
+        query = self._session.prepared(text, schema=home, seconds=seconds, until=until)
+        begin(query)
         return query
-
-
-class _LateError(Exception):
-    """The time is over."""
 
 
 class _Told:
@@ -216,12 +133,12 @@ class _Told:
         """Turn what Trino and the way to it say into errors of ours."""
         try:
             yield
-        except _LateError:
+        except LateError:
             raise self._late() from None
         except TrinoQueryError as error:
             raise self._said(error) from error
         except (HttpError, Error, OSError) as error:
-            raise _away(error) from error
+            raise away(error) from error
 
     def batches(
         self, query: TrinoQuery, schema: pa.Schema, until: float
@@ -232,8 +149,8 @@ class _Told:
         while True:
             with self.errors():
                 page = next(pages, None)
-                if time.monotonic() > until + _GRACE_SECONDS:
-                    raise _LateError
+                if time.monotonic() > until + GRACE_SECONDS:
+                    raise LateError
             if page is None:
                 return
             yield _batch(schema, signatures, page)
@@ -293,15 +210,6 @@ def _schema(query: TrinoQuery) -> pa.Schema:
     return pa.schema(
         [pa.field(column["name"], arrow_type(column["typeSignature"])) for column in query.columns]
     )
-
-
-def _away(error: Exception) -> EngineUnavailable:
-    if isinstance(error, HttpError):
-        # "error 401: …", and then whatever somebody on the way says.
-        log.error("trino refused to answer", status=str(error).partition(":")[0])
-        return EngineUnavailable("Trino does not answer Penstock now")
-    log.error("trino is away", error=type(error).__name__)
-    return EngineUnavailable("Trino cannot be reached now")
 
 
 def _pages(query: TrinoQuery) -> Iterator[list[Any]]:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from assets.accounting import stand, troubles
 from assets.remedies import short
-from assets.stores import retention_of
+from assets.stores import merger_of, retention_of
 from lakehouse import Lake, open_lake
+from lakehouse.catalog import main_table
 from lakehouse.sql import Limits, open_trino
 from lakehouse.sql.tables import LakeTables
 from penstock.buffer import open_buffer, open_keeper
@@ -88,6 +89,11 @@ def checks_of(settings: Settings) -> Mapping[str, Check]:
     if settings.sql_url:
         checks["SQL"] = Check(
             lambda: _sql(settings), away("sql_url", "docs/howto/trino.md says what it needs")
+        )
+    if settings.compact_url:
+        checks["merging"] = Check(
+            lambda: _merging(settings),
+            away("compact_url", "no files are merged until then; docs/howto/trino.md"),
         )
     if settings.search_url:
         checks["search"] = Check(
@@ -227,6 +233,16 @@ def _sql(settings: Settings) -> str:
             return f"reads the tables ({shown(settings.sql_url)})"
         sql.query("SELECT 1", LakeTables(lake, DEFAULT_TEAM), limits)
     return f"answers; there is no table to read yet ({shown(settings.sql_url)})"
+
+
+def _merging(settings: Settings) -> str:
+    """Let Trino say whether it would merge files of a table, if there is one."""
+    merger = merger_of(settings)
+    assert merger is not None  # noqa: S101 - asked only where the settings name one
+    names = [main_table(collection) for collection in _opened_lake(settings).collections()]
+    merger.check(next(iter(names), None))
+    said = "may merge files" if names else "answers; there is no table yet"
+    return f"{said} ({shown(settings.compact_url)})"
 
 
 def _search(settings: Settings) -> str:

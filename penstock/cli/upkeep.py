@@ -61,7 +61,7 @@ def _check(stores: Stores, wanted: Sequence[CollectionId], *, as_json: bool) -> 
     troubles = 0
     aims = aims_of(stores.settings)
     for collection in wanted:
-        verdict = check_upkeep(stores.lake, collection, aims, machine_clock())
+        verdict = check_upkeep(stores.lake, collection, aims, machine_clock(), stores.merger)
         troubles += not verdict.passed
         if as_json:
             print_json({"collection": str(collection), "passed": verdict.passed, **verdict.facts})
@@ -82,7 +82,13 @@ def _tend(stores: Stores, wanted: Sequence[CollectionId], *, as_json: bool) -> i
         if isinstance(outcome, Untended):
             troubles += 1
             err().print(f"{outcome.collection}: not tended: {_reason(outcome.error)}", markup=False)
-        elif as_json:
+            continue
+        if outcome.compacted.trouble:
+            troubles += 1
+            err().print(
+                f"{outcome.collection}: files not merged: {outcome.compacted.trouble}", markup=False
+            )
+        if as_json:
             print_json({"collection": str(outcome.collection), **outcome.figures()})
         else:
             out().print(told(outcome), markup=False)

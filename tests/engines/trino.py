@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from engines.kit import Engine, EngineError, Launch, fetch_archive, has_java
@@ -76,9 +77,11 @@ def catalog_properties(database: str, warehouse: str) -> dict[str, str]:
     }
 
 
-def create_catalog(name: str, database: str, warehouse: str) -> None:
+def create_catalog(
+    name: str, database: str, warehouse: str, more: Mapping[str, str] | None = None
+) -> None:
     """Let Trino know a catalog, as a settings file in its folder would; one that is there stays."""
-    properties = catalog_properties(database, warehouse)
+    properties = catalog_properties(database, warehouse) | dict(more or {})
     listed = ", ".join(f"\"{key}\" = '{value}'" for key, value in properties.items())
     _run(f'CREATE CATALOG IF NOT EXISTS "{name}" USING iceberg WITH ({listed})')
 

@@ -18,13 +18,16 @@ from assets.upkeep import (
     Notes,
     Tended,
     Untended,
+    check_upkeep,
     tend,
     tend_all,
     tended_well,
 )
 from lakehouse import Lake
+from lakehouse.optimize import Due, Ended
 from lakehouse.upkeep import ORPHAN_AGE, Condition
 from penstock.envelope import CollectionId
+from penstock.errors import EngineUnavailable
 
 
 def test_both_tables_are_tended_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -188,3 +191,44 @@ def test_who_is_behind_is_told_what_to_run() -> None:
     assert not bad.passed
     assert "800 small files" in bad.sentence
     assert "penstock upkeep main.flights" in bad.sentence
+
+
+class Gone:
+    """An engine that is to merge files, and does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def merge(self, _name: tuple[str, ...], _due: Due, *, target: int) -> Ended:
+        self.asked += 1
+        raise EngineUnavailable("Trino cannot be reached now")
+
+    def check(self, _name: tuple[str, ...] | None) -> None:
+        raise EngineUnavailable("Trino cannot be reached now")
+
+
+def test_upkeep_goes_on_while_who_merges_files_is_away(tmp_path: Path) -> None:
+    """Snapshots go and orphans age all the same, and 300 collections do not wait 300 times."""
+    lake, merger = several(tmp_path, a=6, b=5), Gone()
+
+    done = [
+        outcome
+        for outcome in tend_all(
+            lake,
+            lake.collections(),
+            {},
+            aims=AIMS,
+            seconds=60,
+            clock=lambda: NOON + 2 * 86_400_000_000,
+            chance=os.urandom,
+            merger=merger,
+        )
+        if isinstance(outcome, Tended)
+    ]
+
+    assert [(one.collection.name, one.expired) for one in done] == [("a", 4), ("b", 3)]
+    assert [one.compacted.trouble for one in done] == ["Trino cannot be reached now", ""]
+    assert [one.notes.swept > 0 for one in done] == [True, True]
+    assert merger.asked == 1
+    late = check_upkeep(lake, done[1].collection, AIMS, NOON + 3 * 86_400_000_000, merger)
+    assert late.facts["late files"] == 5

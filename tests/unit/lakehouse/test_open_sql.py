@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lakehouse.sql import open_engine, open_sql
-from lakehouse.sql.trino import Address, TrinoSql
+from lakehouse.sql.trino import TrinoSql
+from lakehouse.sql.trino_session import Address
 from penstock.errors import BadSetting
 from penstock.settings import load_settings
 
