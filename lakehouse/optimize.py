@@ -26,7 +26,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Identifier
 
-from lakehouse.tables import LONGEST_HOLD, Lake
+from lakehouse.tables import Lake
 from lakehouse.updates import same_sort_order, set_sort_order
 from lakehouse.upkeep import (
     DAY,
@@ -50,6 +50,9 @@ STATEMENT = "trino_query_id"
 
 ATTEMPTS = 3
 """So often others may be faster before a day is left to the next upkeep."""
+
+_HOLDS = 5
+"""So often a hold is tried: those who commit all the time may be faster again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,12 @@ class Ended:
 class Merger(Protocol):
     """An engine that reads and writes the same tables."""
 
-    def merge(self, name: Identifier, due: Due, *, target: int) -> Ended:
+    def merge(
+        self, name: Identifier, due: Due, *, target: int, committing: Callable[[], None]
+    ) -> Ended:
         """Have the files of a day merged into such of about `target` bytes; wait until it ended.
 
+        Calls `committing` once everything is written and the commit is tried, if that is seen.
         Raises `EngineUnavailable` if there is nobody to ask, or if the answer got lost: then it
         may have happened.
         """
@@ -173,14 +179,13 @@ def optimize(
 ) -> Compacted:
     """Have small files merged, day by day; see `days_due`. Begins nothing new once `until` says so.
 
-    Rows stay the same, and what lands meanwhile is kept. Where landing is faster again and again
-    it is asked to hold back for some seconds, if they are enough; `given_up` counts the days that
-    are left to the next upkeep. What keeps the engine from it is the `trouble` of the answer.
+    Rows stay the same, and what lands meanwhile is kept. Where landing was faster it is asked to
+    hold back the next time, while the engine commits; `given_up` counts the days that are left to
+    the next upkeep. What keeps the engine from it is the `trouble` of the answer.
     """
     done = Compacted()
     over: set[int] = set()
     lost: Counter[int] = Counter()
-    took: Micros = 0
     while True:
         table = lake.table(name)
         if table is None:
@@ -192,19 +197,16 @@ def optimize(
         if until():
             return done + Compacted(more=True)
         (one, *_) = due
-        table = _in_log_order(lake, table)
-        last = lost[one.day] == ATTEMPTS - 1
-        # A hold ends by itself; one that ends before the statement does only costs time.
-        held = lake.hold(table, clock) if last and 2 * took < LONGEST_HOLD else None
-        began = clock()
+        _ask_for_log_order(lake, table)
+        hold = _Hold(lake, name, clock)
         try:
-            ended = merger.merge(name, one, target=target)
+            ended = merger.merge(
+                name, one, target=target, committing=hold.begin if lost[one.day] else _wait_for_none
+            )
         except EngineUnavailable as error:
             return done + Compacted(trouble=str(error), away=True)
         finally:
-            if held is not None:
-                lake.release(held)
-        took = clock() - began
+            hold.end()
         snapshot = _made_by(lake.table(name), ended.statement)
         if snapshot is not None:
             done += _counted(snapshot)
@@ -230,22 +232,46 @@ def _added(table: Table) -> Iterable[tuple[int, DataFile]]:
                 yield entry.snapshot_id or 0, entry.data_file
 
 
-def _in_log_order(lake: Lake, table: Table) -> Table:
-    """Answer the table, which asks every writer for rows in the order of the log by now.
+class _Hold:
+    """Landing held back from `begin` to `end`, for `LONGEST_HOLD` at the most."""
+
+    def __init__(self, lake: Lake, name: Identifier, clock: Clock) -> None:
+        self._lake, self._name, self._clock = lake, name, clock
+        self._held: Table | None = None
+
+    def begin(self) -> None:
+        """Ask landing to hold back; it goes on where others are faster at every try."""
+        for _ in range(_HOLDS):
+            table = self._lake.table(self._name)
+            self._held = self._lake.hold(table, self._clock) if table is not None else None
+            if self._held is not None:
+                return
+
+    def end(self) -> None:
+        """Let landing go on, if it was asked to hold back."""
+        if self._held is not None:
+            self._lake.release(self._held)
+
+
+def _wait_for_none() -> None:
+    """Let everybody go on: who merges is the faster one more often than not."""
+
+
+def _ask_for_log_order(lake: Lake, table: Table) -> None:
+    """Have the table ask every writer for rows in the order of the log, if it does not yet.
 
     Replays read neighbours in a file at once; without it they are where they happened to arrive.
     """
     if not table.metadata.sort_order().is_unsorted:
-        return table
+        return
     wanted = set_sort_order(table.metadata, LOG_ORDER)
     try:
-        return lake.send(table, wanted, (same_sort_order(table.metadata),))
+        lake.send(table, wanted, (same_sort_order(table.metadata),))
     except CommitFailedException as error:
         # Of no consequence but for the order: the next time will do.
         log.info(
             "the order of rows is not asked for", table=".".join(table.name()), error=str(error)
         )
-        return table
 
 
 def _made_by(table: Table | None, statement: str) -> Snapshot | None:

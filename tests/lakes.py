@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -21,17 +21,20 @@ from engines.places import BUCKET, S3, S3_KEY, S3_REGION, S3_SECRET
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.typedef import Identifier
 
 from assets.landing import Landing, Lane, Limits
 from lakehouse import Lake, TableView
 from lakehouse.attempts import Patience
 from lakehouse.catalog import main_table, open_catalog, quarantine_table
 from lakehouse.commit import Batch, Committed, Stale, land
+from lakehouse.optimize import Due, Ended
 from lakehouse.upkeep import compact, expire
 from penstock import faults
 from penstock.buffer import Buffer, open_buffer
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Mark
+from penstock.errors import BadSetting, EngineUnavailable
 from penstock.schema.convert import Rules, convert
 from penstock.settings import S3Options
 
@@ -224,6 +227,27 @@ class Counting(Tampered):
         except CommitFailedException:
             self.conflicts += 1
             raise
+
+
+@dataclass
+class Unwilling:
+    """An engine that merges no files: it refuses with this error, or there is nobody to ask."""
+
+    error: str | None = None
+    asked: int = 0
+
+    def merge(self, name: Identifier, due: Due, **_more: Any) -> Ended:
+        """Merge nothing."""
+        self.asked += 1
+        if self.error is None:
+            raise EngineUnavailable("Trino cannot be reached now")
+        return Ended(f"q{self.asked}", self.error)
+
+    def check(self, name: Identifier | None) -> None:
+        """Say so."""
+        if self.error is None:
+            raise EngineUnavailable("Trino cannot be reached now")
+        raise BadSetting(f"it does not merge files of {name}: {self.error}")
 
 
 def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from typing import Any
 
 import structlog
 from pyiceberg.typedef import Identifier
@@ -36,14 +38,25 @@ class TrinoMerger:
         """Sign in as somebody who may execute `optimize`. Raises `BadSetting`."""
         self._session = TrinoSession(url, password=password, token=token, setting="compact_url")
 
-    def merge(self, name: Identifier, due: Due, *, target: int) -> Ended:
+    def merge(
+        self, name: Identifier, due: Due, *, target: int, committing: Callable[[], None]
+    ) -> Ended:
         """Have the files of a day merged; wait until that ended."""
+        told = False
+
+        def watch(stats: Mapping[str, Any]) -> None:
+            nonlocal told
+            if not told and only_commits(stats):
+                told = True
+                committing()
+
         query = self._session.prepared(
             statement_of(name, due),
             schema=name[0],
             seconds=LONGEST_SECONDS,
             until=time.monotonic() + LONGEST_SECONDS,
             properties=properties_of(self._session.at.catalog, target=target),
+            watch=watch,
         )
         try:
             begin(query)
@@ -74,6 +87,22 @@ class TrinoMerger:
             raise BadSetting(f"it does not merge files of {about}: {error.error_name}") from error
         except (HttpError, Error, OSError) as error:
             raise away(error) from error
+
+
+def only_commits(stats: Mapping[str, Any]) -> bool:
+    """Say whether all of a statement is done but its commit, which is in the first of its stages.
+
+    That one waits for the files of the others, and then tries to commit for some seconds.
+    """
+    first = stats.get("rootStage") or {}
+    stages = list(first.get("subStages", ()))
+    for stage in stages:
+        stages += stage["subStages"]
+    return (
+        first.get("state") == "RUNNING"
+        and bool(stages)
+        and all(stage["state"] == "FINISHED" for stage in stages)
+    )
 
 
 def statement_of(name: Identifier, due: Due) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import structlog
@@ -98,11 +98,12 @@ class TrinoSession:
         seconds: float,
         until: float,
         properties: Mapping[str, str] | None = None,
+        watch: Callable[[Mapping[str, Any]], None] = lambda _stats: None,
     ) -> TrinoQuery:
         """Answer a statement that is not sent yet, see `begin`.
 
         Trino ends it after `seconds`; `until` is when that is, by `time.monotonic`. `properties`
-        are those of Trino's session.
+        are those of Trino's session. `watch` is told at least once a second how far it is.
         """
         session = ClientSession(
             user=self.at.user,
@@ -125,9 +126,10 @@ class TrinoSession:
             request_timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
         )
 
-        def in_time(_stats: object) -> None:
+        def in_time(stats: Mapping[str, Any]) -> None:
             if time.monotonic() > until + GRACE_SECONDS:
                 raise LateError
+            watch(stats)
 
         return TrinoQuery(request, text, legacy_primitive_types=True, stats_callback=in_time)
 

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builders import FLIGHTS, NOON
-from lakes import BROKEN, MAIN, QUARANTINE, append, everywhere, landing, log_of, new_lake, numbered
+from lakes import (
+    BROKEN,
+    MAIN,
+    QUARANTINE,
+    Unwilling,
+    append,
+    everywhere,
+    landing,
+    log_of,
+    new_lake,
+    numbered,
+)
 
 from assets.upkeep import (
     AT_LATEST,
@@ -24,10 +35,8 @@ from assets.upkeep import (
     tended_well,
 )
 from lakehouse import Lake
-from lakehouse.optimize import Due, Ended
 from lakehouse.upkeep import ORPHAN_AGE, Condition
 from penstock.envelope import CollectionId
-from penstock.errors import EngineUnavailable
 
 
 def test_both_tables_are_tended_and_nothing_is_lost(tmp_path: Path) -> None:
@@ -193,23 +202,9 @@ def test_who_is_behind_is_told_what_to_run() -> None:
     assert "penstock upkeep main.flights" in bad.sentence
 
 
-class Gone:
-    """An engine that is to merge files, and does not answer."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def merge(self, _name: tuple[str, ...], _due: Due, *, target: int) -> Ended:
-        self.asked += 1
-        raise EngineUnavailable("Trino cannot be reached now")
-
-    def check(self, _name: tuple[str, ...] | None) -> None:
-        raise EngineUnavailable("Trino cannot be reached now")
-
-
 def test_upkeep_goes_on_while_who_merges_files_is_away(tmp_path: Path) -> None:
     """Snapshots go and orphans age all the same, and 300 collections do not wait 300 times."""
-    lake, merger = several(tmp_path, a=6, b=5), Gone()
+    lake, merger = several(tmp_path, a=6, b=5), Unwilling()
 
     done = [
         outcome

@@ -7,10 +7,23 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON
-from lakes import MAIN, append, everywhere, landing, log_of, mark_of, new_lake, numbered, offsets
+from lakes import (
+    MAIN,
+    Tampered,
+    append,
+    everywhere,
+    landing,
+    log_of,
+    mark_of,
+    new_lake,
+    numbered,
+    offsets,
+)
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from lakehouse import Lake
@@ -29,7 +42,7 @@ from lakehouse.optimize import (
     shares,
     shares_of,
 )
-from lakehouse.sql.trino_merging import properties_of, statement_of
+from lakehouse.sql.trino_merging import only_commits, properties_of, statement_of
 from lakehouse.tables import HOLD, held_back
 from lakehouse.upkeep import DAY, HOUR, Candidate, Compacted, _Rewriting
 from penstock.buffer.memory import MemoryLog
@@ -213,15 +226,23 @@ class StandIn:
     scene: Callable[[int], Ended | None] = lambda _number: None
     lost: bool = False
     asked: list[tuple[tuple[str, ...], Due]] = field(default_factory=list)
-    held: list[bool] = field(default_factory=list)
+    waited: list[bool] = field(default_factory=list)
+    held_back: list[bool] = field(default_factory=list)
 
-    def merge(self, name: tuple[str, ...], due: Due, *, target: int) -> Ended:
+    def held(self) -> bool:
+        """Say whether landing waits now."""
+        return held_back(loaded(self.lake).metadata, lambda: NOON)
+
+    def merge(
+        self, name: tuple[str, ...], due: Due, *, target: int, committing: Callable[[], None]
+    ) -> Ended:
         """Rewrite the day's files up to the size in one snapshot, which bears the statement."""
         self.asked.append((name, due))
         number = len(self.asked)
-        table = self.lake.table(name)
-        assert table is not None
-        self.held.append(held_back(table.metadata, lambda: NOON))
+        self.waited.append(self.held())
+        committing()
+        self.held_back.append(self.held())
+        table = loaded(self.lake)
         ended = self.scene(number)
         if ended is not None:
             return ended
@@ -329,14 +350,15 @@ def overtaken(times: int) -> Callable[[int], Ended | None]:
     )
 
 
-def test_who_is_overtaken_is_asked_again_and_landing_waits_at_the_end(tmp_path: Path) -> None:
-    """Landing commits all the time; the hold is taken back as soon as it is not needed."""
+def test_who_is_overtaken_is_asked_again_and_landing_waits_for_the_commit(tmp_path: Path) -> None:
+    """Not while files are read and written, and the hold is taken back as soon as it is over."""
     lake, _ = filled(tmp_path)
     merger = StandIn(lake, overtaken(ATTEMPTS - 1))
     done = optimize(lake, MAIN, merger, below=MB, target=4 * MB, clock=lambda: NOON)
 
     assert done == Compacted(read=6, written=1)
-    assert merger.held == [False, False, True]
+    assert merger.waited == [False, False, False]
+    assert merger.held_back == [False, True, True]
     assert HOLD not in loaded(lake).metadata.properties
 
 
@@ -352,15 +374,49 @@ def test_who_is_overtaken_too_often_leaves_it_to_the_next_upkeep(tmp_path: Path)
     assert run(lake, merger) == Compacted(read=6, written=1)
 
 
-def test_landing_does_not_wait_for_what_takes_longer_than_a_hold(tmp_path: Path) -> None:
-    """It would hold back for nothing: the hold is over before the statement is."""
-    lake, _ = filled(tmp_path)
-    merger = StandIn(lake, overtaken(ATTEMPTS))
-    ticks = itertools.count(NOON, 6_000_000)
+def test_a_hold_is_asked_for_again_where_landing_is_faster_than_it_too(tmp_path: Path) -> None:
+    """It is a commit as well: whoever merges lost for the very reason that would fail it."""
+    filled(tmp_path)
+    holds = itertools.count(1)
 
-    run(lake, merger, clock=lambda: next(ticks))
+    class Overtaken(Tampered):
+        def commit_table(self, table: Table, requirements: Any, updates: Any) -> Any:
+            if any(HOLD in getattr(update, "updates", {}) for update in updates) and (
+                next(holds) < 3
+            ):
+                raise CommitFailedException("somebody was faster")
+            return super().commit_table(table, requirements, updates)
 
-    assert merger.held == [False] * ATTEMPTS
+    lake = new_lake(tmp_path, Overtaken)
+    merger = StandIn(lake, overtaken(1))
+
+    assert optimize(lake, MAIN, merger, below=MB, target=4 * MB, clock=lambda: NOON) == Compacted(
+        read=6, written=1
+    )
+    assert merger.held_back == [False, True]
+    assert next(holds) == 4
+    assert HOLD not in loaded(lake).metadata.properties
+
+
+def stages(first: str, *others: str) -> dict[str, Any]:
+    """Answer what Trino says of a statement with these states of its stages, one below another."""
+    below: list[dict[str, Any]] = []
+    for state in reversed(others):
+        below = [{"state": state, "subStages": below}]
+    return {"state": "RUNNING", "rootStage": {"state": first, "subStages": below}}
+
+
+def test_a_statement_commits_when_the_stages_that_write_are_finished() -> None:
+    """Held back before, landing would wait for minutes; after, for nothing."""
+    assert only_commits(stages("RUNNING", "FINISHED", "FINISHED"))
+    assert not only_commits({"state": "QUEUED"})
+    assert not only_commits({"state": "QUEUED", "rootStage": None})
+    assert not only_commits(stages("RUNNING"))
+    assert not only_commits(stages("RUNNING", "PLANNED", "PLANNED"))
+    assert not only_commits(stages("RUNNING", "FINISHED", "RUNNING"))
+    assert not only_commits(stages("RUNNING", "FLUSHING", "FINISHED"))
+    assert not only_commits(stages("FINISHED", "FINISHED", "FINISHED"))
+    assert not only_commits(stages("FAILED", "ABORTED", "FINISHED"))
 
 
 def test_what_the_engine_refuses_is_told_and_not_asked_again(tmp_path: Path) -> None:
