@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from builders import FLIGHTS, NOON
 from cli_home import Penstock
-from engines.fresh import fresh_settings
+from engines import trino
+from engines.fresh import fresh_lake, fresh_name, fresh_settings
+from engines.places import HOST, S3, S3_KEY, S3_REGION, S3_SECRET, TRINO_PORT
+from lakes import STORE
 from ports import free_ports
 
 from lakehouse import open_lake
@@ -31,6 +34,7 @@ ENGINES = {
     "cache": "cache_url",
     "bus": "bus_url",
     "SQL": "sql_url",
+    "merging": "compact_url",
     "search": "search_url",
     "Dagster's runs": "dagster_url",
 }
@@ -59,6 +63,8 @@ def settings_at(address: str) -> dict[str, str]:
         "bus_url": f"amqp://me:{SECRET}@{address}/%2F",
         "sql_url": f"trino+https://me@{address}/penstock",
         "sql_password": READ,
+        "compact_url": f"trino+https://me@{address}/operators",
+        "compact_password": READ,
         "search_url": f"elasticsearch://{address}/penstock",
         "search_user": "me",
         "search_password": READ,
@@ -114,12 +120,54 @@ def test_an_engine_that_says_nothing_is_not_waited_for(
     assert max(one["seconds"] for one in checks.values()) < 25
 
 
+@pytest.mark.engines
+def test_whether_trino_may_merge_files_is_told(tmp_path: Path, penstock: Penstock) -> None:
+    """The user for callers may not, and upkeep would say so only when there is much to merge."""
+    home = tmp_path / "home"
+
+    def merging(catalog: str) -> dict[str, Any]:
+        ours = {"catalog_url": fresh.catalog_url, "warehouse_url": fresh.warehouse_url}
+        store = {
+            "s3_endpoint": S3,
+            "s3_region": S3_REGION,
+            "s3_access_key": S3_KEY,
+            "s3_secret_key": S3_SECRET,
+            "compact_url": f"trino://tests@{HOST}:{TRINO_PORT}/{catalog}",
+        }
+        write(home, ours | store)
+        one: dict[str, Any] = found(penstock, home)["merging"]
+        return one
+
+    name = fresh_name("readonly")
+    with fresh_lake() as fresh:
+        database = fresh.catalog_url.rpartition("/")[2]
+        read_only = {"iceberg.security": "read_only"}
+        trino.create_catalog(name, database, fresh.warehouse_url, read_only)
+        try:
+            empty = merging(fresh.trino_catalog)
+            open_lake(fresh.catalog_url, fresh.warehouse_url, STORE).create(FLIGHTS)
+            may, may_not = merging(fresh.trino_catalog), merging(name)
+        finally:
+            trino.drop_catalog(name)
+
+    assert empty["ok"], empty
+    assert empty["detail"].startswith("answers; there is no table yet (trino://")
+    assert may["ok"], may
+    assert may["detail"].startswith("may merge files (trino://")
+    assert not may_not["ok"]
+    assert "it does not merge files of main.flights: PERMISSION_DENIED" in may_not["detail"]
+    assert "docs/howto/trino.md" in may_not["do"]
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """Answer a home on the real engines, with one table in its lake."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     with fresh_settings(home / "penstock.toml"):
+        file = home / "penstock.toml"
+        merges = load_settings(home, {}).sql_url
+        file.write_text(file.read_text() + f'compact_url = "{merges}"\n')
         settings = load_settings(home, {})
         with closing(open_keeper(settings.log)) as keeper:
             keeper.ensure(FLIGHTS)
@@ -139,6 +187,7 @@ def test_engines_that_are_well_say_where_they_are(home: Path, penstock: Penstock
     assert "penstock:penstock@" not in json.dumps(checks)
     assert checks["bus"]["detail"].startswith("carries messages (amqp://127.0.0.1:")
     assert checks["SQL"]["detail"].startswith("reads the tables (trino://127.0.0.1:")
+    assert checks["merging"]["detail"].startswith("may merge files (trino://127.0.0.1:")
 
 
 @pytest.mark.engines

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from builders import FLIGHTS, event
-from lakes import MAIN
+from lakes import MAIN, Unwilling
 from metadata_builders import known
 
 import orchestration
@@ -46,9 +46,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def append(stores: Stores, *events: Event) -> None:
+def append(stores: Stores, *events: Event, to: CollectionId = FLIGHTS) -> None:
     appender = open_appender(stores.settings.log)
-    appender.append(FLIGHTS, events).result(10)
+    appender.append(to, events).result(10)
     appender.close()
 
 
@@ -316,6 +316,33 @@ def test_a_table_that_upkeep_is_behind_with_fails_the_check(stores, tmp_path) ->
 
     assert not behind.passed
     assert "penstock upkeep main.flights" in behind.metadata["main.flights"].value
+
+
+def test_files_that_another_engine_did_not_merge_fail_the_run(stores, instance) -> None:
+    """Tables become slow without it; whatever else upkeep does is done, and it is asked once."""
+    orders = CollectionId("main", "orders")
+    for number in range(6):
+        received = machine_clock() - 86_400_000_000
+        append(stores, event(f'{{"n": {number}}}', received_at=received))
+        append(stores, event(f'{{"n": {number}}}', received_at=received), to=orders)
+        assert stores.landing().land_once(FLIGHTS)
+        assert stores.landing().land_once(orders)
+    stores.merger = merger = Unwilling()
+
+    run = jobs.upkeep.execute_in_process(
+        resources={"stores": stores}, instance=instance, raise_on_error=False
+    )
+
+    assert not run.success
+    logged = [record.user_message for record in instance.all_logs(run.run_id)]
+    assert "files of main.flights were not merged: Trino cannot be reached now" in logged
+    assert merger.asked == 1
+    records = instance.fetch_observations(EVENTS, limit=10).records
+    partitions = {record.asset_observation.partition for record in records}
+    assert partitions == {"main.flights", "main.orders"}
+    behind = jobs.kept_up(stores)
+    assert not behind.passed
+    assert "6 small files" in behind.metadata["main.orders"].value
 
 
 def test_an_upkeep_drops_the_days_that_are_not_kept(stores, instance) -> None:
