@@ -18,8 +18,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
-@pytest.fixture(scope="session")
+# Its event loop runs in the thread of the tests for as long as it is there: tests of other folders
+# could start none of their own beside it.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Answer the browser of a file of tests."""
     with chromium() as made:
         yield made
 
