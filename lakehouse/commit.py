@@ -27,13 +27,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
@@ -43,6 +43,7 @@ from pyiceberg.table.update import (
     ValidatableTableRequirement,
     update_table_metadata,
 )
+from pyiceberg.table.update.snapshot import _SnapshotProducer
 from pyiceberg.typedef import Identifier
 
 from lakehouse.catalog import main_table, quarantine_table
@@ -451,6 +452,23 @@ class Staged(Transaction):
             metadata = update_table_metadata(base, updates) if updates else base
             applied = self._applied = (base, updates, metadata)
         return applied[2]
+
+    def _register_snapshot_producer(self, producer: _SnapshotProducer[Any]) -> None:
+        """Have the manifests looked at apart.
+
+        PyIceberg does it in threads, with one evaluator that keeps the bounds it looks at: a thread
+        that took those of another's manifest missed a file that is there.
+        """
+        super()._register_snapshot_producer(producer)
+        one = producer._build_manifest_evaluator  # noqa: SLF001
+
+        def apart(spec_id: int) -> Callable[[ManifestFile], bool]:
+            def look(manifest: ManifestFile) -> bool:
+                return one(spec_id)(manifest)
+
+            return look
+
+        producer._build_manifest_evaluator = apart  # type: ignore[method-assign]  # noqa: SLF001
 
     def require(self, requirement: ValidatableTableRequirement) -> None:
         """Add what must hold when the commit is made."""
