@@ -6,6 +6,7 @@ And every command of the command line, read from itself.
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,11 @@ class Installation:
 
 
 Penstock = Callable[..., Said]
+
+
+def hears_ctrl_c() -> None:
+    """Let a process that is begun hear Ctrl-C, also where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def every_command() -> list[list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli.console import JsonFlag, moment, out, print_json, print_table, safe
-from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command
+from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, command, settings_of
 from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -46,12 +46,11 @@ def renew(
     from penstock.buffer.renewal import held
     from penstock.clock import machine_clock
     from penstock.logs import set_up_logs
-    from penstock.settings import load_settings
 
     if as_json and not (yes or dry_run):
         raise BadRequest("--json asks nobody: add --yes or --dry-run")
     set_up_logs()
-    settings = load_settings(home, file=settings_file)
+    settings = settings_of(home, settings_file)
     folder = folder_of(settings.log)
     with opened(settings) as stores, nullcontext() if dry_run else held(folder):
         plan = prepare(folder, stores.lake)
@@ -95,9 +94,8 @@ def list_renewals(
     """Show the renewals of this log: when, who, why, and what became of each collection."""
     from assets.renew import folder_of
     from penstock.buffer.renewal import renewals
-    from penstock.settings import load_settings
 
-    folder = folder_of(load_settings(home, file=settings_file).log)
+    folder = folder_of(settings_of(home, settings_file).log)
     done = renewals(folder)
     if as_json:
         print_json([_done(one) for one in done])

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from avros import FIRST, SECOND, text
 from builders import FLIGHTS, NOON
-from cli_home import BYTES, Installation, Penstock, every_command
+from cli_home import BYTES, Installation, Penstock, every_command, hears_ctrl_c
 from descriptors import SHOP
 from door_builders import ADMIN
 from served import until
@@ -461,6 +461,7 @@ def test_what_is_piped_in_goes_out_as_it_comes_and_ctrl_c_says_how_much(
         stderr=subprocess.PIPE,
         env=_clean(),
         bufsize=0,
+        preexec_fn=hears_ctrl_c,  # noqa: PLW1509 - one system call
     ) as sending:
         assert sending.stdin is not None
         for times in (1, 2):

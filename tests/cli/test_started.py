@@ -88,7 +88,7 @@ def test_every_command_that_takes_a_settings_file_goes_by_it(
         told = " ".join((said.out + said.err).split())
         assert f"was last started with the settings file {tmp_path}/gone.toml" in told, words
 
-    assert len(asked) == 9
+    assert len(asked) == 11
 
 
 def test_a_file_that_is_named_counts_more(home: Path, elsewhere: Path, tmp_path: Path) -> None:

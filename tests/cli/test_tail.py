@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON, event
+from cli_home import hears_ctrl_c
 from lakes import landing, new_lake
 from metadata_builders import collection
 from platform_stand_ins import grant, platform
@@ -39,10 +40,6 @@ QUICK = Pace(heartbeat=0.3, access=0.2, leaving=0.05)
 def until(true: Callable[[], bool]) -> None:
     """Wait until it is so; a command takes a while to start."""
     until_within(true, 120.0)
-
-
-def _hears_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Home:
@@ -74,8 +71,7 @@ class Home:
             env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Where tests run in the background, Ctrl-C would not be heard.
-            preexec_fn=_hears_ctrl_c,  # noqa: PLW1509 - one system call
+            preexec_fn=hears_ctrl_c,  # noqa: PLW1509 - one system call
         )  # fmt: skip
         try:
             yield Command(process)

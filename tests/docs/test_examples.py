@@ -76,7 +76,7 @@ def commands(page: Path) -> Iterator[list[str]]:
         typed = re.match(r"\s*(?:PENSTOCK_\w+=\S+ )*(penstock [a-z].*)$", line)
         if typed and (line.startswith(" ") or page in TOUR):
             words = shlex.split(typed[1], comments=True)
-            yield list(takewhile(lambda word: word not in {">", "|"}, words))
+            yield list(takewhile(lambda word: word not in {">", ">>", "|"}, words))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -258,7 +258,12 @@ def ask(page: Path, what: Running) -> None:
         for _, verb, first, *rest in commands(page):
             if verb == "sql":
                 client.sql(first)
+            elif verb == "search" and first == "--saved":
+                client.saved_search(rest[0])
             elif verb == "search":
+                if "--save" in rest:
+                    name = rest[rest.index("--save") + 1]
+                    client.save_search(name, first, rest[0])
                 client.search(first, next((word for word in rest if word[0] != "-"), ""), limit=1)
 
 

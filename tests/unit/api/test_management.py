@@ -476,6 +476,7 @@ class TestCollections:
                     "waiting": 40,
                     "expired": 0,
                     "lost": 10,
+                    "carried": 0,
                 },
                 "difference": 0,
                 "sentence": "the books add up: 150 accepted, 95 landed + 3 duplicates + "

@@ -223,6 +223,7 @@ class World:
             "waiting": 0,
             "expired": len(self.gone),
             "lost": len(lost),
+            "carried": 0,
         }
         if books.parts != told:
             found.append(f"the books say {dict(books.parts)}, and there are {told}")
