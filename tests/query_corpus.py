@@ -6,20 +6,17 @@ parser of ours has a say in it. An event's offset is its place in `EVENTS`, in p
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from builders import event
-from msgspec.structs import replace
 from query_reference import (
     NOW,
     Asked,
     Holds,
     Read,
     Scalar,
-    Searches,
     in_a_row,
     is_number,
     iso_compared,
@@ -28,10 +25,8 @@ from query_reference import (
     number_of,
     words_of,
 )
-from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from penstock.envelope import Event
-from penstock.schema.convert import Rules
 
 Test = Callable[[Scalar], bool]
 
@@ -454,23 +449,3 @@ FACTS: tuple[Asked, ...] = (
 def found(asked: Asked) -> set[str]:
     """Answer the ids of the events that a search finds."""
     return {read.event.id for read in READS if asked.holds(read)}
-
-
-MANY = Rules(max_columns=60)
-"""Ugly keys make a column for every path, and an engine plans a thousand of them for long."""
-
-
-def many() -> tuple[list[Event], list[Read], list[Asked]]:
-    """Answer 2,000 ugly events, how they read, and 180 searches, some with facts."""
-    source = UglyEvents(77)
-    ugly = [
-        replace(one, id=f"u-{number}")
-        for number, one in enumerate(source.events(2_000 - len(EVENTS)))
-    ]
-    corpus = [*EVENTS, *ugly]
-    reads = [*READS]
-    reads += [Read(e, partition=0, offset=n + len(EVENTS)) for n, e in enumerate(ugly)]
-    maker = Searches(random.Random(77), source.paths, [*TEXTS, *NUMBERS], reads)
-    asked = [*SEARCHES, *FACTS]
-    asked += [maker.search() for _ in range(180 - len(asked))]
-    return corpus, reads, asked

@@ -19,7 +19,8 @@ import pytest
 from builders import FLIGHTS, ticking
 from lakes import new_lake
 from log_batches import log_batch
-from query_corpus import EVENTS, MANY, READS, SEARCHES, found, many
+from msgspec.structs import replace
+from query_corpus import EVENTS, READS, SEARCHES, found
 from query_corpus import FACTS as ASKED_OF_PAYLOADS
 from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
@@ -206,6 +207,26 @@ def test_every_way_of_storing_finds_what_the_reference_finds(
     hits = agree(engine, seed, tmp_path, events=60, searches=30)
 
     assert hits > 8, "the searches find nothing, so they prove nothing"
+
+
+MANY = Rules(max_columns=60)
+"""Ugly keys make a column for every path, and an engine plans a thousand of them for long."""
+
+
+def many() -> tuple[list[Event], list[Read], list[Asked]]:
+    """Answer 2,000 ugly events, how they read, and 180 searches, some with facts."""
+    source = UglyEvents(77)
+    ugly = [
+        replace(one, id=f"u-{number}")
+        for number, one in enumerate(source.events(2_000 - len(EVENTS)))
+    ]
+    corpus = [*EVENTS, *ugly]
+    reads = [*READS]
+    reads += [Read(e, partition=0, offset=n + len(EVENTS)) for n, e in enumerate(ugly)]
+    maker = Searches(random.Random(77), source.paths, [*TEXTS, *NUMBERS], reads)
+    asked = [*SEARCHES, *ASKED_OF_PAYLOADS]
+    asked += [maker.search() for _ in range(180 - len(asked))]
+    return corpus, reads, asked
 
 
 def test_many_searches_find_what_the_reference_finds_among_many_events(engine: Engine) -> None:
