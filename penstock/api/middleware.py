@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from traceback import extract_tb
 
 import structlog
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.api.metrics import Metrics
@@ -96,10 +98,14 @@ class Guarded:
     """Answers errors that nobody thought of, and tells the log where they were.
 
     Not what they said: the text of an error may quote a row, a payload or a credential.
+    `answer` makes the answer of a request and its error; without it, it is a problem document.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, answer: Callable[[Request, Exception], ASGIApp] | None = None
+    ) -> None:
         self._app = app
+        self._answer = answer or _problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on; answer 500 for an error, or break off what was begun."""
@@ -116,6 +122,8 @@ class Guarded:
 
         try:
             await self._app(scope, receive, noted)
+        except BrokenOff:
+            raise  # of an app within this one, which told the log
         except Exception as error:  # noqa: BLE001 - the last one before the server
             log.error(  # noqa: TRY400 - a traceback ends with the error's text
                 "request failed unexpectedly",
@@ -125,4 +133,8 @@ class Guarded:
             )
             if started:
                 raise BrokenOff("an answer broke off") from None
-            await problem_response(error)(scope, receive, send)
+            await self._answer(Request(scope, receive), error)(scope, receive, send)
+
+
+def _problem(_request: Request, error: Exception) -> ASGIApp:
+    return problem_response(error)

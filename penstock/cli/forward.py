@@ -12,7 +12,6 @@ import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from ipaddress import ip_network
 from types import TracebackType
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from penstock.cli.console import err, safe
+from penstock.cli.home import write_file
 from penstock.clock import machine_clock
+from penstock.contract.base import micros
 from penstock.envelope import CollectionId, Event, Position
 from penstock.errors import AddressRefused
 from penstock.guard import Guard
@@ -150,7 +151,7 @@ def event_of(told: EventTold) -> Event:
         key = base64.b64decode(told.key_base64)
     return Event(
         id=told.event_id,
-        received_at=_micros(told.received_at),
+        received_at=micros(told.received_at),
         payload=told.payload_bytes(),
         source=told.source,
         content_type=told.content_type,
@@ -219,9 +220,8 @@ class Progress:
         if self._position is None:
             return
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(self._position + "\n")
-        fresh.replace(self._file)
+        # Were it lost, the next start would begin at what comes then, and miss what came before.
+        write_file(self._file, self._position.encode() + b"\n")
         self._unsaved, self._saved = 0, self._clock()
 
 
@@ -231,10 +231,3 @@ def _port_of(url: str) -> tuple[int, ...]:
     except ValueError:
         raise AddressRefused("the port of the URL is no number up to 65535") from None
     return () if port is None else (port,)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -66,13 +66,19 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_running(home: Path, running: Running) -> None:
     """Leave word of what runs, readable by this user only: it holds the admin token."""
-    _write(home / _RUNNING, running)
+    write_file(home / _RUNNING, msgspec.json.encode(running))
 
 
-def _write(file: Path, what: msgspec.Struct) -> None:
+def write_file(file: Path, content: bytes) -> None:
+    """Put a file of the home in the place of the one before, readable by this user only.
+
+    After a crash, also of the machine, there is one of both, whole.
+    """
     fresh = file.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-        out.write(msgspec.json.encode(what))
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
     fresh.replace(file)
 
 
@@ -111,7 +117,7 @@ def note_started(home: Path, file: Path | None) -> Path | None:
     """Leave word of the settings file that the home starts with; answer the one of last time."""
     before = started_with(home)
     settings = str(file.expanduser().absolute()) if file else None
-    _write(home / _STARTED, Started(settings=settings))
+    write_file(home / _STARTED, msgspec.json.encode(Started(settings=settings)))
     return before
 
 

@@ -8,12 +8,13 @@ from starlette.responses import Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from penstock.api.middleware import Guarded
 from penstock.api.platform import Platform
 from penstock.dashboard import overview, signing, tokens
 from penstock.dashboard.access import Reading
 from penstock.dashboard.files import Files, read_files
 from penstock.dashboard.policy import Addresses, Policed
-from penstock.dashboard.problems import Guarded, add_problems, told
+from penstock.dashboard.problems import add_problems, told
 from penstock.dashboard.render import Place, Renderer
 from penstock.errors import NotFound, PenstockError
 from penstock.settings import Settings
@@ -56,7 +57,7 @@ def create_dashboard(api: FastAPI, addresses: Addresses) -> FastAPI:
     app.state.addresses = addresses
     app.state.renderer = Renderer(files, addresses, PLACES, clock=platform.clock)
     add_problems(app)
-    app.add_middleware(Guarded)
+    app.add_middleware(Guarded, answer=told)
     # The last one added is the outermost: also what is refused or fails has the headers.
     app.add_middleware(Policed, addresses=addresses, refused=_refused)
     app.include_router(_files(files))

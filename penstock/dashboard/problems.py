@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from traceback import extract_tb
 from urllib.parse import quote
 
 import structlog
@@ -11,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.dashboard.access import go, renderer
 from penstock.dashboard.render import Shown, is_htmx
@@ -49,38 +47,6 @@ def told(request: Request, error: Exception) -> Response:
     if isinstance(error, Unauthorized) and getattr(request.state, "visit", None) is None:
         return _sign_in(request)
     return _show(request, problem(error))
-
-
-class Guarded:
-    """Tells errors that nobody thought of as a page; the log learns where they were.
-
-    Not what they said: the text of an error may quote a row, a payload or a credential.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; an answer that began is left to who is outside to break off."""
-        started = False
-
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noted)
-        except Exception as error:
-            if started or scope["type"] != "http":
-                raise
-            log.error(  # noqa: TRY400 - a traceback ends with the error's text
-                "page failed unexpectedly",
-                path=scope["path"],
-                kind=type(error).__name__,
-                where=[f"{at.filename}:{at.lineno}" for at in extract_tb(error.__traceback__)[-5:]],
-            )
-            await told(Request(scope, receive), error)(scope, receive, send)
 
 
 async def _penstock(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import NoMatchFound
 
+from penstock.contract.base import moment as contract_moment
 from penstock.dashboard.files import Files
 from penstock.dashboard.policy import Addresses
 from penstock.envelope import Clock, Micros
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_KNOWN = "\u2013"
 
 # What htmx may do: nothing that a content security policy would have to be opened for, and no
@@ -176,19 +176,19 @@ def number(value: float) -> str:
 
 def short(value: float) -> str:
     """``1.2 M``: three digits, for places where the order of magnitude counts."""
-    return _scaled(value, 1_000, ("", "k", "M", "G", "T", "P"), sign="\u202f")
+    return _scaled(value, ("", "k", "M", "G", "T", "P"), sign="\u202f")
 
 
 def size(value: float) -> str:
     """``1.2 GB``, in powers of a thousand."""
-    return _scaled(value, 1_000, ("B", "kB", "MB", "GB", "TB", "PB"), sign="\u00a0")
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB", "PB"), sign="\u00a0")
 
 
-def _scaled(value: float, base: int, units: Sequence[str], *, sign: str) -> str:
+def _scaled(value: float, units: Sequence[str], *, sign: str) -> str:
     at = 0
     # Compared as it will be written: 999.95 k would be 1000 k.
-    while at + 1 < len(units) and abs(value) >= base - 0.5:
-        value, at = value / base, at + 1
+    while at + 1 < len(units) and abs(value) >= 999.5:  # noqa: PLR2004
+        value, at = value / 1_000, at + 1
     few = at and abs(value) < 99.95  # noqa: PLR2004 - three digits
     text = f"{value:.1f}" if few else number(round(value, 1) if at == 0 else round(value))
     return f"{text}{sign}{units[at]}" if units[at] else text
@@ -243,7 +243,7 @@ def is_past(time: Micros | datetime | None, now: Micros | datetime) -> bool:
 
 
 def _at(time: Micros | datetime) -> datetime:
-    return time if isinstance(time, datetime) else _EPOCH + timedelta(microseconds=time)
+    return time if isinstance(time, datetime) else contract_moment(time)
 
 
 def _time(at: datetime, text: str) -> Markup:
