@@ -34,6 +34,16 @@ def test_a_token_can_be_pasted_without_script_and_leads_back(visitor: Visitor) -
         expect(plain.page.get_by_role("table")).to_be_visible()
 
 
+def test_a_link_signs_in_also_where_the_page_is_open_already(visitor: Visitor) -> None:
+    """Who opens the dashboard before the link is sent to sign in, and then pastes it there."""
+    visitor.open("/")
+    expect(visitor.page).to_have_url(f"{visitor.site.url}/sign-in")
+
+    visitor.sign_in()
+
+    expect(visitor.page.get_by_role("heading", name="Overview", exact=True)).to_be_visible()
+
+
 def test_a_wrong_token_is_told_so(visitor: Visitor) -> None:
     visitor.open("/sign-in")
     visitor.look("sign-in")

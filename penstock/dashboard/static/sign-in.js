@@ -1,6 +1,6 @@
 // A link of `penstock up` has the token behind "#", which browsers send to nobody: not in the
 // request, not as a referrer. It is taken out of the address before anything else happens.
-export const startSignIn = () => {
+const takeToken = () => {
   const form = document.querySelector("[data-sign-in]");
   const token = location.hash.slice(1);
   if (!form || !token) return;
@@ -9,4 +9,10 @@ export const startSignIn = () => {
   // Who is signed in decides: a link from somebody else must not change who they are.
   if ("signedIn" in form.dataset) form.querySelector("button").focus();
   else form.requestSubmit();
+};
+
+export const startSignIn = () => {
+  takeToken();
+  // The link pasted into a tab that shows this page already loads nothing anew.
+  addEventListener("hashchange", takeToken);
 };
