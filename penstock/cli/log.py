@@ -100,6 +100,9 @@ def list_renewals(
     if as_json:
         print_json([_done(one) for one in done])
         return
+    if not done:
+        out().print("this log was never renewed: 'penstock log renew --dry-run' looks at it")
+        return
     print_table(
         ["at", "by", "why", "collection", "carried#", "lost#"],
         [

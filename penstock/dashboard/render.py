@@ -168,7 +168,9 @@ def link(context: Context, name: str, **parameters: object) -> str | None:
 
 
 def number(value: float) -> str:
-    """``1,234,567``; fractions as far as they say anything."""
+    """``1,234,567``; fractions as far as they say anything, and never as nothing."""
+    if 0 < value < 0.05:  # noqa: PLR2004 - what one digit would round away
+        return "< 0.1"
     if isinstance(value, int) or value == int(value):
         return f"{int(value):,}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}"  # noqa: PLR2004 - three digits

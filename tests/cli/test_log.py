@@ -119,6 +119,7 @@ def test_an_older_copy_of_the_log_is_followed_by_a_new_one_that_has_what_came_si
     assert "main.flights: 1 events that no table has are carried over" in dry.out
     assert "nothing was changed" in dry.out
 
+    assert "never renewed" in penstock("log", "list", home=home).out
     done = penstock("log", "renew", "--yes", "--why", "restored by mistake", "--json", home=home)
     assert done.code == 0, done.err
     assert done.json()["collections"]["main.flights"] == {
@@ -142,6 +143,7 @@ def test_an_older_copy_of_the_log_is_followed_by_a_new_one_that_has_what_came_si
     again = penstock("log", "renew", "--yes", home=home)
     assert again.code == 1
     assert "nothing to renew" in again.err
+    assert "restored by mistake" in penstock("log", "list", home=home).out
     listed = penstock("log", "list", "--json", home=home).json()
     assert [(one["why"], one["collections"]["main.flights"]["carried"]) for one in listed] == [
         ("restored by mistake", 1)

@@ -14,8 +14,8 @@ from penstock.dashboard.render import TEMPLATES, environment
 
 
 def test_numbers_read_as_people_write_them() -> None:
-    assert [render.number(v) for v in (0, 1_234_567, 0.25, 123.4, 2.0)] == [
-        *("0", "1,234,567", "0.2", "123", "2")
+    assert [render.number(v) for v in (0, 1_234_567, 0.25, 123.4, 2.0, 0.01)] == [
+        *("0", "1,234,567", "0.2", "123", "2", "< 0.1")
     ]
     assert [render.short(v) for v in (0, 999, 1_000, 12_345, 999_600, 5_000_000)] == [
         *("0", "999", "1.0\u202fk", "12.3\u202fk", "1.0\u202fM", "5.0\u202fM")
