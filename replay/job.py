@@ -218,7 +218,7 @@ def ask(store: Store, config: ReplayConfig, clock: Clock) -> str:
     request = read_request(config.asked(), team=config.team)
     store.collection(request.id)
     store.destination(request.team, request.destination)
-    record = record_of(request, id=secrets.token_hex(8), now=clock())
+    record = record_of(request, id=secrets.token_hex(8), now=clock(), asked_by="Dagster")
     store.create_replay(record)
     return record.id
 

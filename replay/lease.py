@@ -16,7 +16,7 @@ from penstock.errors import EngineUnavailable, Unavailable
 from penstock.faults import fault
 from penstock.metadata.states import ENDS
 from penstock.vocabulary import State, Wish
-from replay.progress import Progress
+from replay.progress import Progress, with_course
 from replay.request import Options
 
 log = structlog.get_logger()
@@ -143,7 +143,8 @@ class Lease:
             if self._saved is not None and self._saved[0] in ENDS:
                 return
             state, error, waiting = self._standing()
-            progress = replace(progress or self.last, at=self._clock(), waiting=waiting)
+            at = replace(progress or self.last, at=self._clock(), waiting=waiting)
+            progress = with_course(at, self.last.course)
             fault("replay_before_ckpt")
             begun, orders = await self._insist(progress, state, error)
             fault("replay_after_ckpt")

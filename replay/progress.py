@@ -23,6 +23,14 @@ NOT_TRIED = Tried(0, open=False)
 _FIRST_ATTEMPT = Tried(1, open=True)
 
 
+class Reached(msgspec.Struct, frozen=True, gc=False):
+    """How many events had been delivered and had failed at a time."""
+
+    at: Micros
+    delivered: int
+    failed: int
+
+
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint keeps: where a successor goes on, and the counts so far.
 
@@ -55,6 +63,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     waiting: str | None = None
     """Why nothing is sent just now, if that is not a pause."""
     at: Micros = 0
+    course: tuple[Reached, ...] = ()
+    """How it came this far: its first checkpoint, its newest, and some at even times between."""
 
     def history(self, position: Position) -> Tried:
         """Say what was done about an event that none of `through`, `done`, `tried` tells of."""
@@ -73,6 +83,27 @@ def read_progress(values: Mapping[str, Any]) -> Progress:
         return msgspec.convert(values, Progress)
     except msgspec.ValidationError as error:
         raise WrongState(f"the replay's progress cannot be read: {error}") from error
+
+
+def with_course(progress: Progress, before: Sequence[Reached]) -> Progress:
+    """Answer the progress with the course up to it, given that of the checkpoint before.
+
+    It has `POINTS` and two at most, whatever the length of the replay: between two of them lies at
+    least that part of the whole time.
+    """
+    now = Reached(progress.at, progress.delivered, progress.failed)
+    if not before:
+        return replace(progress, course=(now,))
+    gap = max(_SECOND, (now.at - before[0].at) // POINTS)
+    kept = [before[0]]
+    for point in before[1:]:
+        if point.at - kept[-1].at >= gap:
+            kept.append(point)
+    return replace(progress, course=(*kept, now))
+
+
+POINTS = 120
+_SECOND: Micros = 1_000_000
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -183,7 +183,14 @@ def request_of(record: ReplayRecord) -> ReplayRequest:
     )
 
 
-def record_of(request: ReplayRequest, *, id: str, now: Micros) -> ReplayRecord:  # noqa: A002
+def record_of(
+    request: ReplayRequest,
+    *,
+    id: str,  # noqa: A002
+    now: Micros,
+    asked_by: str | None = None,
+    why: str | None = None,
+) -> ReplayRecord:
     """Answer the row of a new replay, in state ``requested``."""
     return ReplayRecord(
         id=id,
@@ -195,6 +202,8 @@ def record_of(request: ReplayRequest, *, id: str, now: Micros) -> ReplayRecord: 
         destination=request.destination,
         options=msgspec.to_builtins(request.options),
         created_at=now,
+        asked_by=asked_by,
+        why=why,
     )
 
 

@@ -69,6 +69,12 @@ def caller_of(here: Platform, credentials: str, scope: Scope) -> Caller:
     return admitted(here.store.token_by_digest(digest(credentials)), scope, here.clock())
 
 
+def known_as(here: Platform, caller: Caller) -> str:
+    """Answer who calls as people know them: the name of the token, and its id."""
+    names = [token.name for token in here.store.tokens(caller.team) if token.id == caller.token_id]
+    return f"{names[0] if names else 'token'} ({caller.token_id})"
+
+
 Reader = Annotated[Caller, Depends(Needs("read"))]
 Replayer = Annotated[Caller, Depends(Needs("replay"))]
 Admin = Annotated[Caller, Depends(Needs("admin"))]

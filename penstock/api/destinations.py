@@ -82,13 +82,17 @@ async def try_destination(name: str, caller: Replayer, here: Here) -> Tried:
             [outcome] = await target.send([Message(_trial(here), Position(0, 0), 1)])
     finally:
         await target.close()
-    return Tried(
+    tried = Tried(
         delivered=isinstance(outcome, Delivered),
         sent=record.kind == "http",
         status=outcome.status,
         reason=outcome.reason if isinstance(outcome, Retry | Failed) else None,
         seconds=time.perf_counter() - started,
     )
+    await run_in_threadpool(
+        here.store.note_trial, caller.team, name, tried.model_dump(), here.clock()
+    )
+    return tried
 
 
 def _told(record: Destination) -> DestinationTold:
@@ -100,6 +104,8 @@ def _told(record: Destination) -> DestinationTold:
         options=record.options,
         secret=record.secret is not None,
         created_at=moment(record.created_at),
+        tried_at=moment(record.tried_at),
+        tried=None if record.tried is None else Tried.model_validate(record.tried),
     )
 
 

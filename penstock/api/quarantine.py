@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from assets.release import Asked, Done, Shown, Trial, Workplace
 from lakehouse.closings import Closing
-from penstock.api.access import Admin, Caller, Credentials, Reader
+from penstock.api.access import Admin, Credentials, Reader, known_as
 from penstock.api.collections import one_of, readable
 from penstock.api.platform import API, Here, Platform
 from penstock.api.search import event_told, misfits
@@ -104,7 +104,7 @@ def release_events(
             _asked(asked, collection),
             _repair(asked.repair),
             release=release,
-            by=_name(here, caller),
+            by=known_as(here, caller),
             door=here.release_door(token),
             limit=asked.limit,
             cursor=asked.cursor,
@@ -122,7 +122,7 @@ def discard_events(c: str, asked: DiscardAsked, caller: Admin, here: Here) -> Do
         done = _workplace(here).discard(
             _asked(asked, collection),
             why=asked.why,
-            by=_name(here, caller),
+            by=known_as(here, caller),
             limit=asked.limit,
             cursor=asked.cursor,
         )
@@ -250,9 +250,3 @@ def _workplace(here: Platform) -> Workplace:
         clock=here.clock,
         chance=here.chance,
     )
-
-
-def _name(here: Platform, caller: Caller) -> str:
-    """Answer who calls as people know them: the name of the token, and its id."""
-    names = [token.name for token in here.store.tokens(caller.team) if token.id == caller.token_id]
-    return f"{names[0] if names else 'token'} ({caller.token_id})"

@@ -26,10 +26,11 @@ from penstock.cli.console import (
 )
 from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
+from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
     from penstock.client import Client
-    from penstock.contract.replays import PlanTold, ReplayTold
+    from penstock.contract.replays import Pace, PlanTold, ReplayTold
 
 app = typer.Typer(no_args_is_help=True, help="Send again what was found.")
 
@@ -125,6 +126,7 @@ def start(
     confirm: Annotated[
         int | None, typer.Option(help="The plan's count; asked for above a number of events.")
     ] = None,
+    why: Annotated[str | None, typer.Option(help="What it is for; told with the replay.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Stay and show how far it is.")] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
@@ -150,6 +152,7 @@ def start(
             timeout=timeout,
             pause_after=pause_after,
             confirm=confirm,
+            why=why,
         )
         if wait:
             replay = follow(client, replay, home, quiet=as_json)
@@ -219,6 +222,52 @@ def cancel(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
     with connect(home) as client:
         replay = client.cancel_replay(replay_id)
     print_json(replay) if as_json else show(replay, home)
+
+
+@app.command()
+def pace(
+    replay_id: Id,
+    rate: Annotated[float | None, typer.Option(help="Sends per second at most; 0: no end.")] = None,
+    concurrency: Concurrency = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change how fast a replay sends, while it sends. What is left out stays as it is."""
+    changed = pace_of(rate, concurrency)
+    with connect(home) as client:
+        replay = client.pace_replay(replay_id, changed)
+    print_json(replay) if as_json else show(replay, home)
+
+
+def pace_of(rate: float | None, concurrency: int | None) -> Pace:
+    """Answer what is to be changed; raise `BadRequest` where that is nothing."""
+    from penstock.contract.replays import Pace
+
+    values: dict[str, float | None] = {}
+    if rate is not None:
+        values["rate"] = rate or None
+    if concurrency is not None:
+        values["concurrency"] = concurrency
+    if not values:
+        raise BadRequest("say what is to change: --rate or --concurrency")
+    return Pace.model_validate(values)
+
+
+@app.command()
+def failures(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = False) -> None:
+    """Show why events failed for good, and the newest of them."""
+    with connect(home) as client:
+        found = client.replay_failures(replay_id)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(one.events, one.reason, one.examples[0].event_id) for one in found.failures]
+    if rows:
+        print_table(["events#", "why", "for example"], rows, out())
+    else:
+        out().print("no event failed, as far as the ledger tells")
+    if not found.complete:
+        err().print("[yellow]there are more: these are the newest[/]")
 
 
 @app.command()

@@ -5,8 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from penstock.client.wire import Wire, asked, path_of
-from penstock.contract.replays import NewReplay, PlanTold, ReplayAsked, ReplayBooks, ReplayTold
+from penstock.client.wire import Wire, asked, path_of, read
+from penstock.contract.replays import (
+    FailuresTold,
+    MessageTold,
+    NewReplay,
+    Pace,
+    PlanTold,
+    ReachedTold,
+    ReplayAsked,
+    ReplayBooks,
+    ReplayTold,
+)
 
 
 class ReplayOptions(TypedDict, total=False):
@@ -50,6 +60,20 @@ class Replays(Wire):
         )
         return self._post(path_of("replays", "plan"), PlanTold, body)
 
+    def preview_replay(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        destination: str,
+        **options: Unpack[ReplayOptions],
+    ) -> list[MessageTold]:
+        """Answer the first events as the destination would be sent them, without sending any."""
+        body = asked(
+            ReplayAsked, collection=collection, query=query, destination=destination, **options
+        )
+        return self._post(path_of("replays", "preview"), list[MessageTold], body)
+
     def create_replay(
         self,
         collection: str,
@@ -57,6 +81,7 @@ class Replays(Wire):
         *,
         destination: str,
         confirm: int | None = None,
+        why: str | None = None,
         **options: Unpack[ReplayOptions],
     ) -> ReplayTold:
         """Ask for a replay. A large one needs `confirm`, the count that its plan answered."""
@@ -66,6 +91,7 @@ class Replays(Wire):
             query=query,
             destination=destination,
             confirm=confirm,
+            why=why,
             **options,
         )
         return self._post(path_of("replays"), ReplayTold, body)
@@ -89,6 +115,18 @@ class Replays(Wire):
     def cancel_replay(self, replay_id: str) -> ReplayTold:
         """Ask a replay to stop for good."""
         return self._post(path_of("replays", replay_id, "cancel"), ReplayTold)
+
+    def pace_replay(self, replay_id: str, pace: Pace) -> ReplayTold:
+        """Change how fast a replay sends. What `pace` was not given stays as it is."""
+        return read(self._checked("PATCH", path_of("replays", replay_id), pace), ReplayTold)
+
+    def replay_course(self, replay_id: str) -> list[ReachedTold]:
+        """Answer how a replay came as far as it is."""
+        return self._get(path_of("replays", replay_id, "course"), list[ReachedTold])
+
+    def replay_failures(self, replay_id: str) -> FailuresTold:
+        """Answer why events failed for good, the most frequent reason first."""
+        return self._get(path_of("replays", replay_id, "failures"), FailuresTold)
 
     def replay_report(self, replay_id: str) -> ReplayBooks:
         """Answer the books of a replay: matched = delivered + failed + skipped."""

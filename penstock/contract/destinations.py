@@ -30,6 +30,16 @@ class NewDestination(Asked):
     )
 
 
+class Tried(Told):
+    """What a destination made of one small event, or of a look where none is sent for a test."""
+
+    delivered: bool = Field(description="It took the event, or is ready to take events.")
+    sent: bool = Field(description="An event was sent. Only to HTTP: the others can be asked.")
+    status: int | None = Field(description="The HTTP status it answered with, if it answered.")
+    reason: str | None = Field(description="Why it was not delivered.")
+    seconds: float
+
+
 class DestinationTold(Told):
     """A destination; of its headers only the names, and whether there is a secret."""
 
@@ -40,13 +50,5 @@ class DestinationTold(Told):
     options: dict[str, Any]
     secret: bool
     created_at: Time
-
-
-class Tried(Told):
-    """What a destination made of one small event, or of a look where none is sent for a test."""
-
-    delivered: bool = Field(description="It took the event, or is ready to take events.")
-    sent: bool = Field(description="An event was sent. Only to HTTP: the others can be asked.")
-    status: int | None = Field(description="The HTTP status it answered with, if it answered.")
-    reason: str | None = Field(description="Why it was not delivered.")
-    seconds: float
+    tried_at: Time | None = Field(description="When it was last tested.")
+    tried: Tried | None = Field(description="What became of that.")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, StrictBool
 
-from penstock.contract.base import Asked, LongText, Time, Told, example
+from penstock.contract.base import Asked, LongText, ShortText, Time, Told, example
 from penstock.vocabulary import State, Wish
 
 
@@ -79,6 +79,7 @@ class NewReplay(ReplayAsked):
         collection="flights", query="origin:JFK", destination="billing", rate=500
     )
 
+    why: ShortText | None = Field(default=None, description="What it is for, in your words.")
     confirm: int | None = Field(
         default=None,
         description="How many events you expect; asked for when a replay would send very many.",
@@ -118,6 +119,64 @@ class ReplayTold(Told):
     started_at: Time | None
     finished_at: Time | None
     run_id: str | None
+    asked_by: str | None = Field(description="The token it was asked with: its name and id.")
+    why: str | None
+
+
+class Pace(Asked):
+    """How fast a replay sends from now on. What is left out stays as it is."""
+
+    model_config = example(rate=50, concurrency=8)
+
+    rate: float | None = Field(default=None, description="Sends per second at most; null: no end.")
+    concurrency: int = Field(default=32, description="Sends at the same time.")
+
+
+class ReachedTold(Told):
+    """How many events had been delivered and had failed at a time."""
+
+    at: Time
+    delivered: int
+    failed: int
+
+
+class FailedEvent(Told):
+    """An event that failed for good, as the ledger names it."""
+
+    event_id: str
+    partition: int
+    offset: int
+    attempt: int
+    at: str
+
+
+class FailureTold(Told):
+    """Why events failed, how many, and which were the last of them."""
+
+    reason: str
+    status: int | None
+    events: int
+    examples: list[FailedEvent]
+
+
+class FailuresTold(Told):
+    """Failures by reason, the most frequent first."""
+
+    failures: list[FailureTold]
+    complete: bool = Field(description="Whether all were counted: of very many, the newest are.")
+
+
+class MessageTold(Told):
+    """An event as a replay would send it. A header whose value is secret has none here."""
+
+    event_id: str
+    received_at: Time
+    key: str | None
+    key_base64: str | None
+    headers: list[tuple[str, str | None]]
+    payload: str | None
+    payload_base64: str | None
+    bytes: int = Field(description="Of the whole payload, of which very much is left out here.")
 
 
 class ReplayBooks(Told):

@@ -90,6 +90,9 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, object] = {}
     secret: str | None = None
     created_at: Micros
+    tried_at: Micros | None = None
+    tried: dict[str, object] | None = None
+    """What became of the last trial."""
 
 
 class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +121,9 @@ class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_at: Micros | None = None
     finished_at: Micros | None = None
     run_id: str | None = None
+    asked_by: str | None = None
+    """Who asked for it, as people know them; None where that is not known."""
+    why: str | None = None
 
     def held(self, now: Micros) -> bool:
         """Say whether somebody's lease is alive."""

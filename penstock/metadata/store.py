@@ -332,6 +332,20 @@ class Store:
         with self._reading() as connection:
             return [_record(Destination, row) for row in connection.execute(query).mappings()]
 
+    def note_trial(
+        self, team: str, name: str, tried: Mapping[str, object], now: Micros
+    ) -> Destination:
+        """Keep what became of a trial of the destination, and answer it; raise `NotFound`."""
+        mine = (destinations.c.team == team) & (destinations.c.name == name)
+        with self._writing() as connection:
+            connection.execute(
+                update(destinations).where(mine).values(tried_at=now, tried=dict(tried))
+            )
+            found = connection.execute(select(destinations).where(mine)).mappings().first()
+        if found is None:
+            raise NotFound("destination", name)
+        return _record(Destination, found)
+
     def delete_destination(self, team: str, name: str) -> None:
         """Forget the destination. Raise `NotFound`, or `WrongState` while a replay needs it."""
         mine = (destinations.c.team == team) & (destinations.c.name == name)
@@ -406,6 +420,23 @@ class Store:
                 error=replay.error if state == replay.state else None,
                 finished_at=now if state in states.ENDS else None,
             )
+
+    def change_options(
+        self,
+        team: str,
+        id: str,  # noqa: A002
+        options: Mapping[str, object],
+    ) -> ReplayRecord:
+        """Put these options in the place of a replay's own, and answer it.
+
+        Who sends sees them at the next checkpoint. Raises `NotFound`, and `WrongState` for a
+        replay that has come to an end.
+        """
+        with self._writing() as connection:
+            replay = _replay_of(connection, team, id)
+            if replay.state in states.ENDS:
+                raise WrongState(f"the replay is {replay.state}; nothing of it changes any more")
+            return _change(connection, replay, options=dict(options))
 
     def claim_replay(
         self,

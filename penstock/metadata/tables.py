@@ -94,6 +94,8 @@ destinations = Table(
     Column("options", JSON, nullable=False),
     Column("secret", Text),
     Column("created_at", Micros, nullable=False),
+    Column("tried_at", Micros),
+    Column("tried", JSON(none_as_null=True)),
     PrimaryKeyConstraint("team", "name"),
 )
 
@@ -120,6 +122,8 @@ replays = Table(
     Column("started_at", Micros),
     Column("finished_at", Micros),
     Column("run_id", Text),
+    Column("asked_by", Text),
+    Column("why", Text),
     Index(None, "team", "created_at"),
     Index(None, "state"),
 )

@@ -343,6 +343,17 @@ class TestSavedSearches:
 
 
 class TestDestinations:
+    def test_the_last_trial_is_kept(self, store: Store) -> None:
+        store.add_destination(destination())
+
+        store.note_trial("main", "billing", {"delivered": False}, NOON)
+        noted = store.note_trial("main", "billing", {"delivered": True}, NOON + 1)
+
+        assert noted == store.destination("main", "billing")
+        assert (noted.tried, noted.tried_at) == ({"delivered": True}, NOON + 1)
+        with pytest.raises(NotFound):
+            store.note_trial("rivals", "billing", {}, NOON)
+
     def test_a_destination_belongs_to_one_team(self, store: Store) -> None:
         store.add_destination(destination())
 

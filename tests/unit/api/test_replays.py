@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
-from metadata_builders import collection, destination
+from metadata_builders import collection, destination, replay
 from platform_stand_ins import (
     Caller,
     InProcess,
     StandInBuffer,
     StandInDagster,
     StandInSearcher,
+    found,
     grant,
     plan,
     platform,
@@ -24,7 +25,9 @@ from penstock.contract.replays import PlanTold, ReplayAsked
 from penstock.envelope import Extent
 from penstock.errors import NotFound, WrongState
 from penstock.search import SearchRequest
+from replay.ledger import ATTEMPTS
 from replay.plan import Plan
+from replay.progress import Progress, Reached
 from replay.request import Options, ReplayRequest
 
 ASKED = {"collection": "flights", "query": "carrier:UA", "destination": "billing"}
@@ -256,3 +259,88 @@ def test_the_client_speaks_of_replays(app: FastAPI, here: Platform) -> None:
     assert client.cancel_replay(made.id).state == "cancelled"
     with pytest.raises(NotFound):
         client.replay("r9")
+
+
+def test_a_replay_says_who_asked_and_why(replayer: Caller) -> None:
+    """Weeks later nobody remembers why a thousand events came twice."""
+    told = replayer("POST", "/api/v1/replays", {**ASKED, "why": "billing was down"}).json()
+
+    assert told["why"] == "billing was down"
+    assert told["asked_by"].startswith("test (")
+    assert replayer("POST", "/api/v1/replays", {**ASKED, "why": "x" * 201}).status_code == 400
+
+
+def test_the_pace_changes_and_nothing_else(replayer: Caller, here: Platform) -> None:
+    made = replayer("POST", "/api/v1/replays", {**ASKED, "rate": 10, "order": "log"}).json()
+    path = f"/api/v1/replays/{made['id']}"
+
+    told = replayer("PATCH", path, {"rate": None}).json()
+    assert told["options"] == {**made["options"], "rate": None}
+    assert replayer("PATCH", path, {"concurrency": 4}).json()["options"]["concurrency"] == 4
+    for change in ({"rate": 0}, {"concurrency": 0}, {"order": "key"}, {"rate": "fast"}):
+        assert replayer("PATCH", path, change).status_code == 400, change
+    assert here.store.replay("main", made["id"]).options["order"] == "log"
+
+    replayer("POST", f"{path}/cancel")
+    assert replayer("PATCH", path, {"rate": 5}).status_code == 409
+
+
+def test_a_preview_is_what_would_be_sent_first(replayer: Caller, here: Platform) -> None:
+    searcher = here.searcher
+    assert isinstance(searcher, StandInSearcher)
+    searcher.events = [
+        found("ä{".encode() * 3_000, headers=(("X-Trace", b"\xff"),), key=b"\xff"),
+        found(b"\xff\x00", event_id="e2"),
+    ]
+
+    first, second = replayer("POST", "/api/v1/replays/preview", ASKED).json()
+
+    assert searcher.asked[-1].newest_first is False
+    assert searcher.asked[-1].query == ASKED["query"]
+    assert (first["bytes"], len(first["payload"].encode())) == (9_000, 4_095)
+    assert (first["key"], first["key_base64"]) == (None, "/w==")
+    assert (second["payload"], second["payload_base64"]) == (None, "/wA=")
+    assert ["authorization", None] in first["headers"]
+    assert "hidden" not in str(first)
+    assert here.store.replays("main") == []
+
+
+def test_failures_are_those_of_the_ledger(replayer: Caller, here: Platform) -> None:
+    made = replayer("POST", "/api/v1/replays", ASKED).json()
+    path = f"/api/v1/replays/{made['id']}"
+    assert replayer("GET", f"{path}/failures").json() == {"failures": [], "complete": True}
+    assert replayer("GET", f"{path}/course").json() == []
+
+    run = here.store.claim_replay(made["id"], "run", NOON, 60 * SECOND)
+    assert run is not None
+    progress = Progress(failed=1, at=NOON, course=(Reached(NOON, 2, 1),))
+    here.store.checkpoint_replay(
+        run.id, run.epoch, progress=progress.as_dict(), now=NOON, ttl=60 * SECOND
+    )
+    here.store.create_collection(collection(ATTEMPTS))
+    searcher = here.searcher
+    assert isinstance(searcher, StandInSearcher)
+    searcher.events = [
+        found(
+            b'{"event_id": "e9", "partition": 0, "offset": 9, "attempt": 3, "status": 410,'
+            b' "reason": "answered 410", "at": "2025-11-24T16:00:00.000000Z"}'
+        )
+    ]
+
+    [failure] = replayer("GET", f"{path}/failures").json()["failures"]
+    assert (failure["reason"], failure["events"]) == ("answered 410", 1)
+    assert failure["examples"][0]["event_id"] == "e9"
+    assert searcher.asked[-1].collection == ATTEMPTS
+    assert made["id"] in searcher.asked[-1].query
+    assert replayer("GET", f"{path}/course").json() == [
+        {"at": "2025-11-24T16:00:00.000000Z", "delivered": 2, "failed": 1}
+    ]
+
+
+def test_of_another_teams_replay_nothing_is_told(app: FastAPI, here: Platform) -> None:
+    here.store.create_replay(replay("r1"))
+    rival = Caller(app, grant(here.store, "admin", team="rivals"))
+
+    for path in ("/api/v1/replays/r1/failures", "/api/v1/replays/r1/course"):
+        assert rival("GET", path).status_code == 404
+    assert rival("PATCH", "/api/v1/replays/r1", {"rate": 1}).status_code == 404

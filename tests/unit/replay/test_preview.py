@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from builders import FLIGHTS, NOON, event
+from metadata_builders import destination
+from msgspec.structs import replace
+
+from penstock.envelope import Position
+from penstock.guard import Guard
+from penstock.metadata.records import Destination
+from replay.preview import Preview, previews
+from replay.request import HeaderMode
+
+
+def preview(to: Destination, mode: HeaderMode = "add") -> Preview:
+    """Answer what would be sent of an event with headers."""
+    sent = event(
+        b"{}",
+        id="e1",
+        content_type="application/json",
+        headers=(("X-Trace", b"7"), ("Authorization", b"Bearer of-the-sender")),
+    )
+    [found] = previews(
+        [(Position(0, 1), sent)],
+        to,
+        guard=Guard(),
+        collection=FLIGHTS,
+        clock=lambda: NOON,
+        mode=mode,
+    )
+    return found
+
+
+def test_over_http_it_is_the_request_without_the_destinations_credentials() -> None:
+    """What is shown in a browser must not be what the secret is kept for."""
+    told = preview(destination()).headers
+
+    names = [name for name, _ in told]
+    assert dict(told)["X-Trace"] == b"7"
+    assert dict(told)["authorization"] is None
+    assert "Authorization" not in names
+    assert {"penstock-event-id", "penstock-replay-id", "Content-Type"} <= set(names)
+    assert b"hidden" not in b"".join(value or b"" for _, value in told)
+
+
+def test_verbatim_adds_nothing() -> None:
+    told = preview(destination(), "verbatim").headers
+
+    assert not [name for name, _ in told if name.startswith("penstock-")]
+
+
+def test_to_a_bus_it_is_what_was_received_and_what_a_replay_adds() -> None:
+    bus = replace(destination(), kind="kafka", url="kafka://k.example:9092/t", headers=())
+
+    told = dict(preview(bus).headers)
+    assert told["Authorization"] == b"Bearer of-the-sender"
+    assert told["content-type"] == b"application/json"
+    assert told["penstock-event-id"] == b"e1"
