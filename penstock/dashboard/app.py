@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.api.middleware import Guarded
 from penstock.api.platform import Platform
-from penstock.dashboard import overview, signing, tokens
+from penstock.dashboard import destinations, overview, replays, signing, tokens
 from penstock.dashboard.access import Reading
 from penstock.dashboard.files import Files, read_files
 from penstock.dashboard.policy import Addresses, Policed
@@ -20,9 +20,11 @@ from penstock.errors import NotFound, PenstockError
 from penstock.settings import Settings
 
 # A page joins by a line here, and one among the places if it stands in the navigation.
-VIEWS = (signing, overview, tokens)
+VIEWS = (signing, overview, replays, destinations, tokens)
 PLACES = (
     Place("Overview", "/", key="o"),
+    Place("Replays", "/replays", key="r", scope="replay"),
+    Place("Destinations", "/destinations", key="e", scope="replay"),
     Place("Tokens", "/tokens", key="t", scope="admin"),
 )
 

@@ -3,6 +3,7 @@ const plots = new Map();
 
 const colours = (figure) => ({
   line: getComputedStyle(figure).color,
+  lines: [...figure.querySelectorAll(".legend li")].map((one) => getComputedStyle(one).color),
   text: getComputedStyle(figure.querySelector("figcaption")).color,
   grid: getComputedStyle(figure).borderTopColor,
 });
@@ -10,14 +11,15 @@ const colours = (figure) => ({
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 const two = (number) => String(number).padStart(2, "0");
-const clock = (seconds) => {
+const clock = (seconds, step) => {
   const at = new Date(seconds * 1000);
+  if (step < 60) return at.toISOString().slice(11, 19);
   const time = `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
   return at.getUTCHours() + at.getUTCMinutes() ? time : `${at.getUTCFullYear()}-${two(at.getUTCMonth() + 1)}-${two(at.getUTCDate())}`;
 };
 
 const options = (figure, told, width) => {
-  const { line, text, grid } = colours(figure);
+  const { line, lines, text, grid } = colours(figure);
   const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   return {
     width,
@@ -27,14 +29,14 @@ const options = (figure, told, width) => {
     legend: { show: false },
     cursor: { y: false, drag: { x: false, y: false } },
     scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-    axes: [{ ...axis, size: 26, values: (_plot, ticks) => ticks.map(clock) }, { ...axis, size: 48, values: (_plot, ticks) => ticks.map((one) => short.format(one)) }],
+    axes: [{ ...axis, size: 26, values: (_plot, ticks, _axis, _space, step) => ticks.map((one) => clock(one, step)) }, { ...axis, size: 48, values: (_plot, ticks) => ticks.map((one) => short.format(one)) }],
     series: [
       {},
-      ...told.series.map((one) => ({
+      ...told.series.map((one, at) => ({
         label: one.label,
-        stroke: line,
+        stroke: lines[at] ?? line,
         width: 1.5,
-        fill: `color-mix(in srgb, ${line} 14%, transparent)`,
+        fill: `color-mix(in srgb, ${lines[at] ?? line} 14%, transparent)`,
         points: { show: false },
       })),
     ],

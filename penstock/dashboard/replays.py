@@ -1,0 +1,557 @@
+"""Replays: list, plan and start one, follow it, steer it, read its books."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+import structlog
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from penstock.api import replays
+from penstock.api.collections import list_collections
+from penstock.api.destinations import list_destinations
+from penstock.api.platform import Here, Platform
+from penstock.api.search import facets
+from penstock.api.searches import list_searches, show_search
+from penstock.contract.base import moment
+from penstock.contract.replays import (
+    FailuresTold,
+    MessageTold,
+    NewReplay,
+    Pace,
+    PlanTold,
+    ReachedTold,
+    ReplayAsked,
+    ReplayBooks,
+    ReplayTold,
+)
+from penstock.contract.search import FacetTold, LookedForFacets
+from penstock.dashboard.access import Replaying, Visit
+from penstock.dashboard.destinations import CREATING
+from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.render import is_htmx
+from penstock.envelope import Micros
+from penstock.errors import BadQuery, NotFound, Rejected, Unavailable
+from penstock.metadata.states import ENDS
+from penstock.query import times
+from replay.request import Options
+
+router = APIRouter(prefix="/replays")
+
+log = structlog.get_logger()
+
+PAGE = 50
+_LATELY_SECONDS = 10
+_SEEN = 0.6
+"""Hundredths of a bar that nobody overlooks."""
+
+_CHOICES = {
+    "view": [("main", "its rows"), ("quarantine", "its quarantine")],
+    "order": [
+        ("key", "in order for each key, keys side by side"),
+        ("log", "one at a time, in the order of the log"),
+    ],
+    "headers": [
+        ("add", "what was received, and the five penstock-… headers"),
+        ("verbatim", "only what was received"),
+    ],
+    "duplicates": [("fold", "are left out, as in a search"), ("include", "are sent, too")],
+}
+# What stands below "More", with what it is if nobody says otherwise.
+_MORE = {
+    "order": "key",
+    "headers": "add",
+    "duplicates": "fold",
+    "max_events": "",
+    "concurrency": "32",
+    "dry_run": "",
+}
+
+_T = TypeVar("_T")
+
+# What the form asks for, in its order; the plan's own form carries them on.
+FIELDS = (
+    *("collection", "query", "since", "until", "view", "destination", "order", "rate"),
+    *("concurrency", "max_events", "headers", "duplicates", "dry_run", "why"),
+)
+_ASKED = tuple(name for name in FIELDS if name not in ("since", "until", "dry_run", "why"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What is shown of a replay before it is started."""
+
+    asked: ReplayAsked
+    plan: PlanTold
+    keys: FacetTold | None
+    """None where they could not be counted."""
+    messages: Sequence[MessageTold] | None
+    kept: Mapping[str, str]
+    """The fields that ask for exactly this."""
+    confirm: bool
+    """Whether the count has to be typed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast a replay is, and how long what is left takes at that speed."""
+
+    per_second: float | None
+    left_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a bar: where it begins, how wide it is, in hundredths of all."""
+
+    name: str
+    start: float
+    width: float
+
+
+@router.get("", name="replays")
+def show_replays(visit: Replaying, here: Here, state: str = "", older: int = 0) -> Response:
+    """Show the team's replays, newest first; `state` may be ``open`` or ``ended``."""
+    found = replays.list_replays(visit.caller, here)
+    chosen = [one for one in found if state not in ("open", "ended") or _is_open(one, state)]
+    shown = chosen[older : older + PAGE]
+    more = older + PAGE < len(chosen)
+    return visit.show(
+        "replays.html",
+        replays=shown,
+        bars={one.id: bar(one) for one in shown},
+        options={one.id: options_of(one) for one in shown},
+        done={one.id: done(one) for one in shown},
+        state=state,
+        first=older + 1,
+        last=older + len(shown),
+        count=len(chosen),
+        open=sum(one.state not in ENDS for one in found),
+        any=bool(found),
+        destinations=bool(list_destinations(visit.caller, here)),
+        creating=CREATING,
+        newest=_list_path(state) if older else None,
+        older=_list_path(state, older + PAGE) if more else None,
+        here_path=_list_path(state, older),
+    )
+
+
+@router.get("/new", name="new_replay")
+def show_new_replay(visit: Replaying, here: Here) -> Response:
+    """Show the form, filled with what the address says: its fields by their names, or `saved`."""
+    given = {name: visit.request.query_params.get(name, "") for name in FIELDS}
+    saved = visit.request.query_params.get("saved", "")
+    try:
+        if saved:
+            given |= _saved(visit, here, saved)
+    except NotFound as error:
+        return _form(visit, here, given, wrong={"saved": str(error)}, status=404)
+    return _form(visit, here, given, saved=saved)
+
+
+@router.post("/new", name="plan_replay")
+def plan_replay(visit: Replaying, here: Here) -> Response:
+    """Show what the replay would send, and how to start exactly that."""
+    given = given_of(visit.form)
+    try:
+        return _form(visit, here, given, planned=_plan(visit, here, given))
+    except Wrong as error:
+        return _form(visit, here, given, wrong=error.fields, status=422)
+
+
+@router.post("", name="create_replay")
+def create_replay(visit: Replaying, here: Here) -> Response:
+    """Start what was planned; above the limit only with its count, typed."""
+    given = given_of(visit.form)
+    try:
+        values = values_of(given, here.clock())
+        typed = visit.form.text("confirm").replace(",", "").replace(" ", "")
+        values |= {"why": given["why"], "confirm": typed if typed.isdecimal() else None}
+        made = _told_at_fields(
+            lambda: replays.create_replay(asked(NewReplay, values), visit.caller, here)
+        )
+    except Wrong as error:
+        wrong = dict(error.fields)
+        if "confirm=" in wrong.get("", ""):
+            wrong = {"confirm": "Type the number of events above, to say that it is meant."}
+        try:
+            planned = _plan(visit, here, given)
+        except Wrong as again:
+            wrong, planned = {**wrong, **again.fields}, None
+        return _form(visit, here, given, planned=planned, wrong=wrong, status=422)
+    return visit.go(f"/replays/{made.id}")
+
+
+@router.get("/{id}", name="replay")
+def show_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Show a replay; its block ``live`` is fetched again every second until it ends."""
+    return _show(visit, here, replays.show_replay(id, visit.caller, here))
+
+
+@router.post("/{id}/pause", name="pause_replay")
+def pause_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Stop sending for now."""
+    return _steered(visit, here, replays.pause_replay(id, visit.caller, here))
+
+
+@router.post("/{id}/resume", name="resume_replay")
+def resume_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Go on."""
+    return _steered(visit, here, replays.resume_replay(id, visit.caller, here))
+
+
+@router.post("/{id}/cancel", name="cancel_replay")
+def cancel_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Stop for good."""
+    return _steered(visit, here, replays.cancel_replay(id, visit.caller, here))
+
+
+@router.post("/{id}/pace", name="pace_replay")
+def pace_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Change how fast it sends; an empty field takes the bound away, or leaves it at 32."""
+    rate, concurrency = visit.form.text("rate"), visit.form.text("concurrency")
+    try:
+        # `asked` leaves out what is empty; here an empty rate means something.
+        pace = asked(Pace, {"concurrency": concurrency, **({"rate": rate} if rate else {})})
+        if not rate:
+            pace = pace.model_copy(update={"rate": None})
+        changed = _told_at_fields(lambda: replays.pace_replay(id, pace, visit.caller, here))
+    except Wrong as error:
+        now = replays.show_replay(id, visit.caller, here)
+        return _show(visit, here, now, wrong=error.fields, status=422)
+    return _steered(visit, here, changed, said="It goes on at this pace within a second or two.")
+
+
+# What is decided, without asking anybody
+
+
+def given_of(form: Form) -> dict[str, str]:
+    """Answer the fields of the form as texts; a box that is ticked is ``on``."""
+    return {
+        name: ("on" if form.has(name) else "") if name == "dry_run" else form.text(name)
+        for name in FIELDS
+    }
+
+
+def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
+    """Answer what the fields ask of the API; raise `Wrong` for times that are none.
+
+    Times may be written as in a search, ``now-1h`` or ``2026-11-22``.
+    """
+    values: dict[str, Any] = {name: given[name] for name in _ASKED}
+    values["dry_run"] = bool(given["dry_run"])
+    wrong = {}
+    for name in ("since", "until"):
+        if not given[name]:
+            continue
+        try:
+            values[name] = moment(times.moment(given[name], now))
+        except times.NotATime:
+            wrong[name] = times.EXPECTED
+    if wrong:
+        raise Wrong(wrong)
+    return values
+
+
+def done(replay: ReplayTold) -> int:
+    """Answer how many events came to an end; of a replay that is over all of them have."""
+    far = replay.progress
+    if replay.state in ENDS and replay.plan is not None:
+        return replay.plan.count
+    return far.delivered + far.failed + far.skipped + far.unknown
+
+
+def bar(replay: ReplayTold) -> list[Part]:
+    """Answer what became of the events, as parts of a bar."""
+    count = replay.plan.count if replay.plan else 0
+    names = ("delivered", "failed", "skipped", "unknown")
+    numbers = {name: getattr(replay.progress, name) for name in names}
+    if not count or not any(numbers.values()):
+        return []
+    # One failure in a million has to be seen: the widest part makes room for it.
+    widths = {
+        name: max(number / count * 100, _SEEN if name == "failed" else 0.0)
+        for name, number in numbers.items()
+        if number
+    }
+    widest = max(widths, key=lambda name: widths[name])
+    widths[widest] -= max(0.0, sum(widths.values()) - 100)
+    parts: list[Part] = []
+    start = 0.0
+    for name, width in widths.items():
+        parts.append(Part(name=name, start=round(start, 2), width=round(width, 2)))
+        start += width
+    return parts
+
+
+def speed(course: Sequence[ReachedTold], left: int) -> Speed:
+    """Answer how fast the last seconds of a course were, failures included."""
+    if len(course) < 2:  # noqa: PLR2004 - a speed is between two points
+        return Speed(per_second=None, left_seconds=None)
+    last = course[-1]
+    before = next(
+        (
+            one
+            for one in reversed(course[:-1])
+            if (last.at - one.at).total_seconds() >= _LATELY_SECONDS
+        ),
+        course[0],
+    )
+    passed = (last.at - before.at).total_seconds()
+    sent = last.delivered + last.failed - before.delivered - before.failed
+    per_second = sent / passed if passed > 0 else None
+    return Speed(
+        per_second=per_second, left_seconds=left / per_second if per_second and left else None
+    )
+
+
+def rates(course: Sequence[ReachedTold]) -> tuple[list[float], list[float], list[float]]:
+    """Answer when (seconds since 1970) how many events a second were delivered, and failed.
+
+    What was done in the fraction of a second before the end is no speed: it counts with what was
+    done before it.
+    """
+    starts, delivered, failed = [], [], []
+    close = len(course) > 2 and (course[-1].at - course[-2].at).total_seconds() < 1  # noqa: PLR2004
+    points = [*course[:-2], course[-1]] if close else course
+    for before, after in pairwise(points):
+        length = (after.at - before.at).total_seconds()
+        if length <= 0:
+            continue
+        starts.append(round(after.at.timestamp(), 3))
+        delivered.append(round((after.delivered - before.delivered) / length, 2))
+        failed.append(round((after.failed - before.failed) / length, 2))
+    return starts, delivered, failed
+
+
+def again(replay: ReplayTold) -> str:
+    """Answer the query of an address where the form asks for the same once more."""
+    options = {name: replay.options.get(name) for name in ("view", "order", "rate", "headers")}
+    fields = {
+        "collection": replay.collection,
+        "query": replay.query,
+        "destination": replay.destination,
+        "since": replay.since and replay.since.isoformat().replace("+00:00", "Z"),
+        "until": replay.until and replay.until.isoformat().replace("+00:00", "Z"),
+        **options,
+    }
+    return urlencode({name: value for name, value in fields.items() if value})
+
+
+def options_of(replay: ReplayTold) -> dict[str, Any]:
+    """Answer how a replay sends, with what was the default where nobody said it."""
+    return {**msgspec.to_builtins(Options()), **replay.options}
+
+
+def _is_open(replay: ReplayTold, state: str) -> bool:
+    return (replay.state in ENDS) is (state == "ended")
+
+
+def _list_path(state: str, older: int = 0) -> str:
+    said = {"state": state, "older": older}
+    query = urlencode({name: value for name, value in said.items() if value})
+    return "/replays" + (f"?{query}" if query else "")
+
+
+# What is asked and shown
+
+
+def _plan(visit: Visit, here: Platform, given: Mapping[str, str]) -> Planned:
+    """Answer the plan, and what helps to judge it. Raises `Wrong`.
+
+    A range that is open at its end is closed here: what comes in until somebody says yes is not
+    what they said yes to.
+    """
+    now = here.clock()
+    closed = {**given, "until": given["until"] or times_text(now)}
+    wanted = asked(ReplayAsked, values_of(closed, now))
+    plan = _told_at_fields(lambda: replays.plan_replay(wanted, visit.caller, here))
+    return Planned(
+        asked=wanted,
+        plan=plan,
+        keys=_keys(visit, here, wanted) if plan.count else None,
+        messages=_messages(visit, here, wanted) if plan.count else [],
+        kept={**given, **_resolved(wanted)},
+        confirm=plan.to_send > here.confirm_above and not wanted.dry_run,
+    )
+
+
+def times_text(now: Micros) -> str:
+    """Write a time as the form has it, to the microsecond."""
+    return moment(now).isoformat().replace("+00:00", "Z")
+
+
+def _resolved(wanted: ReplayAsked) -> dict[str, str]:
+    """Answer the times of a plan as they are now: ``now-1h`` means another one in a minute."""
+    found = {"since": wanted.since, "until": wanted.until}
+    return {
+        name: at.isoformat().replace("+00:00", "Z") for name, at in found.items() if at is not None
+    }
+
+
+def _keys(visit: Visit, here: Platform, wanted: ReplayAsked) -> FacetTold | None:
+    looked = LookedForFacets(
+        query=wanted.query,
+        since=wanted.since,
+        until=wanted.until,
+        view=wanted.view,
+        duplicates=wanted.duplicates,
+        closed=True,
+        fields=["key"],
+        most=5,
+    )
+    try:
+        return facets(wanted.collection, looked, visit.caller, here).facets[0]
+    except (Unavailable, Rejected) as error:
+        log.warning("keys of a plan are not counted", reason=type(error).__name__)
+        return None
+
+
+def _messages(visit: Visit, here: Platform, wanted: ReplayAsked) -> list[MessageTold] | None:
+    try:
+        return replays.preview_replay(wanted, visit.caller, here)
+    except (Unavailable, Rejected) as error:
+        log.warning("events of a plan are not shown", reason=type(error).__name__)
+        return None
+
+
+def _told_at_fields(do: Callable[[], _T]) -> _T:
+    """Answer what is done; turn what the API has against a field into `Wrong`."""
+    try:
+        return do()
+    except BadQuery as error:
+        raise Wrong({"query": str(error), "pointer": error.pointer()}) from error
+    except (NotFound, Rejected) as error:
+        raise Wrong(at_field(str(error))) from error
+
+
+def at_field(said: str) -> dict[str, str]:
+    """Answer an error of the API with the field it is about, ``''`` for the whole."""
+    words = {
+        "no collection": "collection",
+        "no destination": "destination",
+        "time range is empty": "until",
+        "max_events": "query",
+    }
+    cause, found, place = said.partition(" - at `$.")
+    if found:
+        return {place.removeprefix("options.").rstrip("`"): cause.partition("be read: ")[2]}
+    return {next((field for word, field in words.items() if word in said), ""): said}
+
+
+def _saved(visit: Visit, here: Platform, name: str) -> dict[str, str]:
+    found = show_search(name, visit.caller, here)
+    return {
+        "collection": found.collection,
+        "query": found.query,
+        "since": found.since or "",
+        "until": found.until or "",
+        "view": found.view,
+        "duplicates": found.duplicates,
+    }
+
+
+def _form(
+    visit: Visit,
+    here: Platform,
+    given: Mapping[str, str],
+    *,
+    planned: Planned | None = None,
+    wrong: Mapping[str, str] | None = None,
+    saved: str = "",
+    status: int = 200,
+) -> Response:
+    names = [one.name for one in list_collections(visit.caller, here)]
+    goes_to = list_destinations(visit.caller, here)
+    choices = {
+        "collections": _first_of("a collection", given["collection"], [(n, n) for n in names]),
+        "destinations": _first_of(
+            "a destination",
+            given["destination"],
+            [(d.name, f"{d.name} ({d.kind})") for d in goes_to],
+        ),
+        **_CHOICES,
+    }
+    return visit.show(
+        "replay_new.html",
+        status=status,
+        given=given,
+        choices=choices,
+        more=any(given[name] not in ("", default) for name, default in _MORE.items())
+        or any(name in _MORE for name in wrong or {}),
+        planned=planned,
+        wrong=wrong or {},
+        saved=saved,
+        confirm=visit.form.text("confirm"),
+        searches=list_searches(visit.caller, here),
+        collections=names,
+        destinations=goes_to,
+        creating=CREATING,
+    )
+
+
+def _first_of(what: str, chosen: str, choices: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Answer the choices; before them that none was made, if so."""
+    known = chosen in {value for value, _ in choices}
+    return choices if known or len(choices) == 1 else [("", f"Choose {what}"), *choices]
+
+
+def _steered(visit: Visit, here: Platform, replay: ReplayTold, said: str = "") -> Response:
+    if not is_htmx(visit.request):
+        return visit.go(f"/replays/{replay.id}")
+    return _show(visit, here, replay, said=said)
+
+
+def _show(
+    visit: Visit,
+    here: Platform,
+    replay: ReplayTold,
+    *,
+    wrong: Mapping[str, str] | None = None,
+    said: str = "",
+    status: int = 200,
+) -> Response:
+    ended = replay.state in ENDS
+    books: ReplayBooks | None = None
+    if replay.plan is not None:
+        books = replays.report_replay(replay.id, visit.caller, here)
+    course = replays.show_course(replay.id, visit.caller, here)
+    starts, delivered, failed = rates(course)
+    answer = visit.show(
+        "replay.html",
+        status=status,
+        replay=replay,
+        ended=ended,
+        books=books,
+        bar=bar(replay),
+        options=options_of(replay),
+        done=done(replay),
+        speed=speed(course, books.waiting if books else 0),
+        starts=starts,
+        delivered=delivered,
+        failed=failed,
+        failures=_failures(visit, here, replay),
+        wrong=wrong or {},
+        form=visit.form if wrong else Form({}),
+        said=said,
+        again=again(replay),
+    )
+    if ended and is_htmx(visit.request):
+        # What can be done has changed with the end, outside of the part too.
+        answer.headers["HX-Refresh"] = "true"
+    return answer
+
+
+def _failures(visit: Visit, here: Platform, replay: ReplayTold) -> FailuresTold | None:
+    """Answer why events failed; None where the ledger cannot be read just now."""
+    try:
+        return replays.show_failures(replay.id, visit.caller, here)
+    except Unavailable as error:
+        log.warning("failures cannot be read", replay=replay.id, reason=str(error))
+        return None

@@ -1,0 +1,472 @@
+"""Replays and destinations as pages, without a browser."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from builders import FLIGHTS, NOON
+from fastapi import FastAPI
+from metadata_builders import collection, destination, replay, saved_search
+from msgspec.structs import replace
+from platform_stand_ins import InProcess, StandInSearcher, found, grant, plan
+
+from penstock.api.platform import Platform
+from penstock.contract.replays import ReachedTold
+from penstock.dashboard import destinations, replays
+from penstock.dashboard.forms import Form, Wrong
+from penstock.envelope import Extent
+from penstock.metadata.records import ReplayRecord
+from replay.progress import Progress, Reached
+from replay.request import Options, ReplayRequest
+
+URL = "http://127.0.0.1:8000"
+HOSTILE = "<img src=x onerror=alert(1)>"
+SECOND = 1_000_000
+
+
+class Browser:
+    """Keeps its cookie and fills forms of our own pages."""
+
+    def __init__(self, app: FastAPI, token: str) -> None:
+        self.http = httpx.Client(transport=InProcess(app), base_url=URL)
+        self.http.post("/sign-in", data={"token": token, "next": "/"}, headers={"Origin": URL})
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.http.get(path, headers=headers)
+
+    def post(self, path: str, fields: dict[str, str] | None = None, *, htmx: str = "") -> str:
+        answer = self.send(path, fields, htmx=htmx)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def send(
+        self, path: str, fields: dict[str, str] | None = None, *, htmx: str = ""
+    ) -> httpx.Response:
+        mark = re.search(r'name="csrf" value="([0-9a-f]+)"', self.get("/").text)
+        assert mark is not None
+        headers = {"Origin": URL}
+        if htmx:
+            headers |= {"HX-Request": "true", "HX-Target": htmx}
+        return self.http.post(path, data={"csrf": mark[1], **(fields or {})}, headers=headers)
+
+
+@pytest.fixture
+def visitor(app: FastAPI, here: Platform) -> Browser:
+    return Browser(app, grant(here.store, "admin"))
+
+
+@pytest.fixture
+def stocked(here: Platform) -> Platform:
+    here.store.create_collection(collection())
+    here.store.add_destination(destination())
+    return here
+
+
+def running(here: Platform, **given: object) -> ReplayRecord:
+    """Keep a replay that has sent half of its ten events."""
+    request = ReplayRequest(
+        team="main", collection="flights", query=HOSTILE, destination="billing", options=Options()
+    )
+    record = replace(
+        replay("r1", state="running", plan=plan(request).as_dict()),
+        options=replay().options | {"order": "key", "headers": "add", "view": "main"},
+        query=HOSTILE,
+        why=HOSTILE,
+        asked_by="ops (t1)",
+        started_at=NOON,
+        run_id="run-1",
+        progress=Progress(
+            delivered=4,
+            failed=1,
+            attempts=7,
+            last_failure="answered 410",
+            course=(Reached(NOON, 0, 0), Reached(NOON + 2 * SECOND, 4, 1)),
+        ).as_dict(),
+        **given,
+    )
+    here.store.create_replay(record)
+    return record
+
+
+def searcher_of(here: Platform) -> StandInSearcher:
+    assert isinstance(here.searcher, StandInSearcher)
+    return here.searcher
+
+
+# Who may
+
+
+def test_who_may_not_replay_sees_none_of_it(app: FastAPI, stocked: Platform) -> None:
+    running(stocked)
+    reader = Browser(app, grant(stocked.store, "read"))
+
+    for path in ("/replays", "/replays/new", "/replays/r1", "/destinations", "/destinations/new"):
+        assert reader.get(path).status_code == 403, path
+    for path in ("/replays", "/replays/r1/pause", "/replays/r1/pace", "/destinations"):
+        assert reader.send(path).status_code == 403, path
+    assert 'href="/replays"' not in reader.get("/").text
+    assert stocked.store.replay("main", "r1").wish is None
+
+
+def test_who_replays_makes_and_deletes_no_destination(app: FastAPI, stocked: Platform) -> None:
+    replayer = Browser(app, grant(stocked.store, "read", "replay"))
+
+    page = replayer.get("/destinations").text
+    assert "New destination" not in page
+    assert "Delete" not in page
+    assert replayer.get("/destinations/new").status_code == 403
+    assert replayer.send("/destinations/billing/delete").status_code == 403
+    assert [one.name for one in stocked.store.destinations("main")] == ["billing"]
+
+
+def test_of_another_team_nothing_is_there(app: FastAPI, stocked: Platform) -> None:
+    running(stocked)
+    rival = Browser(app, grant(stocked.store, "admin", team="rivals"))
+
+    assert rival.get("/replays/r1").status_code == 404
+    assert "No replays yet" in rival.get("/replays").text
+    assert rival.send("/replays/r1/cancel").status_code == 404
+
+
+# The list
+
+
+def test_an_empty_list_teaches_the_step_that_is_next(visitor: Browser, here: Platform) -> None:
+    assert "penstock destination create" in visitor.get("/replays").text
+    here.store.add_destination(destination())
+    assert "penstock replay plan" in visitor.get("/replays").text
+
+
+def test_the_list_says_how_far_who_and_why_and_escapes_it(
+    visitor: Browser, stocked: Platform
+) -> None:
+    running(stocked)
+    page = visitor.get("/replays").text
+
+    assert HOSTILE not in page
+    assert page.count("&lt;img src=x") >= 2
+    for said in ("running", "4 of 10", "1 failed", "ops (t1)", "billing"):
+        assert said in page
+    assert 'hx-trigger="every 3s"' in page
+    assert "None of the replays is over" in visitor.get("/replays?state=ended").text
+
+
+def test_a_long_list_has_pages(visitor: Browser, stocked: Platform) -> None:
+    for number in range(60):
+        stocked.store.create_replay(replay(f"r{number:02}", created_at=NOON + number))
+
+    page = visitor.get("/replays").text
+    assert "1 to 50 of 60" in page
+    [older] = re.findall(r'href="([^"]+)" rel="next"', page)
+    assert "51 to 60 of 60" in visitor.get(older.replace("&amp;", "&")).text
+
+
+# Plan and start
+
+FIELDS = {"collection": "flights", "query": "carrier:UA", "destination": "billing"}
+
+
+def test_the_form_is_filled_from_the_address_or_a_saved_search(
+    visitor: Browser, stocked: Platform
+) -> None:
+    stocked.store.add_saved_search(saved_search())
+
+    linked = visitor.get("/replays/new?collection=flights&query=a%3A%3C1&since=now-1h&order=log")
+    assert ">a:&lt;1</textarea>" in linked.text
+    assert 'value="now-1h"' in linked.text
+    assert '<option value="log" selected>' in linked.text
+    assert 'id="more" open' in linked.text
+    saved = visitor.get("/replays/new?saved=late").text
+    assert ">dep_delay:&gt;120</textarea>" in saved
+    assert 'value="now/d"' in saved
+    assert visitor.get("/replays/new?saved=none").status_code == 404
+
+
+def test_the_plan_shows_what_would_be_sent_and_makes_nothing(
+    visitor: Browser, stocked: Platform
+) -> None:
+    searcher_of(stocked).events = [
+        found(
+            f"<script>{HOSTILE}</script>".encode(),
+            event_id="e&1",
+            headers=(("X-Trace", b"<b>"), ("Authorization", b"Bearer of-the-sender")),
+        ),
+        found(b"\xff\x00" * 4_000, event_id="e2"),
+    ]
+
+    page = visitor.post("/replays/new", {**FIELDS, "since": "now-1h"})
+
+    assert stocked.store.replays("main") == []
+    for said in ("exactly <strong>10 events</strong>", "1.0\u00a0kB", "penstock-replay-id:"):
+        assert said in page
+    assert "X-Trace: &lt;b&gt;" in page
+    assert HOSTILE not in page
+    assert "hidden" in page.replace('type="hidden"', "")  # other words of the page
+    assert "Bearer" not in page
+    assert "authorization: •••" in page
+    assert "The first 4 kB of 8.0\u00a0kB" in page
+    # What is started is what was planned: the range is closed, and its times are absolute.
+    assert 'name="until" value="2025-11-24T16:00:00Z"' in page
+    assert 'name="since" value="2025-11-24T15:00:00Z"' in page
+
+
+def test_what_was_planned_is_started_with_who_and_why(visitor: Browser, stocked: Platform) -> None:
+    page = visitor.post("/replays/new", FIELDS)
+    form = page[page.index('action="/replays"') :]
+    kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
+    kept.pop("csrf")
+
+    answer = visitor.send("/replays", {**kept, "why": "billing was down"})
+
+    [record] = stocked.store.replays("main")
+    assert answer.headers["location"] == f"/replays/{record.id}"
+    assert (record.until, record.query, record.why) == (NOON, "carrier:UA", "billing was down")
+    assert (record.asked_by or "").startswith("test (")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "told"),
+    [
+        ({"query": "carrier:>"}, "query", "at character"),
+        ({"query": "a ${LIMIT 5}"}, "query", "max_events"),
+        ({"collection": ""}, "collection", "is needed"),
+        ({"collection": "trains"}, "collection", "no collection"),
+        ({"destination": "nowhere"}, "destination", "no destination"),
+        ({"since": "soon"}, "since", "expected a time"),
+        ({"since": "2025-11-25", "until": "2025-11-24"}, "until", "empty"),
+        ({"rate": "fast"}, "rate", "number"),
+        ({"rate": "-1"}, "rate", "> 0"),
+        ({"concurrency": "5000"}, "concurrency", "&lt;= 1000"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_at_its_field_and_kept(
+    visitor: Browser, stocked: Platform, change: dict[str, str], field: str, told: str
+) -> None:
+    answer = visitor.send("/replays/new", {**FIELDS, **change})
+
+    assert answer.status_code == 422
+    at = re.search(rf'id="{field}-error">([^<]*)<', answer.text)
+    assert at is not None
+    assert told.replace("> 0", "&gt; 0") in at[1].replace("&#39;", "'")
+    assert "carrier:UA" in answer.text or "query" in change
+
+
+def test_very_many_events_have_to_be_meant(visitor: Browser, stocked: Platform) -> None:
+    object.__setattr__(stocked, "confirm_above", 5)
+    object.__setattr__(stocked.buffer, "held", {FLIGHTS: {0: Extent(0, 100)}})
+    searcher_of(stocked).number = 10
+
+    page = visitor.post("/replays/new", FIELDS)
+    assert "Type 10 to confirm" in page
+    for typed in ("", "9", "ten"):
+        refused = visitor.send("/replays", {**FIELDS, "confirm": typed})
+        assert refused.status_code == 422
+        assert 'id="confirm-error"' in refused.text
+    assert stocked.store.replays("main") == []
+
+    assert visitor.send("/replays", {**FIELDS, "confirm": "10"}).status_code == 303
+    assert len(stocked.store.replays("main")) == 1
+
+
+# One replay
+
+
+def test_a_replay_shows_its_books_and_is_renewed_until_it_ends(
+    visitor: Browser, stocked: Platform
+) -> None:
+    running(stocked)
+    stocked.store.create_collection(collection(replays.replays.ATTEMPTS))
+    searcher_of(stocked).events = [
+        found(
+            b'{"event_id": "e<9>", "partition": 0, "offset": 9, "attempt": 3, "reason": '
+            b'"answered 410", "status": 410, "at": "2025-11-24T16:00:01Z"}'
+        )
+    ]
+
+    page = visitor.get("/replays/r1").text
+    assert 'hx-trigger="every 1s"' in page
+    for said in ("answered 410", "e&lt;9&gt;", "/runs/run-1", "ops (t1)", "Pause"):
+        assert said in page
+    assert "Resume" not in page
+    assert HOSTILE not in page
+    books = re.findall(r"(matched|delivered|failed|skipped|waiting)</dt><dd>(\d+)<", page)
+    assert dict(books) == {
+        "matched": "10",
+        "delivered": "4",
+        "failed": "1",
+        "skipped": "0",
+        "waiting": "5",
+    }
+    part = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "live"})
+    assert "<html" not in part.text
+    assert "HX-Refresh" not in part.headers
+
+
+def test_a_replay_is_paused_resumed_and_cancelled(visitor: Browser, stocked: Platform) -> None:
+    stocked.store.create_replay(replay("r1", state="running"))
+
+    paused = visitor.post("/replays/r1/pause", htmx="live")
+    assert "paused" in paused
+    assert "Resume" in paused
+    assert visitor.send("/replays/r1/resume").headers["location"] == "/replays/r1"
+    ended = visitor.send("/replays/r1/cancel", htmx="live")
+
+    assert stocked.store.replay("main", "r1").state == "cancelled"
+    assert ended.headers["hx-refresh"] == "true"
+    assert "hx-trigger" not in visitor.get("/replays/r1").text
+    assert visitor.send("/replays/r1/pause").status_code == 409
+
+
+def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform) -> None:
+    running(stocked)
+
+    told = visitor.post("/replays/r1/pace", {"rate": "2.5", "concurrency": "4"}, htmx="pace")
+    assert "goes on at this pace" in told
+    options = stocked.store.replay("main", "r1").options
+    assert (options["rate"], options["concurrency"], options["order"]) == (2.5, 4, "key")
+    visitor.post("/replays/r1/pace", {"rate": "", "concurrency": ""}, htmx="pace")
+    assert stocked.store.replay("main", "r1").options["rate"] is None
+
+    refused = visitor.send("/replays/r1/pace", {"rate": "0", "concurrency": "4"}, htmx="pace")
+    assert refused.status_code == 422
+    assert 'id="rate-error"' in refused.text
+
+
+# Pure
+
+
+def reached(seconds: float, delivered: int, failed: int = 0) -> ReachedTold:
+    at = datetime(2025, 11, 24, 16, tzinfo=UTC) + timedelta(seconds=seconds)
+    return ReachedTold(at=at, delivered=delivered, failed=failed)
+
+
+def test_the_speed_is_that_of_the_last_seconds() -> None:
+    course = [reached(0, 0), reached(100, 1_000), reached(110, 1_050, 50)]
+
+    told = replays.speed(course, 200)
+    assert (told.per_second, told.left_seconds) == (10.0, 20.0)
+    assert replays.speed(course[:1], 200).per_second is None
+    assert replays.rates(course) == ([1764000100.0, 1764000110.0], [10.0, 5.0], [0.0, 5.0])
+
+
+def test_one_failure_in_a_million_is_seen() -> None:
+    from penstock.api.replays import told
+
+    request = ReplayRequest(team="main", collection="flights", destination="billing")
+    record = replace(
+        replay(plan=plan(request, count=1_000_000).as_dict()),
+        progress=Progress(delivered=999_999, failed=1).as_dict(),
+    )
+
+    parts = {part.name: part for part in replays.bar(told(record))}
+    assert parts["failed"].width > 0
+    assert parts["failed"].start + parts["failed"].width <= 100
+
+
+def test_times_may_be_relative_and_wrong_ones_are_named() -> None:
+    given = dict.fromkeys(replays.FIELDS, "") | {"since": "now-1h"}
+
+    assert replays.values_of(given, NOON)["since"].isoformat() == "2025-11-24T15:00:00+00:00"
+    with pytest.raises(Wrong) as error:
+        replays.values_of({**given, "since": "x", "until": "y"}, NOON)
+    assert set(error.value.fields) == {"since", "until"}
+
+
+# Destinations
+
+
+def test_no_destination_teaches_and_each_kind_has_its_own_form(visitor: Browser) -> None:
+    assert "penstock destination create staging" in visitor.get("/destinations").text
+    forms = {
+        kind: set(re.findall(r' name="(\w+)"', visitor.get(f"/destinations/new?kind={kind}").text))
+        for kind in ("http", "kafka", "rabbitmq", "sqs")
+    }
+    assert {"header0", "value0"} <= forms["http"]
+    assert {"partition", "timestamp", "tls", "sasl", "ca", "password"} <= forms["kafka"]
+    assert {"exchange", "routing_key", "ca", "user"} <= forms["rabbitmq"]
+    assert {"region", "group", "key_id", "secret_key"} <= forms["sqs"]
+    assert not forms["http"] & {"password", "region", "exchange", "tls"}
+    assert not forms["kafka"] & {"header0", "region", "exchange"}
+    assert visitor.get("/destinations/new?kind=fax").status_code == 400
+
+
+def test_a_destination_is_made_and_its_credentials_never_shown(
+    visitor: Browser, here: Platform
+) -> None:
+    fields = {"kind": "http", "name": "billing", "url": "https://billing.example/events"}
+    made = visitor.send(
+        "/destinations", {**fields, "header0": "Authorization", "value0": "Bearer s3cret"}
+    )
+
+    assert made.headers["location"] == "/destinations?made=billing"
+    [record] = here.store.destinations("main")
+    assert record.headers == (("Authorization", "Bearer s3cret"),)
+    page = visitor.get("/destinations?made=billing").text
+    assert "s3cret" not in page
+    assert "Authorization" in page
+    assert "not tested" in page
+    again = visitor.send("/destinations", {**fields, "header0": "A", "value0": "s3cret"})
+    assert again.status_code == 422
+    assert "s3cret" not in again.text
+    assert 'id="name-error"' in again.text
+
+
+def test_an_address_inside_is_refused_with_what_was_typed_kept(
+    visitor: Browser, here: Platform
+) -> None:
+    answer = visitor.send(
+        "/destinations", {"kind": "http", "name": "meta", "url": "http://169.254.169.254/x"}
+    )
+
+    assert answer.status_code == 422
+    assert 'value="http://169.254.169.254/x"' in answer.text
+    assert here.store.destinations("main") == []
+
+
+def test_what_a_form_asks_is_what_the_kind_has() -> None:
+    form = Form(
+        {
+            "name": ["k"],
+            "url": ["kafka://k.example:9092/t"],
+            "tls": ["on"],
+            "sasl": ["PLAIN"],
+            "user": ["u"],
+            "password": ["p:q"],
+            "header0": ["X"],
+            "region": ["r"],
+        }
+    )
+
+    kafka = destinations.asked_for("kafka", form)
+    assert kafka["options"] == {"tls": True, "sasl": "PLAIN"}
+    assert (kafka["secret"], kafka["headers"]) == ("u:p:q", [])
+    assert destinations.asked_for("http", form)["headers"] == [("X", "")]
+    assert destinations.asked_for("sqs", form)["secret"] is None
+
+
+def test_a_destination_is_tested_and_what_it_said_is_kept(
+    visitor: Browser, stocked: Platform
+) -> None:
+    """Nothing answers at an example's address; the guard finds no host there either."""
+    page = visitor.post("/destinations/billing/test", htmx="destinations")
+
+    assert "did not take the event" in page
+    [record] = stocked.store.destinations("main")
+    assert record.tried_at == NOON
+    assert record.tried is not None
+    assert record.tried["delivered"] is False
+    assert "failed" in visitor.get("/destinations").text
+
+
+def test_a_destination_is_deleted_unless_a_replay_needs_it(
+    visitor: Browser, stocked: Platform
+) -> None:
+    running(stocked)
+    assert visitor.send("/destinations/billing/delete").status_code == 409
+    stocked.store.wish("main", "r1", "cancel", NOON)
+
+    assert "is forgotten" in visitor.post("/destinations/billing/delete", htmx="destinations")
+    assert stocked.store.destinations("main") == []
