@@ -536,7 +536,8 @@ def _show(
         starts=starts,
         delivered=delivered,
         failed=failed,
-        failures=_failures(visit, here, replay),
+        # A search of the ledger is too much for every second.
+        failures=None if _asks_for(visit, "live") else _failures(visit, here, replay),
         wrong=wrong or {},
         form=visit.form if wrong else Form({}),
         said=said,
@@ -546,6 +547,10 @@ def _show(
         # What can be done has changed with the end, outside of the part too.
         answer.headers["HX-Refresh"] = "true"
     return answer
+
+
+def _asks_for(visit: Visit, part: str) -> bool:
+    return is_htmx(visit.request) and visit.request.headers.get("hx-target") == part
 
 
 def _failures(visit: Visit, here: Platform, replay: ReplayTold) -> FailuresTold | None:

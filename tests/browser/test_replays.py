@@ -194,7 +194,7 @@ def follow(visitor: Visitor) -> None:
     visitor.ready()
     expect(page.locator(".plot canvas")).to_be_visible()
     press(visitor, "Pause")
-    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    expect(page.get_by_role("button", name="Resume")).to_be_visible(timeout=20_000)
     visitor.look("replay-paused")
     page.get_by_label("Sends a second at most").fill("500")
     page.keyboard.press("Enter")
@@ -205,7 +205,7 @@ def follow(visitor: Visitor) -> None:
     expect(page.get_by_text("finished", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Change the pace")).to_have_count(0)
     table = page.get_by_role("region", name="Failures by reason")
-    expect(table).to_contain_text("answered 410")
+    expect(table).to_contain_text("answered 410", timeout=20_000)
     visitor.ready()
     visitor.look("replay-finished")
 

@@ -303,6 +303,12 @@ def test_a_replay_shows_its_books_and_is_renewed_until_it_ends(
     part = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "live"})
     assert "<html" not in part.text
     assert "HX-Refresh" not in part.headers
+    why = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "why"}).text
+    assert "e&lt;9&gt;" in why
+    assert "matched" not in why
+    asked = len(searcher_of(stocked).asked)
+    visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "live"})
+    assert len(searcher_of(stocked).asked) == asked, "the ledger is searched every second"
 
 
 def test_a_replay_is_paused_resumed_and_cancelled(visitor: Browser, stocked: Platform) -> None:
@@ -329,6 +335,9 @@ def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform)
     assert (options["rate"], options["concurrency"], options["order"]) == (2.5, 4, "key")
     visitor.post("/replays/r1/pace", {"rate": "", "concurrency": ""}, htmx="pace")
     assert stocked.store.replay("main", "r1").options["rate"] is None
+
+    visitor.post("/replays/r1/pace", {"rate": "1500", "concurrency": "4"}, htmx="pace")
+    assert 'name="rate" type="text" value="1500"' in visitor.get("/replays/r1").text
 
     refused = visitor.send("/replays/r1/pace", {"rate": "0", "concurrency": "4"}, htmx="pace")
     assert refused.status_code == 422
