@@ -94,9 +94,9 @@ def sending(site: Site) -> Iterator[Receiver]:
             object.__setattr__(site.here, "launch", before)
             for record in site.here.store.open_replays():
                 site.here.store.wish(record.team, record.id, "cancel", machine_clock())
-        for thread in threads:
-            thread.join(20)
-            assert not thread.is_alive()
+            for thread in threads:
+                thread.join(30)
+                assert not thread.is_alive()
 
 
 def test_events_are_planned_sent_and_accounted_for_with_the_keyboard_alone(
@@ -176,7 +176,7 @@ def plan(visitor: Visitor) -> int:
     assert page.evaluate("() => document.activeElement.id") == "query"
     page.keyboard.press("Control+End")
     page.keyboard.type("40")
-    page.get_by_label("Sends a second at most").fill("60")
+    page.get_by_label("Sends a second at most").fill("10")
     press(visitor, "Make the plan")
     said = page.get_by_role("status").filter(has_text="sends exactly")
     expect(said).to_be_visible()
@@ -250,6 +250,7 @@ def test_a_replay_is_made_without_script_and_cancelled(visitor: Visitor) -> None
     visitor.sign_in()
     visitor.open("/replays")
     visitor.page.get_by_role("row", name="nowhere").get_by_role("link").first.click()
+    visitor.page.wait_for_url("**/replays/*")
     visitor.ready()
     visitor.page.get_by_role("button", name="Cancel", exact=True).first.click()
     expect(visitor.page.get_by_role("heading", name="Cancel this replay?")).to_be_visible()

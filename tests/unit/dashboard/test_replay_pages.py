@@ -303,9 +303,9 @@ def test_a_replay_shows_its_books_and_is_renewed_until_it_ends(
     part = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "live"})
     assert "<html" not in part.text
     assert "HX-Refresh" not in part.headers
-    why = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "why"}).text
-    assert "e&lt;9&gt;" in why
-    assert "matched" not in why
+    reasons = visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "reasons"}).text
+    assert "e&lt;9&gt;" in reasons
+    assert "matched" not in reasons
     asked = len(searcher_of(stocked).asked)
     visitor.get("/replays/r1", **{"HX-Request": "true", "HX-Target": "live"})
     assert len(searcher_of(stocked).asked) == asked, "the ledger is searched every second"
