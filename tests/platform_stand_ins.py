@@ -37,7 +37,7 @@ from penstock.metadata.tokens import issue
 from penstock.query.tree import Field, Payload
 from penstock.schema.convert import Rules
 from penstock.schema.formats import open_decoder
-from penstock.schema.shape import EMPTY, Struct
+from penstock.schema.shape import EMPTY, Leaf, Struct
 from penstock.search import (
     Bar,
     Facet,
@@ -50,6 +50,7 @@ from penstock.search import (
     SearchRequest,
     View,
 )
+from penstock.search.around import Around, Beside, Cell
 from penstock.search.cut import Cuts
 from penstock.search.live import Live
 from penstock.search.tail import Tails
@@ -258,6 +259,27 @@ class StandInSearcher:
             if found.event_id == event_id:
                 return found
         raise NotFound("event", event_id)
+
+    def around(self, collection: CollectionId, event: Found, *, most: int) -> Around:
+        beside = Beside(
+            event_id="e0",
+            received_at=NOON,
+            log_id=LOG_ID,
+            log_partition=0,
+            log_offset=event.log_offset - 1,
+            size=2,
+            view="main",
+            duplicate_of=None,
+        )
+        return Around(
+            log_id=LOG_ID,
+            landed=True,
+            cells=(Cell(path="carrier", kind="string", value="UA"),),
+            shape=Struct((("carrier", Leaf("string")),)),
+            before=(beside,),
+            after=(),
+            repeated_by=(),
+        )
 
 
 def found(payload: bytes = b"{}", **given: Any) -> Found:

@@ -16,8 +16,10 @@ from starlette.types import Lifespan
 from penstock.api import (
     collections,
     destinations,
+    events,
     quarantine,
     replays,
+    rewriting,
     search,
     searches,
     sql,
@@ -71,9 +73,11 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
     app.add_middleware(Counted, metrics=metrics)
     for noun in (
         collections,
+        rewriting,
         status,
         stats,
         search,
+        events,
         searches,
         tail,
         sql,

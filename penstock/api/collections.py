@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import chain, islice
 
 from fastapi import APIRouter, Response
@@ -14,7 +14,7 @@ from assets.contract import Past, Trial
 from assets.retention import Due, due
 from penstock.api.access import Admin, Caller, Reader
 from penstock.api.formats import format_told, wanted
-from penstock.api.platform import API, Doors, Here
+from penstock.api.platform import API, Doors, Here, Platform
 from penstock.api.streaming import Streamed
 from penstock.contract.base import micros, moment
 from penstock.contract.collections import (
@@ -26,6 +26,7 @@ from penstock.contract.collections import (
     Grown,
     Keeping,
     KeptDays,
+    LoopsAsked,
     NewCollection,
 )
 from penstock.contract.formats import FormatAsked, FormatTried
@@ -37,6 +38,9 @@ from penstock.metadata.tokens import issue
 from penstock.schema.formats import Format
 
 NDJSON = "application/x-ndjson"
+
+Run = Callable[[], Generator[Trial]]
+"""Starts a trial."""
 
 router = APIRouter(prefix=f"{API}/collections", tags=["collections"])
 
@@ -162,6 +166,15 @@ def grow_collection(c: str, asked: Grown, caller: Admin, here: Here, doors: Door
     return collection_told(record)
 
 
+@router.post("/{c}/loops")
+def set_loops(c: str, asked: LoopsAsked, caller: Admin, here: Here, doors: Doors) -> Collection:
+    """Let doors take, or refuse, events that a replay took from this collection."""
+    known = one_of(here, caller.team, c)
+    record = here.store.set_allow_loops(known.id, asked.allow)
+    doors.publish()
+    return collection_told(record)
+
+
 @router.post("/{c}/contract")
 def set_contract(
     c: str, asked: ContractAsked, caller: Admin, here: Here, doors: Doors
@@ -207,9 +220,18 @@ def try_contract(c: str, asked: ContractTried, caller: Admin, here: Here) -> Res
     Each line is how far the trial is, the last one is its result; an answer without one that is
     `done` is not complete.
     """
+    return _trying(here, _of_contract(c, asked, caller, here))
+
+
+def contract_tried(c: str, asked: ContractTried, caller: Caller, here: Platform) -> TrialTold:
+    """Answer the result of a contract's trial, when there is one."""
+    return _to_the_end(here, _of_contract(c, asked, caller, here))
+
+
+def _of_contract(c: str, asked: ContractTried, caller: Caller, here: Platform) -> Run:
     known = one_of(here, caller.team, c)
     past = _past(asked)
-    return _trying(here, lambda: here.trials.run(known.id, asked.contract, past))
+    return lambda: here.trials.run(known.id, asked.contract, past)
 
 
 @router.post(
@@ -222,6 +244,15 @@ def try_format(c: str, asked: FormatTried, caller: Admin, here: Here) -> Respons
 
     The answer is that of a contract's trial.
     """
+    return _trying(here, _of_format(c, asked, caller, here))
+
+
+def format_tried(c: str, asked: FormatTried, caller: Caller, here: Platform) -> TrialTold:
+    """Answer the result of a format's trial, when there is one."""
+    return _to_the_end(here, _of_format(c, asked, caller, here))
+
+
+def _of_format(c: str, asked: FormatTried, caller: Caller, here: Platform) -> Run:
     known = one_of(here, caller.team, c)
     past = _past(asked)
     format_, schema = _wanted(asked, known, here)
@@ -229,14 +260,20 @@ def try_format(c: str, asked: FormatTried, caller: Admin, here: Here) -> Respons
         schema = here.store.format_schema(known.id, format_.schema)
     decoder = here.open_decoder(known.id, format_, schema)
     rules = dataclasses.replace(here.rules(known.id), decoder=decoder)
-    return _trying(here, lambda: here.trials.run(known.id, known.contract, past, rules=rules))
+    return lambda: here.trials.run(known.id, known.contract, past, rules=rules)
 
 
 def _past(asked: ContractTried | FormatTried) -> Past:
     return Past(since=micros(asked.since), until=micros(asked.until), sample=asked.sample)
 
 
-def _trying(here: Here, run: Callable[[], Generator[Trial]]) -> Response:
+def _to_the_end(here: Platform, run: Run) -> TrialTold:
+    with here.rooms.trials, closing(run()) as trials:
+        *_, last = trials
+        return _trial_told(last)
+
+
+def _trying(here: Here, run: Run) -> Response:
     with ExitStack() as opened:
         opened.enter_context(here.rooms.trials)
         trials = run()

@@ -712,3 +712,26 @@ def resume(name: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = Fals
     with connect(home) as client:
         record = client.resume_collection(name)
     print_json(record) if as_json else out().print(f"{record.name} takes events")
+
+
+@app.command()
+def loops(
+    name: Name,
+    allow: Annotated[
+        bool,
+        typer.Option("--allow/--refuse", help="Take back what a replay took from it, or not."),
+    ],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say whether the collection takes events back that a replay took from it.
+
+    For example: penstock collection loops hello --refuse
+    """
+    with connect(home) as client:
+        record = client.set_loops(name, allow=allow)
+    if as_json:
+        print_json(record)
+        return
+    does = "takes" if record.allow_loops else "refuses"
+    out().print(f"{record.name} {does} what a replay took from it")

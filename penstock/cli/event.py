@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.complete import collections
-from penstock.cli.console import JsonFlag, out, plain, print_json
+from penstock.cli.console import JsonFlag, err, out, plain, print_json, print_table
 from penstock.cli.home import DEFAULT_HOME, HomeOption, connect
+from penstock.errors import BadRequest
 
 if TYPE_CHECKING:
+    from penstock.contract.events import AroundTold, BesideTold, DeliveriesTold
     from penstock.contract.search import EventTold, NotText
 
 _SHOWN_BYTES = 256
@@ -29,6 +31,14 @@ def event(
     payload: Annotated[
         bool, typer.Option("--payload", help="Print the payload only, byte for byte.")
     ] = False,
+    deliveries: Annotated[
+        bool,
+        typer.Option("--deliveries", help="Show who received it, in which replay, at which try."),
+    ] = False,
+    around: Annotated[
+        bool,
+        typer.Option("--around", help="Show its row, its neighbours on the log, and its repeats."),
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -36,7 +46,17 @@ def event(
 
     For example: penstock event hello ID --payload > payload.json
     """
+    if payload + deliveries + around > 1:
+        raise BadRequest("--payload, --deliveries and --around each show something else: name one")
     with connect(home) as client:
+        if deliveries:
+            received = client.deliveries(collection, event_id)
+            print_json(received) if as_json else show_deliveries(received)
+            return
+        if around:
+            beside = client.around(collection, event_id)
+            print_json(beside) if as_json else show_around(beside, out())
+            return
         found = client.event(collection, event_id)
     if as_json:
         print_json(found)
@@ -45,6 +65,57 @@ def event(
         sys.stdout.buffer.flush()
     else:
         show_whole(found, out())
+
+
+def show_deliveries(found: DeliveriesTold) -> None:
+    """Print every attempt to send an event."""
+    if not found.deliveries:
+        err().print("no replay has sent it")
+        return
+    print_table(
+        ["at", "replay", "destination", "attempt#", "outcome", "status#", "took", "reason"],
+        [
+            (
+                f"{one.at:%Y-%m-%d %H:%M:%S}Z",
+                one.replay,
+                one.destination,
+                one.attempt,
+                one.outcome,
+                one.status,
+                None if one.latency_ms is None else f"{one.latency_ms:,.1f} ms",
+                one.reason,
+            )
+            for one in found.deliveries
+        ],
+        out(),
+    )
+    if found.more:
+        err().print("[yellow]there are more attempts[/]: ask SQL for them")
+
+
+def show_around(found: AroundTold, console: Console) -> None:
+    """Print what stands about an event."""
+    where = "in the lake" if found.landed else "waits on the log"
+    console.print(
+        f"partition {found.log_partition}, offset {found.log_offset}, {where}", highlight=False
+    )
+    cells = found.columns or []
+    _pairs(console, "row", [(one.path, f"{_json(one.value)}  {one.type}") for one in cells])
+    for title, some in (
+        ("before", found.before),
+        ("after", found.after),
+        ("repeated by", found.repeated_by),
+    ):
+        _pairs(console, title, [(str(one.log_offset), _told_of(one)) for one in some])
+
+
+def _told_of(one: BesideTold) -> str:
+    aside = ", in quarantine" if one.view == "quarantine" else ""
+    return f"{one.event_id}, {one.received_at:%Y-%m-%d %H:%M:%S.%f}Z, {one.size:,} bytes{aside}"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def show_whole(event: EventTold, console: Console) -> None:

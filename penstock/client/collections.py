@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TypedDict, Unpack
 
-from penstock.client.wire import Wire, asked, lines, path_of, read_json
+from penstock.client.wire import Wire, asked, lines, path_of, read, read_json
 from penstock.contract.base import Asked
 from penstock.contract.collections import (
     Collection,
@@ -17,9 +17,11 @@ from penstock.contract.collections import (
     Grown,
     Keeping,
     KeptDays,
+    LoopsAsked,
     NewCollection,
 )
 from penstock.contract.formats import FormatAsked, FormatTried
+from penstock.contract.rewriting import RebuildTold, RetypeTold
 from penstock.contract.trials import TrialTold
 from penstock.errors import EngineUnavailable
 
@@ -82,6 +84,20 @@ class Collections(Wire):
         """Give a collection's log more partitions."""
         body = asked(Grown, partitions=partitions)
         return self._post(path_of("collections", name, "grow"), Collection, body)
+
+    def retype(self, name: str) -> RetypeTold:
+        """Answer which columns of longs have misfits that columns of doubles would hold."""
+        return self._get(path_of("collections", name, "retype"), RetypeTold)
+
+    def try_rebuild(self, name: str) -> RebuildTold | None:
+        """Answer what a rebuild would change, None where there are no rows; nothing is changed."""
+        answer = self._checked("POST", path_of("collections", name, "rebuild", "try"))
+        return read(answer, RebuildTold | None)  # type: ignore[arg-type]  # a union is no class
+
+    def set_loops(self, name: str, *, allow: bool) -> Collection:
+        """Let doors take, or refuse, events that a replay took from the collection."""
+        body = asked(LoopsAsked, allow=allow)
+        return self._post(path_of("collections", name, "loops"), Collection, body)
 
     def set_contract(self, name: str, contract: str) -> Collection:
         """Say what becomes of leaves without a column, from the next batch that lands on."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TypedDict, Unpack
 
 from penstock.client.wire import Wire, asked, path_of
+from penstock.contract.events import AroundTold, DeliveriesTold
 from penstock.contract.search import (
     Completed,
     CountTold,
@@ -124,3 +125,13 @@ class Search(Wire):
     def event(self, collection: str, event_id: str) -> EventTold:
         """Answer one event by its id."""
         return self._get(path_of("collections", collection, "events", event_id), EventTold)
+
+    def around(self, collection: str, event_id: str, *, most: int | None = None) -> AroundTold:
+        """Answer an event's row, its neighbours on the log (5 on each side), and its repeats."""
+        path = path_of("collections", collection, "around", event_id, most=most)
+        return self._get(path, AroundTold)
+
+    def deliveries(self, collection: str, event_id: str) -> DeliveriesTold:
+        """Answer every attempt of a replay to send an event."""
+        path = path_of("collections", collection, "deliveries", event_id)
+        return self._get(path, DeliveriesTold)

@@ -58,6 +58,14 @@ class Grown(Asked):
     partitions: Annotated[int, Field(ge=1, le=1000, strict=True)]
 
 
+class LoopsAsked(Asked):
+    """Whether a collection takes events back that a replay took from it."""
+
+    model_config = example(allow=True)
+
+    allow: StrictBool
+
+
 class ContractAsked(Asked):
     """What a collection shall do with leaves that have no column."""
 

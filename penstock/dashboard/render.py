@@ -19,6 +19,7 @@ from starlette.routing import NoMatchFound
 
 from penstock.contract.base import moment as contract_moment
 from penstock.dashboard.files import Files
+from penstock.dashboard.payload import json_text, shortened, visible
 from penstock.dashboard.policy import Addresses
 from penstock.envelope import Clock, Micros
 from penstock.vocabulary import Scope
@@ -137,6 +138,9 @@ def environment(static: Callable[[str], str]) -> Environment:
         "ago": ago,
         "short_id": short_id,
         "in_path": in_path,
+        "visible": visible,
+        "shortened": shortened,
+        "json_text": json_text,
     }
     made.tests["past"] = is_past
     made.globals |= {
@@ -158,8 +162,9 @@ def is_htmx(request: Request) -> bool:
 def link(context: Context, name: str, **parameters: object) -> str | None:
     """Answer the path of a page by its route's name; None where this version has no such page."""
     request: Request = context["request"]
+    quoted = {key: in_path(str(value)) for key, value in parameters.items()}
     try:
-        return str(request.app.url_path_for(name, **parameters))
+        return str(request.app.url_path_for(name, **quoted))
     except NoMatchFound:
         return None
 

@@ -150,6 +150,16 @@ class Store:
                 raise NotFound("collection", str(id))
             return _collection(found)
 
+    def set_allow_loops(self, id: CollectionId, allow: bool) -> CollectionRecord:  # noqa: A002
+        """Say whether replays of the collection may come back to it; raise `NotFound`."""
+        with self._writing() as connection:
+            _next_revision(connection)
+            connection.execute(update(collections).where(_is(id)).values(allow_loops=allow))
+            found = connection.execute(select(collections).where(_is(id))).mappings().first()
+            if found is None:
+                raise NotFound("collection", str(id))
+            return _collection(found)
+
     def set_partitions(self, id: CollectionId, partitions: int) -> CollectionRecord:  # noqa: A002
         """Note how many partitions the log has for the collection; raise `NotFound`."""
         with self._writing() as connection:

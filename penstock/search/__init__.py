@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from penstock.envelope import CollectionId, Micros
 from penstock.query.tree import Field
+
+if TYPE_CHECKING:
+    from penstock.search.around import Around
 
 View = Literal["main", "quarantine"]
 """Which events of a collection: the rows, or those that could not become rows."""
@@ -202,4 +205,8 @@ class Searcher(Protocol):
 
         One that repeats another is answered only where no other is left.
         """
+        ...
+
+    def around(self, collection: CollectionId, event: Found, *, most: int) -> Around:
+        """Answer what stands about an event that was found, `most` neighbours on each side."""
         ...

@@ -51,6 +51,7 @@ from penstock.search import (
     View,
 )
 from penstock.search import cursor as cursors
+from penstock.search.around import Around, around
 from penstock.search.cursor import Cursor
 from penstock.search.cut import Cut, Cuts
 from penstock.search.facts import told
@@ -239,6 +240,10 @@ class EmbeddedSearcher:
         if newest is None:
             raise NotFound("event", event_id)
         return newest
+
+    def around(self, collection: CollectionId, event: Found, *, most: int) -> Around:
+        """Answer what stands about an event that was found."""
+        return around(self._cuts, self._engine, collection, event, most=most, seconds=self._seconds)
 
     def _begin(self, search: _Search) -> State | NoAnswer | None:
         """Answer how far the index is; before the cut is taken, so that the lake is ahead of it."""

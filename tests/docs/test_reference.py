@@ -29,8 +29,10 @@ from penstock import errors
 from penstock.api import (
     collections,
     destinations,
+    events,
     quarantine,
     replays,
+    rewriting,
     search,
     searches,
     sql,
@@ -252,8 +254,10 @@ def test_every_route_of_the_platform_is_told_with_its_scope(tmp_path: Path) -> N
     for noun in (
         collections,
         destinations,
+        events,
         quarantine,
         replays,
+        rewriting,
         search,
         searches,
         sql,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -11,6 +10,7 @@ from builders import NOON
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from forms import OURS, URL, Browser, browser
 from platform_stand_ins import Caller, InProcess, grant
 
 from penstock.api.platform import Platform
@@ -19,33 +19,7 @@ from penstock.dashboard.app import VIEWS, add_dashboard
 from penstock.dashboard.policy import HEADERS, Addresses
 from penstock.errors import EngineUnavailable
 
-URL = "http://127.0.0.1:8000"
-OURS = {"Origin": URL}
 HTMX = {"HX-Request": "true", "HX-Current-URL": f"{URL}/tokens?a=b"}
-
-
-@dataclass
-class Browser:
-    """Keeps cookies and fills forms, as browsers do."""
-
-    http: httpx.Client
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        return self.http.get(path, headers=headers)
-
-    def post(self, path: str, **fields: object) -> httpx.Response:
-        """Send a form of our own page, with the session's mark."""
-        mark = re.search(r'name="csrf" value="([0-9a-f]+)"', self.http.get("/").text)
-        data = {"csrf": mark[1] if mark else "", **fields}
-        return self.http.post(path, data=data, headers=OURS)
-
-    def sign_in(self, token: str, *, way_back: str = "/") -> httpx.Response:
-        data = {"token": token, "next": way_back}
-        return self.http.post("/sign-in", data=data, headers=OURS)
-
-
-def browser(app: FastAPI) -> Browser:
-    return Browser(httpx.Client(transport=InProcess(app), base_url=URL))
 
 
 @pytest.fixture
