@@ -10,7 +10,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.api.middleware import Guarded
 from penstock.api.platform import Platform
-from penstock.dashboard import destinations, event, overview, replays, signing, tokens
+from penstock.dashboard import (
+    collection_settings,
+    destinations,
+    event,
+    overview,
+    replays,
+    schema,
+    signing,
+    tokens,
+)
 from penstock.dashboard.access import Reading
 from penstock.dashboard.files import Files, read_files
 from penstock.dashboard.policy import Addresses, Policed
@@ -20,7 +29,7 @@ from penstock.errors import NotFound, PenstockError
 from penstock.settings import Settings
 
 # A page joins by a line here, and one among the places if it stands in the navigation.
-VIEWS = (signing, overview, event, replays, destinations, tokens)
+VIEWS = (signing, overview, event, schema, collection_settings, replays, destinations, tokens)
 PLACES = (
     Place("Overview", "/", key="o"),
     Place("Replays", "/replays", key="r", scope="replay"),

@@ -1,0 +1,353 @@
+"""What is decided about a collection. Each change says first what it does, and to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from penstock.api import collections
+from penstock.api.platform import Doors, Here, Platform
+from penstock.api.publishing import Publisher
+from penstock.contract.collections import (
+    Collection,
+    ContractAsked,
+    Grown,
+    Keeping,
+    KeptDays,
+    LoopsAsked,
+)
+from penstock.contract.formats import FormatAsked, FormatTried
+from penstock.contract.trials import TrialTold
+from penstock.dashboard.access import Administering, Reading, Visit
+from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.schema import CONTRACTS
+from penstock.errors import NotFound, Rejected
+from penstock.vocabulary import Contract, FormatName, Framing
+
+router = APIRouter(prefix="/collections/{c}/settings")
+
+SAMPLE = 1_000
+"""Past events that a format is tried on."""
+
+# Fields that a kind of payloads has; a form brings those of the others, too.
+_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "protobuf": ("descriptor", "message", "envelope", "payload_field", "payload_message"),
+    "avro": ("avro_schema", "framing", "registry", "registry_secret"),
+}
+_NUMBERS = ("payload_field",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody is about to change: the sentences say what it does, the fields say it again."""
+
+    what: str
+    title: str
+    says: tuple[str, ...]
+    sure: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    danger: bool = False
+
+
+@router.get("", name="settings")
+def show(c: str, visit: Reading, here: Here) -> Response:
+    """Show what is decided. A contract in the address is the one that is chosen."""
+    return _show(c, visit, here, chosen=visit.request.query_params.get("contract", ""))
+
+
+@router.post("/format/try", name="try_format")
+def try_format(c: str, visit: Administering, here: Here) -> Response:
+    """Say what past events would become in a format; nothing is changed."""
+    try:
+        wanted = asked(FormatTried, {**format_fields(visit.form), "sample": SAMPLE})
+        trial = collections.format_tried(c, wanted, visit.caller, here)
+    except Wrong as error:
+        return _show(c, visit, here, wrong=error.fields, status=422)
+    except Rejected as error:
+        return _show(c, visit, here, wrong={"format": str(error)}, status=422)
+    return _show(c, visit, here, trial=trial)
+
+
+@router.post("/format", name="set_format")
+def set_format(c: str, visit: Administering, here: Here, doors: Doors) -> Response:
+    """Say what payloads are from now on, once somebody has ticked that they know what it does."""
+    try:
+        wanted = asked(FormatAsked, format_fields(visit.form))
+        if not visit.form.has("sure"):
+            raise Wrong({"sure": "Tick it to go on."})
+        record = collections.set_format(c, wanted, visit.caller, here, doors)
+    except Wrong as error:
+        return _show(c, visit, here, wrong=error.fields, status=422)
+    except Rejected as error:
+        return _show(c, visit, here, wrong={"format": str(error)}, status=422)
+    return _show(
+        c, visit, here, done=f"Payloads that land from now on are read as {record.format.name}."
+    )
+
+
+@router.post("/{what}", name="change_setting")
+def change(c: str, what: str, visit: Administering, here: Here, doors: Doors) -> Response:
+    """Say what a change would do and ask; or do it, if somebody is sure."""
+    record = collections.show_collection(c, visit.caller, here)
+    act = _CHANGES.get(what)
+    if act is None:
+        raise NotFound("setting", what)
+    try:
+        planned, do = act(c, record, visit, here, doors)
+        if not visit.form.has("sure"):
+            return _show(c, visit, here, change=planned)
+        done = do()
+    except Wrong as error:
+        return _show(c, visit, here, wrong={_FIELD[what]: _first(error)}, status=422)
+    except Rejected as error:
+        return _show(c, visit, here, wrong={_FIELD[what]: str(error)}, status=422)
+    return _show(c, visit, here, done=done)
+
+
+Do = Callable[[], str]
+"""Changes it, and answers the sentence that says so."""
+Act = Callable[[str, Collection, Visit, Platform, Publisher], tuple[Change, Do]]
+
+
+def _contract(
+    c: str, record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    wanted = asked(ContractAsked, {"contract": visit.form.text("contract")})
+
+    def do() -> str:
+        collections.set_contract(c, wanted, visit.caller, here, doors)
+        return f"The contract is {wanted.contract} from the next batch on."
+
+    return (
+        Change(
+            what="contract",
+            title=f"Change the contract to {wanted.contract}?",
+            says=(
+                CONTRACTS[wanted.contract],
+                f"From the next batch that lands on; until now it is {record.contract}.",
+                "Rows that have landed stay as they are; a rebuild puts them through it.",
+            ),
+            sure="Change the contract",
+            fields={"contract": wanted.contract},
+            danger=wanted.contract == "quarantine",
+        ),
+        do,
+    )
+
+
+def _keep(
+    c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    text = visit.form.text("days")
+    if text and not text.isdecimal():
+        raise Wrong({"days": "Write a number of whole days, or leave it empty for ever."})
+    days = int(text) if text else None
+    wanted = KeptDays(days=None) if days is None else asked(KeptDays, {"days": days})
+    look = wanted.model_copy(update={"dry_run": True})
+    due = collections.keep_collection(c, look, visit.caller, here, doors)
+
+    def do() -> str:
+        collections.keep_collection(c, wanted, visit.caller, here, doors)
+        return "Rows are kept for ever." if days is None else f"Rows are kept {_days(days)}."
+
+    return (
+        Change(
+            what="keep",
+            title="Keep rows for ever?" if days is None else f"Keep rows {_days(days)}?",
+            says=keep_says(due),
+            sure="Keep them for ever" if days is None else f"Keep them {_days(days)}",
+            fields={"days": text},
+            danger=bool(due.days),
+        ),
+        do,
+    )
+
+
+def keep_says(due: Keeping) -> tuple[str, ...]:
+    """Answer what keeping rows so long does to those that are there. Pure."""
+    if due.keep_days is None:
+        return ("Nothing is dropped from now on; what was dropped does not come back.",)
+    goes = "Whole days that are older go, from rows, quarantine, index and statistics; "
+    said = [f"{goes}the books count them as expired."]
+    if due.days:
+        rows = sum(day.rows for day in due.days)
+        first, last = min(one.day for one in due.days), max(one.day for one in due.days)
+        span = f"{_days(len(due.days))}, {first} to {last}"
+        when = str(first) if len(due.days) == 1 else span
+        said.append(
+            f"The next upkeep drops {rows:,} {'row' if rows == 1 else 'rows'} of {when}. "
+            "That cannot be undone."
+        )
+    else:
+        said.append("No row is that old: the next upkeep drops nothing.")
+    if due.pinned_by:
+        said.append(f"Kept a while by who has pinned some of it: {', '.join(due.pinned_by)}.")
+    return tuple(said)
+
+
+def _days(days: int) -> str:
+    return "1 day" if days == 1 else f"{days:,} days"
+
+
+def _pause(
+    c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    def do() -> str:
+        collections.pause_collection(c, visit.caller, here, doors)
+        return "It is paused: doors refuse its events."
+
+    return (
+        Change(
+            what="pause",
+            title=f"Pause {c}?",
+            says=(
+                "Every door refuses its events within half a second, and tells senders so (409).",
+                "What was accepted still lands, is found and can be replayed.",
+            ),
+            sure="Pause it",
+            danger=True,
+        ),
+        do,
+    )
+
+
+def _resume(
+    c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    def do() -> str:
+        collections.resume_collection(c, visit.caller, here, doors)
+        return "It takes events again."
+
+    return (
+        Change(
+            what="resume",
+            title=f"Let {c} take events again?",
+            says=("Doors accept its events within half a second.",),
+            sure="Resume it",
+        ),
+        do,
+    )
+
+
+def _loops(
+    c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    allow = visit.form.text("allow") == "yes"
+
+    def do() -> str:
+        collections.set_loops(c, LoopsAsked(allow=allow), visit.caller, here, doors)
+        return f"It {'takes' if allow else 'refuses'} what a replay took from it."
+
+    says = (
+        (
+            "Events that a replay took from it, and somebody sends back, are accepted as new ones.",
+            "A replay whose destination sends to it goes round for ever, if nobody stops it.",
+        )
+        if allow
+        else ("Doors refuse events that a replay took from it. Those that are there stay.",)
+    )
+    return (
+        Change(
+            what="loops",
+            title=f"{'Take' if allow else 'Refuse'} replays of itself?",
+            says=says,
+            sure="Take them" if allow else "Refuse them",
+            fields={"allow": "yes" if allow else "no"},
+            danger=allow,
+        ),
+        do,
+    )
+
+
+def _partitions(
+    c: str, record: Collection, visit: Visit, here: Platform, doors: Publisher
+) -> tuple[Change, Do]:
+    text = visit.form.text("partitions")
+    wanted = asked(Grown, {"partitions": int(text) if text.isdecimal() else text})
+    if wanted.partitions <= record.partitions:
+        raise Wrong({"partitions": f"It has {record.partitions} already; it can only grow."})
+
+    def do() -> str:
+        grown = collections.grow_collection(c, wanted, visit.caller, here, doors)
+        return f"Its log has {grown.partitions} partitions."
+
+    return (
+        Change(
+            what="partitions",
+            title=f"Give its log {wanted.partitions} partitions?",
+            says=(
+                f"It has {record.partitions} now, and can never have fewer again.",
+                "A key may move to another partition: the order of its events ends there.",
+                "Events that are there stay where they are.",
+            ),
+            sure="Grow it",
+            fields={"partitions": text},
+            danger=True,
+        ),
+        do,
+    )
+
+
+_CHANGES: Mapping[str, Act] = {
+    "contract": _contract,
+    "keep": _keep,
+    "pause": _pause,
+    "resume": _resume,
+    "loops": _loops,
+    "partitions": _partitions,
+}
+_FIELD = {
+    "contract": "contract",
+    "keep": "days",
+    "pause": "pause",
+    "resume": "pause",
+    "loops": "allow",
+    "partitions": "partitions",
+}
+
+
+def format_fields(form: Form) -> dict[str, Any]:
+    """Answer the fields of the format that was chosen, without those of the others. Pure."""
+    name = form.text("name")
+    fields: dict[str, Any] = {"name": name}
+    for each in _FIELDS.get(name, ()):
+        text = "".join(form.text(each).split()) if each == "descriptor" else form.text(each)
+        fields[each] = int(text) if each in _NUMBERS and text.isdecimal() else text
+    return fields
+
+
+def _first(error: Wrong) -> str:
+    return next(iter(error.fields.values()))
+
+
+def _show(
+    c: str,
+    visit: Visit,
+    here: Platform,
+    *,
+    change: Change | None = None,
+    done: str = "",
+    trial: TrialTold | None = None,
+    wrong: Mapping[str, str] | None = None,
+    chosen: str = "",
+    status: int = 200,
+) -> Response:
+    return visit.show(
+        "settings.html",
+        status=status,
+        c=c,
+        collection=collections.show_collection(c, visit.caller, here),
+        contracts=CONTRACTS,
+        formats=get_args(FormatName),
+        framings=get_args(Framing),
+        change=change,
+        done=done,
+        trial=trial,
+        wrong=wrong or {},
+        chosen=chosen if chosen in get_args(Contract) else "",
+        form=visit.form if wrong or trial or change else Form({}),
+    )
