@@ -165,3 +165,55 @@ def test_a_quarantined_event_says_why_and_where(visitor: Visitor, shop: Collecti
     expect(visitor.page.get_by_text("It is no row: invalid_json")).to_be_visible()
     expect(visitor.page.get_by_label("Where the payload is wrong")).to_contain_text("not json")
     visitor.look("event-quarantined")
+
+
+def test_the_schema_is_shown_and_another_contract_tried(
+    visitor: Visitor, shop: CollectionId
+) -> None:
+    visitor.sign_in()
+    visitor.open("/collections/shop/schema")
+    visitor.ready()
+    page = visitor.page
+    columns = page.get_by_role("table", name="Columns", exact=True)
+    expect(columns.get_by_role("row", name="customer")).to_contain_text("object")
+    visitor.look("schema")
+
+    page.get_by_label("Contract", exact=True).select_option("quarantine")
+    page.get_by_role("button", name="Try it").press("Enter")
+    expect(page.get_by_text("tried under quarantine")).to_be_visible()
+    page.get_by_role("button", name="What would a rebuild change?").press("Enter")
+    expect(page.get_by_role("table", name="Columns that would change")).to_contain_text("double")
+    visitor.look("schema-rebuild")
+
+
+def test_a_setting_says_what_it_does_and_is_changed_by_keyboard(
+    visitor: Visitor, full: Site
+) -> None:
+    full.collection("kept")
+    visitor.sign_in()
+    visitor.open("/collections/kept/settings")
+    visitor.ready()
+    page = visitor.page
+
+    page.get_by_label("Days").fill("90")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Keep rows 90 days?")).to_be_visible()
+    expect(page.get_by_text("the next upkeep drops nothing")).to_be_visible()
+    visitor.look("settings-change")
+    page.get_by_role("button", name="Keep them 90 days").press("Enter")
+
+    expect(page.get_by_text("Rows are kept 90 days.")).to_be_visible()
+    page.get_by_label("Payloads are").select_option("protobuf")
+    visitor.look("settings")
+
+
+def test_what_a_collection_without_columns_shows(visitor: Visitor, full: Site) -> None:
+    full.collection("fresh")
+    visitor.sign_in(full.reader)
+
+    visitor.open("/collections/fresh/schema")
+    expect(visitor.page.get_by_text("No columns yet")).to_be_visible()
+    visitor.look("schema-empty")
+    visitor.open("/collections/fresh/settings")
+    expect(visitor.page.get_by_text("one with the scope admin changes them")).to_be_visible()
+    visitor.look("settings-reader")
