@@ -174,7 +174,7 @@ def test_the_schema_is_shown_and_another_contract_tried(
     visitor.open("/collections/shop/schema")
     visitor.ready()
     page = visitor.page
-    columns = page.get_by_role("table", name="Columns", exact=True)
+    columns = page.get_by_role("table", name="Fields and their columns")
     expect(columns.get_by_role("row", name="customer")).to_contain_text("object")
     visitor.look("schema")
 
