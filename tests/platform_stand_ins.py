@@ -34,6 +34,8 @@ from penstock.errors import EngineUnavailable, NotFound
 from penstock.guard import Guard
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
+from penstock.query import parse
+from penstock.query.dialects import DUCKDB
 from penstock.query.tree import Field, Payload
 from penstock.schema.convert import Rules
 from penstock.schema.formats import open_decoder
@@ -139,6 +141,8 @@ class StandInLake:
 class StandInSql:
     """Answers the rows that a test says, and remembers what it was asked."""
 
+    dialect = DUCKDB
+
     def __init__(self, rows: pa.Table | None = None) -> None:
         self.rows = pa.table({"n": [1, 2]}) if rows is None else rows
         self.truncated = False
@@ -235,6 +239,7 @@ class StandInSearcher:
 
     def search(self, asked: SearchRequest) -> Page:
         self.asked.append(asked)
+        parse(asked.query, now=NOON)
         cursor = self.cursor if asked.cursor is None else None
         return Page(self.events, cursor, unsearched=self.unsearched)
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from lakehouse.tables import TableView
 from penstock.errors import BadSetting
+from penstock.query.dialects import Dialect
 from penstock.schema.shape import Struct
 from penstock.settings import S3Options
 
@@ -93,6 +94,11 @@ class Reader(Protocol):
 
 class Sql(Protocol):
     """Runs statements of callers on the lake's tables."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """What a statement is written in."""
+        ...
 
     def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
         """Answer one SELECT or EXPLAIN of a caller.

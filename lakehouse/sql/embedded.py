@@ -39,6 +39,7 @@ from lakehouse.sql.worker import (
 from lakehouse.sql.workers import INTERRUPTED, OUT_OF_MEMORY, Results, StatementFailed, Workers
 from lakehouse.tables import TableView
 from penstock.errors import BadRequest, BadSql, EngineUnavailable, PenstockError
+from penstock.query.dialects import DUCKDB
 from penstock.schema.shape import EMPTY, Leaf, List, Struct, Type
 from penstock.settings import S3Options
 
@@ -71,6 +72,8 @@ _LONGEST_SENTENCE = 500
 
 class DuckSql:
     """Keeps the promise of `lakehouse.sql.Engine`. Threads may share it."""
+
+    dialect = DUCKDB
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from lakehouse.sql.trino_session import GRACE_SECONDS, LateError, TrinoSession, 
 from lakehouse.sql.trino_statement import Checked, checked
 from lakehouse.sql.trino_values import arrow_column, arrow_type
 from penstock.errors import BadSql, EngineUnavailable, PenstockError
+from penstock.query.dialects import TRINO
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ _LONGEST_SENTENCE = 500
 
 class TrinoSql:
     """Keeps the promise of `lakehouse.sql.Sql`. Threads may share it; it holds no connection."""
+
+    dialect = TRINO
 
     def __init__(
         self,

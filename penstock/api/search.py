@@ -28,10 +28,13 @@ from penstock.contract.search import (
     Misfit,
     NotText,
     PageTold,
+    StatementTold,
     SuggestionsTold,
     SuggestionTold,
 )
-from penstock.query.parse import read_field
+from penstock.errors import BadRequest, NotFound
+from penstock.query.parse import parse, read_field
+from penstock.query.statement import statement as write_statement
 from penstock.query.tree import Field
 from penstock.query.writing import condition_text, field_text
 from penstock.search import Facet, Found, SearchRequest
@@ -108,6 +111,29 @@ def facets(c: str, asked: LookedForFacets, caller: Reader, here: Here) -> Facets
             found=found[0].found,
             seconds=time.perf_counter() - begun,
         )
+
+
+@router.post("/statement")
+def statement(c: str, asked: Looked, caller: Reader, here: Here) -> StatementTold:
+    """Write the search as a SELECT for `/sql`, which finds what of it has landed."""
+    record = readable(here, caller, c)
+    if asked.view == "quarantine":
+        raise BadRequest("in quarantine a search reads payloads, which no statement can")
+    view = here.lake.view(record.id)
+    if view is None:
+        raise NotFound("table", c)
+    return StatementTold(
+        statement=write_statement(
+            parse(asked.query, now=here.clock()),
+            view.shape,
+            record.id.name,
+            team=None if record.id.team == caller.team else record.id.team,
+            since=micros(asked.since),
+            until=micros(asked.until),
+            duplicates=asked.duplicates,
+            dialect=here.sql.dialect,
+        )
+    )
 
 
 @router.post("/complete")

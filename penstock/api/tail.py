@@ -136,10 +136,12 @@ def tail_of(
     *,
     still: Callable[[], object],
     pace: Pace | None = None,
+    write: Callable[[Page], bytes] | None = None,
 ) -> Response:
     """Answer a tail of a collection, in the place of one of the team's tails.
 
-    `still` is asked every other second; it raises what ends the tail, as `Unauthorized`.
+    `write` makes messages of the events of a page, in place of a message `event` for each. `still`
+    is asked every other second; it raises what ends the tail, as `Unauthorized`.
     Raises as a search does, and `Overloaded` when the team has too many tails.
     """
     bell = Bell()
@@ -162,6 +164,7 @@ def tail_of(
             leaving=here.leaving,
             opened=opened.pop_all(),
             pace=pace or Pace(),
+            write=write or _written,
         )
 
 
@@ -205,6 +208,7 @@ class EventStream(Response):
         leaving: threading.Event,
         opened: ExitStack,
         pace: Pace,
+        write: Callable[[Page], bytes],
     ) -> None:
         # Not the parent's, which knows the length of what it sends.
         self.status_code = 200
@@ -216,6 +220,7 @@ class EventStream(Response):
         self._leaving = leaving
         self._opened = opened
         self._pace = pace
+        self._write = write
         self._error: PenstockError | None = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
@@ -298,7 +303,7 @@ class EventStream(Response):
             self._bell.clear()
             page = await _in_thread(self._following.next)
             if page is not None and page.events:
-                await say(await _in_thread(partial(_written, page)))
+                await say(await _in_thread(partial(self._write, page)))
                 spoken = time.monotonic()
             elif time.monotonic() - spoken >= self._pace.heartbeat:
                 await say(self._beat("heartbeat"))

@@ -75,6 +75,9 @@ def search(
     duplicates: Annotated[
         bool, typer.Option("--duplicates", help="Show events that repeat others, too.")
     ] = False,
+    as_sql: Annotated[
+        bool, typer.Option("--sql", help="Write the search as a statement for penstock sql.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -110,7 +113,12 @@ def search(
             again = command(home, f"search --saved {save}")
             err().print(f"[dim]saved; the same again: {again}[/]")
         where, which = (asked.collection, asked.text), asked.which
-        if count:
+        if as_sql:
+            written = client.statement(*where, **which)
+            print_json(written) if as_json else out().print(
+                written.statement, markup=False, highlight=False, soft_wrap=True
+            )
+        elif count:
             counted = client.count(*where, **which)
             print_json(counted) if as_json else out().print(f"{counted.count}")
         elif histogram:

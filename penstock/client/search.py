@@ -19,6 +19,7 @@ from penstock.contract.search import (
     LookedForEvents,
     LookedForFacets,
     PageTold,
+    StatementTold,
     SuggestionsTold,
 )
 
@@ -109,6 +110,13 @@ class Search(Wire):
         """
         body = asked(LookedForFacets, query=query, fields=list(fields), most=most, **options)
         return self._post(path_of("collections", collection, "facets"), FacetsTold, body)
+
+    def statement(
+        self, collection: str, query: str = "", **options: Unpack[SearchOptions]
+    ) -> StatementTold:
+        """Answer the search as a SELECT for `sql`; see `SearchOptions`."""
+        body = asked(Looked, query=query, **options)
+        return self._post(path_of("collections", collection, "statement"), StatementTold, body)
 
     def complete(
         self,

@@ -174,6 +174,12 @@ class FacetsTold(Told):
     seconds: float
 
 
+class StatementTold(Told):
+    """A search as SQL, in the dialect of the engine that `/sql` asks."""
+
+    statement: str
+
+
 class Completed(Asked):
     """A search that is being written, and where the cursor is in it."""
 

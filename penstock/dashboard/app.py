@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from penstock.api.middleware import Guarded
 from penstock.api.platform import Platform
 from penstock.dashboard import (
+    collection,
     collection_settings,
     destinations,
     event,
@@ -29,7 +30,17 @@ from penstock.errors import NotFound, PenstockError
 from penstock.settings import Settings
 
 # A page joins by a line here, and one among the places if it stands in the navigation.
-VIEWS = (signing, overview, event, schema, collection_settings, replays, destinations, tokens)
+VIEWS = (
+    signing,
+    overview,
+    collection,
+    event,
+    schema,
+    collection_settings,
+    replays,
+    destinations,
+    tokens,
+)
 PLACES = (
     Place("Overview", "/", key="o"),
     Place("Replays", "/replays", key="r", scope="replay"),
@@ -53,6 +64,8 @@ def addresses_of(settings: Settings) -> Addresses:
         dashboard=settings.dashboard_url.rstrip("/"),
         dagster=settings.dagster_pages_url,
         dagster_port=settings.dagster_port,
+        http_port=settings.http_port,
+        grpc_port=settings.grpc_port,
     )
 
 

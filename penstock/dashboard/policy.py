@@ -36,12 +36,15 @@ class Addresses:
     """Where browsers reach this installation.
 
     `dashboard` and `dagster` are URLs, empty where nobody has said; `host` is what servers bind to.
+    `http_port` and `grpc_port` are the door's.
     """
 
     host: str = "127.0.0.1"
     dashboard: str = ""
     dagster: str = ""
     dagster_port: int = 3000
+    http_port: int = 8080
+    grpc_port: int = 9000
 
     @property
     def names(self) -> frozenset[str]:
@@ -59,6 +62,12 @@ class Addresses:
             return self.dagster.rstrip("/")
         name, _ = host_and_port(host)
         return f"http://{name or self.host}:{self.dagster_port}"
+
+    def doors(self, host: str) -> tuple[str, str]:
+        """Answer where the door's HTTP and gRPC are for who came to `host` to see the pages."""
+        name, _ = host_and_port(host)
+        known = name or self.host
+        return f"http://{known}:{self.http_port}", f"{known}:{self.grpc_port}"
 
 
 def host_and_port(host: str) -> tuple[str, int | None]:

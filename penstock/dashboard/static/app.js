@@ -4,6 +4,9 @@ import { startDialogs } from "./dialogs.js";
 import { startCopying } from "./copy.js";
 import { startPlots } from "./plot.js";
 import { startLive } from "./live.js";
+import { startBars } from "./bars.js";
+import { startCompletion } from "./completion.js";
+import { startFollowing } from "./following.js";
 import { startSignIn } from "./sign-in.js";
 import { startThemeSwitch } from "./theme-switch.js";
 
@@ -22,6 +25,9 @@ startDialogs();
 startCopying();
 startPlots();
 startLive();
+startBars();
+startCompletion();
+startFollowing();
 startSignIn();
 startThemeSwitch();
 // Tests wait for it.
