@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from penstock.envelope import Micros
 from penstock.errors import BadRequest
 from penstock.query.dialects import DUCKDB, Dialect
-from penstock.query.pieces import ALWAYS, Sql, all_of, quoted, sql, value
+from penstock.query.pieces import ALWAYS, Sql, quoted, sql, value
 from penstock.query.sql import compile_sql
-from penstock.query.tree import Query
+from penstock.query.tree import And, Query
 from penstock.schema.shape import Struct
 
 DISTINCT = "__distinct"
@@ -49,7 +50,10 @@ def statement(
     conditions = [
         *_received(since, until, dialect),
         *([Sql("duplicate_of IS NOT NULL")] if duplicates == "only" else []),
-        compile_sql(query, shape, dialect=dialect),
+        *(
+            compile_sql(replace(query, where=part), shape, dialect=dialect)
+            for part in (query.where.parts if isinstance(query.where, And) else (query.where,))
+        ),
     ]
     kept = [filled(one) for one in conditions if one != ALWAYS]
     name = quoted(table + (DISTINCT if duplicates == "fold" else ""))
@@ -107,4 +111,4 @@ def _received(since: Micros | None, until: Micros | None, dialect: Dialect) -> S
         bounds.append(sql("received_at >= {0}", sql(dialect.time, value(since))))
     if until is not None:
         bounds.append(sql("received_at < {0}", sql(dialect.time, value(until))))
-    return [all_of(*bounds)]
+    return bounds

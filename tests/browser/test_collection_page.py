@@ -169,7 +169,7 @@ def test_columns_are_chosen_and_stay_in_the_address(reader: Visitor) -> None:
     expect(page.locator(".events-table thead th")).to_have_text(
         ["Received (UTC)", "carrier", "legs.to"]
     )
-    expect(page.locator("#events-body tr").first).to_contain_text("ORD, SFO")
+    expect(page.locator("#events-body tr", has_text="ORD, SFO").first).to_be_visible()
     page.reload()
     expect(page.locator(".events-table thead th")).to_have_count(3)
 

@@ -12,7 +12,9 @@ class Completion {
     this.box = box;
     this.field = field;
     this.timer = 0;
-    this.asking = null;
+    this.asking = false;
+    this.again = false;
+    this.open = false;
     this.told = null;
     this.chosen = -1;
     this.list = document.createElement("ul");
@@ -34,24 +36,32 @@ class Completion {
   }
 
   soon() {
+    this.open = true;
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.ask(), WAIT);
   }
 
+  // One question at a time: the server answers few at once, also of those nobody waits for.
   async ask() {
-    this.asking?.abort();
-    this.asking = new AbortController();
+    if (this.asking) {
+      this.again = true;
+      return;
+    }
+    this.again = false;
+    this.asking = true;
     const text = this.field.value;
     const at = upTo(text, this.field.selectionEnd ?? text.length);
     const wanted = new URLSearchParams({ q: text, at });
+    let told = null;
     try {
-      const answer = await fetch(`${this.box.dataset.completes}?${wanted}`, { signal: this.asking.signal, headers: { Accept: "application/json" } });
-      if (!answer.ok || this.field.value !== text || document.activeElement !== this.field) return;
-      this.show(await answer.json());
-    } catch (error) {
-      // Typed on meanwhile, or nobody answers: a search is written without help then.
-      if (error.name !== "AbortError") this.close();
+      const answer = await fetch(`${this.box.dataset.completes}?${wanted}`, { headers: { Accept: "application/json" } });
+      if (answer.ok && !answer.redirected) told = await answer.json();
+    } catch {
+      // Nobody answers: a search is written without help then.
     }
+    this.asking = false;
+    if (this.again) this.ask();
+    else if (told && this.open && this.field.value === text) this.show(told);
   }
 
   show(told) {
@@ -78,7 +88,8 @@ class Completion {
 
   close() {
     clearTimeout(this.timer);
-    this.asking?.abort();
+    this.open = false;
+    this.again = false;
     this.list.hidden = true;
     this.chosen = -1;
     this.field.setAttribute("aria-expanded", "false");
@@ -107,8 +118,11 @@ class Completion {
   key(event) {
     if (event.key === "ArrowDown" && this.list.hidden) {
       event.preventDefault();
+      this.open = true;
       this.ask();
     } else if (this.list.hidden) {
+      // Also what is still on its way is of no use any more.
+      if (event.key === "Enter" || event.key === "Escape") this.close();
       return;
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();

@@ -51,6 +51,7 @@ def test_a_statement_can_be_read() -> None:
         'FROM "flights__distinct"',
         "WHERE received_at >= make_timestamptz(0)",
     ]
+    assert "\n  AND " in write("s:UA n:>40")
     assert 'FROM "flights"\n' in write("", duplicates="include")
     assert "duplicate_of IS NOT NULL" in write("", duplicates="only")
     assert write("${LIMIT 7}").endswith("LIMIT 7")
