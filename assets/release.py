@@ -18,10 +18,12 @@ import msgspec
 from lakehouse import Lake
 from lakehouse.closings import (
     Closing,
+    Worked,
     close,
     closed_positions,
     closings_of,
     quarantined,
+    works,
 )
 from penstock.buffer import Buffer
 from penstock.codec import Gathering, encode
@@ -202,6 +204,10 @@ class Workplace:
             max_keys=rules.max_keys,
         )
         return Shown(found, place, closing)
+
+    def works(self, collection: CollectionId) -> list[Worked]:
+        """Answer who released or discarded how many events, the latest work first."""
+        return works(self._lake, collection)
 
     def attempt(
         self, asked: Asked, repair: Repair, *, limit: int, cursor: str | None = None

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import reduce
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -133,6 +134,53 @@ def count_closed(lake: Lake, collection: CollectionId) -> int:
     """Answer how many events are closed, from what the table says about itself."""
     table = lake.table(closed_table(collection))
     return 0 if table is None else read_view(collection, table).rows
+
+
+class Work(NamedTuple):
+    """What somebody did to several events at once: a release, or a discard with one reason."""
+
+    state: End
+    by: str
+    why: str | None
+    release: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """How many events a work closed, and when the first and the last of them."""
+
+    work: Work
+    count: int
+    first: Micros
+    last: Micros
+
+
+_WORK = ("state", "closed_by", "why", "release")
+
+
+def works(lake: Lake, collection: CollectionId) -> list[Worked]:
+    """Answer who closed how many of the collection's events and how, the latest work first.
+
+    Reads those columns of all closings, batch by batch.
+    """
+    table = lake.table(closed_table(collection))
+    if table is None:
+        return []
+    kinds = arrow_schema(table.metadata.schema())
+    schema = pa.schema([kinds.field(name) for name in (*_WORK, "closed_at")])
+    seen: dict[Work, Worked] = {}
+    for batch in table.scan(selected_fields=tuple(schema.names)).to_arrow_batch_reader():
+        rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+        grouped = rows.group_by(list(_WORK)).aggregate(
+            [("closed_at", "count"), ("closed_at", "min"), ("closed_at", "max")]
+        )
+        for row in grouped.to_pylist():
+            work = Work(*(row[name] for name in _WORK))
+            first, last = _micros(row["closed_at_min"]), _micros(row["closed_at_max"])
+            one = seen.get(work, Worked(work, 0, first, last))
+            count = one.count + row["closed_at_count"]
+            seen[work] = Worked(work, count, min(one.first, first), max(one.last, last))
+    return sorted(seen.values(), key=lambda one: (-one.last, str(one.work)))
 
 
 def quarantined(

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from assets.release import Asked, Done, Shown, Trial, Workplace
-from lakehouse.closings import Closing
+from lakehouse.closings import Closing, Worked
 from penstock.api.access import Admin, Credentials, Reader, known_as
 from penstock.api.collections import one_of, readable
 from penstock.api.platform import API, Here, Platform
@@ -33,6 +33,7 @@ from penstock.contract.quarantine import (
     StepAsked,
     TriedTold,
     TryAsked,
+    WorkTold,
 )
 from penstock.envelope import CollectionId
 from penstock.errors import BadRequest
@@ -71,6 +72,19 @@ def show_quarantined(c: str, event_id: str, caller: Reader, here: Here) -> Quara
     collection = readable(here, caller, c).id
     with here.rooms.search:
         return _shown(_workplace(here).show(collection, event_id))
+
+
+@router.get("/works")
+def list_works(
+    c: str,
+    caller: Reader,
+    here: Here,
+    limit: Annotated[int, Query(ge=1, le=1_000, description="The latest ones at most.")] = 100,
+) -> list[WorkTold]:
+    """List who released or discarded how many events and why, the latest first."""
+    collection = readable(here, caller, c).id
+    with here.rooms.search:
+        return [_work(one) for one in _workplace(here).works(collection)[:limit]]
 
 
 @router.post("/try")
@@ -212,10 +226,24 @@ def _closing(closing: Closing) -> ClosingTold:
     )
 
 
+def _work(one: Worked) -> WorkTold:
+    return WorkTold(
+        state=one.work.state,
+        by=one.work.by,
+        why=one.work.why,
+        release=one.work.release,
+        count=one.count,
+        first=moment(one.first),
+        last=moment(one.last),
+    )
+
+
 def _trial(trial: Trial) -> RepairTrialTold:
-    payload = text_of(trial.payload)
+    payload, before = text_of(trial.payload), text_of(trial.found.payload)
     return RepairTrialTold(
         event_id=trial.found.event_id,
+        before=before,
+        before_base64=base64_of(trial.found.payload) if before is None else None,
         received_at=moment(trial.found.received_at),
         row=trial.row,
         stage=trial.stage,

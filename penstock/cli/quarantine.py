@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.cli.complete import collections
-from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, safe
+from penstock.cli.console import JsonFlag, cut, err, out, plain, print_json, print_table, safe
 from penstock.cli.event import show_whole
 from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
@@ -130,6 +130,36 @@ def show(
     _show_place(found.place, console)
     if found.closed is not None:
         console.print(Text(_closed(found.closed), style="bold"))
+
+
+@app.command()
+def works(
+    collection: Name,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="The latest ones.")] = 20,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonFlag = False,
+) -> None:
+    """List who released or discarded how many events, and why."""
+    with connect(home) as client:
+        found = client.quarantine_works(collection, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        err().print("nothing was released or discarded yet")
+        return
+    rows = [
+        [
+            f"{one.last:%Y-%m-%d %H:%M:%S}Z",
+            one.state,
+            f"{one.count:,}",
+            plain(one.by),
+            plain(cut(one.why or one.release or "", _PREVIEW)),
+        ]
+        for one in found
+    ]
+    names = ["last", "state", "events#", "by", "reason or release"]
+    print_table(names, [[Text(cell) for cell in row] for row in rows], out(), row="work")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from penstock.contract.quarantine import (
     ReleaseAsked,
     TriedTold,
     TryAsked,
+    WorkTold,
 )
 
 
@@ -36,6 +37,11 @@ class Quarantine(Wire):
         """Answer a quarantined event, and where its payload is wrong."""
         path = path_of("collections", collection, "quarantine", "events", event_id)
         return self._get(path, QuarantinedTold)
+
+    def quarantine_works(self, collection: str, *, limit: int | None = None) -> list[WorkTold]:
+        """Answer who released or discarded how many events of a collection, the latest first."""
+        path = path_of("collections", collection, "quarantine", "works", limit=limit)
+        return self._get(path, list[WorkTold])
 
     def try_repair(
         self,

@@ -139,10 +139,24 @@ class QuarantinedTold(Told):
     closed: ClosingTold | None
 
 
+class WorkTold(Told):
+    """What somebody did at once: a release, or a discard with one reason."""
+
+    state: End
+    by: str
+    why: str | None
+    release: str | None
+    count: int = Field(description="Events that it closed.")
+    first: Time
+    last: Time
+
+
 class RepairTrialTold(Told):
     """What an event would become. `columns` and `misfits` are those of the row, if it is one."""
 
     event_id: str
+    before: str | None = Field(description="The payload as it is.")
+    before_base64: str | None
     received_at: Time
     row: bool
     stage: str | None

@@ -16,6 +16,7 @@ from penstock.dashboard import (
     destinations,
     event,
     overview,
+    quarantine,
     replays,
     schema,
     signing,
@@ -37,12 +38,14 @@ VIEWS = (
     event,
     schema,
     collection_settings,
+    quarantine,
     replays,
     destinations,
     tokens,
 )
 PLACES = (
     Place("Overview", "/", key="o"),
+    Place("Quarantine", "/quarantine", key="q"),
     Place("Replays", "/replays", key="r", scope="replay"),
     Place("Destinations", "/destinations", key="e", scope="replay"),
     Place("Tokens", "/tokens", key="t", scope="admin"),
