@@ -24,6 +24,9 @@ _NUMBERS = ("int", "long", "float", "double", "decimal", "bigint", "hugeint")
 def sql(
     statement: Annotated[str, typer.Argument(help="One SELECT or EXPLAIN; - reads it from stdin.")],
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without a limit on rows.")] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write a Parquet file to stdout, without that limit.")
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -33,8 +36,8 @@ def sql(
     """
     text = sys.stdin.read() if statement == "-" else statement
     with connect(home) as client:
-        if csv:
-            for piece in client.sql_csv(text):
+        if csv or parquet:
+            for piece in client.sql_parquet(text) if parquet else client.sql_csv(text):
                 sys.stdout.buffer.write(piece)
             return
         answer = client.sql(text)

@@ -17,6 +17,30 @@ class Statement(Asked):
     statement: str = Field(max_length=100_000)
 
 
+class TablesTold(Told):
+    """The tables there are for statements of the caller, and what one statement may take."""
+
+    engine: str = Field(description="Whose SQL is written: DuckDB or Trino.")
+    seconds: float = Field(description="A statement is stopped after so long.")
+    rows: int = Field(description="The most rows of an answer in JSON.")
+    tables: list[str]
+
+
+class SqlColumnTold(Told):
+    """A column as a statement names it, a field of the payload below `data`."""
+
+    name: str
+    type: str
+
+
+class TableTold(Told):
+    """One table, and its columns."""
+
+    name: str
+    rows: int
+    columns: list[SqlColumnTold]
+
+
 class SqlAnswer(Told):
     """The rows of a statement; types are Arrow's.
 

@@ -20,6 +20,7 @@ from penstock.dashboard import (
     replays,
     schema,
     signing,
+    sql,
     tokens,
 )
 from penstock.dashboard.access import Reading
@@ -39,6 +40,7 @@ VIEWS = (
     schema,
     collection_settings,
     quarantine,
+    sql,
     replays,
     destinations,
     tokens,
@@ -46,6 +48,7 @@ VIEWS = (
 PLACES = (
     Place("Overview", "/", key="o"),
     Place("Quarantine", "/quarantine", key="q"),
+    Place("SQL", "/sql", key="s"),
     Place("Replays", "/replays", key="r", scope="replay"),
     Place("Destinations", "/destinations", key="e", scope="replay"),
     Place("Tokens", "/tokens", key="t", scope="admin"),

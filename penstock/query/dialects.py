@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Dialect:
     """What engines write differently. Numbers in braces stand for the operands."""
 
+    engine: str
+    """The name of what speaks it, as people know it."""
     negated: str
     """Whether 0 is anything but true."""
     one: str
@@ -64,6 +66,7 @@ _STRINGS = r"""'"(?:[^"\\]|\\.)*"', '""', 'g'"""
 _LENIENT = r"',\s*[\]}}]|[Nn][Aa][Nn]|[Ii][Nn][Ff]'"
 
 DUCKDB = Dialect(
+    engine="DuckDB",
     negated="(({0}) IS NOT TRUE)",
     one="[{0}]",
     no_numbers="CAST(NULL AS DOUBLE[])",
@@ -101,6 +104,7 @@ _HALF = r"'\\u[dD][89a-fA-F]'"
 # Its `array_min` and `||` answer NULL where one element, or one list, is NULL. Its expressions know
 # an older Unicode than Python does: beside a letter of a younger script a word seems to end.
 TRINO = Dialect(
+    engine="Trino",
     negated="(NOT coalesce({0}, FALSE))",
     one="ARRAY[{0}]",
     no_numbers="CAST(ARRAY[] AS array(double))",

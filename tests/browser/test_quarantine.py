@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 import pytest
-from browsing import Site, Visitor, later, visiting
+from browsing import Site, Visitor, visiting
 from builders import event
 from playwright.sync_api import Browser, expect
 from served import served
@@ -82,34 +82,72 @@ def site(full: Site) -> Iterator[Site]:
 @pytest.fixture
 def person(browser: Browser, site: Site) -> Iterator[Visitor]:
     with visiting(browser, site) as made:
+        expect.set_options(timeout=8_000)
         made.sign_in()
         yield made
 
 
-def test_causes_are_seen_over_all_collections_and_lead_to_their_events(person: Visitor) -> None:
-    person.page.keyboard.press("g")
-    person.page.keyboard.press("q")
-    expect(person.page.get_by_role("heading", name="Quarantine", exact=True)).to_be_visible()
+def test_causes_lead_to_one_event_that_is_repaired_by_hand(person: Visitor) -> None:
+    page = person.page
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    expect(page.get_by_role("heading", name="Quarantine", exact=True)).to_be_visible()
     person.look("quarantine-all")
-
-    person.page.get_by_role("link", name="readings").click()
-    expect(person.page.get_by_role("heading", name="Quarantine of readings")).to_be_visible()
+    person.open("/collections/readings/quarantine")
+    expect(page.get_by_role("row", name="gate: invalid_json").first).to_contain_text("36")
     person.look("quarantine")
 
-    person.page.get_by_role("row", name="wrong").first.get_by_role("link").click()
+    person.open("/collections/readings/quarantine/events/reading-3")
+    expect(page.get_by_role("heading", name="Wrong at byte 27")).to_be_visible()
+    person.look("quarantined")
+    page.get_by_label("Payload", exact=True).fill('{"sensor": "s3", "value": 1}')
+    page.get_by_role("button", name="Try it").click()
+    expect(page.locator(".change ins")).to_have_text("}")
+    page.get_by_role("button", name="Release it so…").click()
+    page.get_by_role("button", name="Release the event").click()
+
+    expect(page.get_by_role("heading", name="Releasing: finished")).to_be_visible()
+    person.site.land(READINGS)
+    person.open("/collections/readings/quarantine/events/reading-3")
+    expect(page.get_by_text("It became the row at")).to_be_visible()
+    person.look("quarantined-closed")
 
 
-def test_look(person: Visitor) -> None:
+def test_many_are_repaired_released_and_the_rest_discarded_by_keyboard(person: Visitor) -> None:
     person.open("/collections/readings/quarantine")
     page = person.page
-    page.locator("#repairing summary").click()
-    page.get_by_label("nan", exact=False).check()
-    page.get_by_label("bom", exact=False).check()
-    page.get_by_role("button", name="Try on five").click()
-    expect(page.get_by_text("would become rows")).to_be_visible()
+    page.locator("#repairing summary").focus()
+    page.keyboard.press("Enter")
+    page.locator("input[value=bom]").focus()
+    page.keyboard.press("Space")
+    page.locator("input[value=nan]").focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Enter")
+    expect(page.locator(".work .notice")).to_contain_text("would become rows")
+    expect(page.locator(".change ins").first).to_have_text("null")
     person.look("quarantine-tried")
-    page.get_by_role("button", name="Release all that become rows so").click()
-    expect(page.get_by_role("heading", name="Release ")).to_be_visible()
+    page.get_by_role("button", name="Release all that become rows so").press("Enter")
+    expect(page.get_by_role("heading", name="Release 35 events?")).to_be_visible()
     person.look("quarantine-ask")
-    person.open("/collections/readings/quarantine/events/reading-3")
-    person.look("quarantined")
+    page.get_by_role("button", name="Release 35 events").press("Enter")
+    expect(page.locator(".work .notice")).to_contain_text("26 released")
+    person.look("quarantine-done")
+    person.site.land(READINGS)
+
+    person.open("/collections/readings/quarantine")
+    page.locator("#discarding summary").press("Enter")
+    page.get_by_label("Reason").fill("sent by a test")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Discard 9 events").press("Enter")
+    expect(page.locator(".work .notice")).to_contain_text("9 discarded")
+    person.open("/collections/readings/quarantine")
+    expect(page.get_by_role("heading", name="Nothing is open in quarantine")).to_be_visible()
+    expect(page.get_by_role("row", name="discarded")).to_contain_text("sent by a test")
+    person.look("quarantine-empty")
+
+
+def test_an_empty_installation_teaches(newcomer: Visitor) -> None:
+    newcomer.sign_in()
+    newcomer.open("/quarantine")
+    expect(newcomer.page.get_by_text("Nothing is in quarantine")).to_be_visible()
+    newcomer.look("quarantine-none")

@@ -7,10 +7,10 @@ import httpx
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
+from forms import Browser, browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from platform_stand_ins import StandInSearcher, found, grant
-from forms import Browser, browser
 
 from penstock.api.platform import Platform
 from penstock.dashboard.difference import beginning, difference, visible
