@@ -33,6 +33,7 @@ _MOST_COLUMNS = 100
 _NUMBERS = ("int", "uint", "float", "double", "half", "decimal", "bigint")
 _TIMES = ("timestamp", "date")
 _LINE = re.compile(r"\bLINE (\d+):|, at line (\d+)")
+_QUOTED = re.compile(r"[\"']([\w.]+)[\"']")
 _SIMPLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _FILES = {"csv": (sql.CSV, "csv"), "parquet": (sql.PARQUET, "parquet")}
 
@@ -135,7 +136,7 @@ def _show(
         examples=examples,
         statement=statement or (examples[0][1] if examples else ""),
         error=error,
-        bad_line=line_of(error),
+        bad_line=line_of(error, statement),
         answer=answer,
         columns=[(name, kind, is_number(kind)) for name, kind in shown[:_MOST_COLUMNS]],
         more_columns=max(0, len(shown) - _MOST_COLUMNS),
@@ -146,10 +147,22 @@ def _show(
     )
 
 
-def line_of(error: str) -> int | None:
-    """Answer the line of the statement that an engine's sentence names."""
+def line_of(error: str, statement: str) -> int | None:
+    """Answer the line of the statement that an engine's sentence is about; None if it is not known.
+
+    It names the line, or quotes a name that the statement has in one line alone.
+    """
+    # The page sends a statement without the blank lines before it, which people still see.
+    before = statement[: len(statement) - len(statement.lstrip())].count("\n")
     found = _LINE.search(error)
-    return None if found is None else int(found[1] or found[2])
+    if found is not None:
+        return before + int(found[1] or found[2])
+    quoted = _QUOTED.search(error)
+    if quoted is None:
+        return None
+    word = re.compile(rf"(?<!\w){re.escape(quoted[1])}(?!\w)")
+    lines = [n for n, line in enumerate(statement.split("\n"), 1) if word.search(line)]
+    return lines[0] if len(lines) == 1 else None
 
 
 def is_number(kind: str) -> bool:

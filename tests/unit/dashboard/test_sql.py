@@ -89,9 +89,12 @@ def test_tables_are_listed_with_columns_and_none_teach(reader: Browser, here: Pl
 
 
 def test_what_an_engine_says_names_a_line() -> None:
-    assert line_of("no\n\nLINE 12: x") == 12
-    assert line_of("no such column, at line 3, character 4") == 3
-    assert line_of("no") is None
+    assert line_of("no\n\nLINE 12: x", "") == 12
+    assert line_of("no such column, at line 3, character 4", "\n\nSELECT") == 5
+    assert line_of("no", "no") is None
+    assert line_of('Could not find key "totl"', "SELECT 1,\n  data.totl") == 2
+    assert line_of('Could not find key "a"', "SELECT a,\n a") is None
+    assert line_of('Could not find key "a"', "SELECT ab") is None
 
 
 def test_long_and_nested_values_are_folded_and_none_is_endless() -> None:
