@@ -63,7 +63,7 @@ new ResizeObserver(() => { gutter.style.height = `${text.offsetHeight}px`; }).ob
 text.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
-    form.requestSubmit(form.querySelector("button.first"));
+    form.querySelector("button.first").click();
   }
 });
 document.addEventListener("click", (event) => {
