@@ -146,6 +146,13 @@ def test_look_try_release_and_discard(penstock: Penstock, home: Home) -> None:
     assert "junk" in penstock("quarantine", "show", "flights", "e2", home=home.folder).out
     said = penstock("quarantine", "list", home=home.folder)
     assert (said.out, "3 events were closed" in said.err) == ("", True)
+    works = penstock("quarantine", "works", "flights", "--json", home=home.folder).json()
+    told = sorted((one["state"], one["count"], one["why"], one["by"]) for one in works)
+    assert told == [
+        ("discarded", 1, "junk", "admin (admin)"),
+        ("released", 2, None, "admin (admin)"),
+    ]
+    assert "junk" in penstock("quarantine", "works", "flights", home=home.folder).out
 
 
 def test_a_whole_payload_and_the_raw_bytes(penstock: Penstock, home: Home, tmp_path: Path) -> None:

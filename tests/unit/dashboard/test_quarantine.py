@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from platform_stand_ins import StandInSearcher, found, grant
 
+from penstock.api import quarantine
 from penstock.api.platform import Platform
+from penstock.contract.quarantine import DoneTold, HeldTold, ReleaseAsked
 from penstock.dashboard.difference import beginning, difference, visible
 from penstock.dashboard.forms import Form
 from penstock.dashboard.quarantine import bars_of, repair_of
@@ -99,6 +102,48 @@ def test_nothing_is_released_or_discarded_before_somebody_is_sure(
     why = admin.post(f"{PAGE}/discard")
     assert why.status_code == 422
     assert "Say why" in why.text
+
+
+def test_what_goes_through_many_goes_on_page_by_page_and_adds_up(
+    app: FastAPI, here: Platform, held: StandInSearcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of each page has the form for the next: nothing runs on in secret."""
+    pages = [
+        DoneTold(
+            release="r7",
+            done=499,
+            held=[HeldTold(event_id="<b>", why="gate")],
+            closed=0,
+            waiting=0,
+            cursor="next",
+        ),
+        DoneTold(release="r7", done=3, held=[], closed=2, waiting=0, cursor=None),
+    ]
+    asked: list[ReleaseAsked] = []
+
+    def release(_c: str, wanted: ReleaseAsked, *_others: object) -> DoneTold:
+        asked.append(wanted)
+        return pages[len(asked) - 1]
+
+    monkeypatch.setattr(quarantine, "release_events", release)
+    admin = visitor(app, here, "admin")
+
+    going = admin.post(f"{PAGE}/release", q="a", transform="nan", sure="yes", found="505").text
+    assert "Go on" in going
+    assert "<b>" not in going
+    form = going.partition('hx-trigger="load')[2].partition("</form>")[0]
+    fields = re.findall(r'name="(\w+)" value="([^"]*)"', form)
+    carried = {name: html.unescape(value) for name, value in fields if name != "csrf"}
+    done = admin.post(f"{PAGE}/release", **carried).text
+
+    assert [(one.query, one.release, one.cursor) for one in asked] == [
+        ("a", None, None),
+        ("a", "r7", "next"),
+    ]
+    assert [[step.do for step in one.repair.steps] for one in asked] == [["nan"], ["nan"]]
+    assert "502 released as release" in done
+    assert "&lt;b&gt;" in done
+    assert "Go on" not in done
 
 
 def test_what_is_wrong_with_a_search_is_pointed_at(
