@@ -238,7 +238,7 @@ class Settings(BaseModel):
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (),
         description="Networks of destinations and registries that may be reached although they "
-        "are not public (CIDR).",
+        "are not public (CIDR). Not set, `penstock up` on a loopback `host` allows this machine.",
     )
     allow_ports: tuple[int, ...] = Field(
         (),

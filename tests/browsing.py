@@ -178,11 +178,18 @@ class Visitor:
 @contextmanager
 def visiting(browser: Browser, site: Site, **context: Any) -> Iterator[Visitor]:
     """Open a window with no memory; the block fails if a page complained or asked elsewhere."""
+    with window(browser, site.url, **context) as (page, said):
+        yield Visitor(page, site, said)
+
+
+@contextmanager
+def window(browser: Browser, url: str, **context: Any) -> Iterator[tuple[Page, list[str]]]:
+    """Open a window for a site; the block fails if a page complained or asked elsewhere."""
     made: BrowserContext = browser.new_context(**context)
     said: list[str] = []
 
     def only_here(route: Any) -> None:
-        if route.request.url.startswith(site.url):
+        if route.request.url.startswith(url):
             route.continue_()
         else:
             said.append(f"asked {route.request.url}")
@@ -194,7 +201,7 @@ def visiting(browser: Browser, site: Site, **context: Any) -> Iterator[Visitor]:
     page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     try:
-        yield Visitor(page, site, said)
+        yield page, said
     finally:
         made.close()
     assert said == [], said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -24,14 +25,25 @@ class Browser:
 
     def post(self, path: str, **fields: object) -> httpx.Response:
         """Send a form of our own page, with the session's mark."""
+        return self.send(path, fields)
+
+    def send(
+        self, path: str, fields: Mapping[str, object] | None = None, *, htmx: str = ""
+    ) -> httpx.Response:
+        """Send a form of our own page; with `htmx`, for the part of the page with that id."""
         mark = re.search(r'name="csrf" value="([0-9a-f]+)"', self.http.get("/").text)
-        data = {"csrf": mark[1] if mark else "", **fields}
-        return self.http.post(path, data=data, headers=OURS)
+        data = {"csrf": mark[1] if mark else "", **(fields or {})}
+        asked = {"HX-Request": "true", "HX-Target": htmx} if htmx else {}
+        return self.http.post(path, data=data, headers={**OURS, **asked})
 
     def sign_in(self, token: str, *, way_back: str = "/") -> httpx.Response:
         data = {"token": token, "next": way_back}
         return self.http.post("/sign-in", data=data, headers=OURS)
 
 
-def browser(app: FastAPI) -> Browser:
-    return Browser(httpx.Client(transport=InProcess(app), base_url=URL))
+def browser(app: FastAPI, token: str = "") -> Browser:
+    """Answer somebody at the pages; signed in if there is a token."""
+    made = Browser(httpx.Client(transport=InProcess(app), base_url=URL))
+    if token:
+        assert made.sign_in(token).status_code == 303
+    return made

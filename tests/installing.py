@@ -124,12 +124,18 @@ def outside() -> dict[str, str]:
 
 
 @contextmanager
-def installation(home: Path, settings_file: Path | None = None) -> Iterator[Installation]:
-    """Run `penstock up` for the block; afterwards none of its processes is left."""
+def installation(
+    home: Path, settings_file: Path | None = None, *, networks: str | None = "127.0.0.1/32"
+) -> Iterator[Installation]:
+    """Run `penstock up` for the block; afterwards none of its processes is left.
+
+    `networks` are those that the operator allows replays to reach; None where nobody said any.
+    """
     http, grpc, platform, dagster = free_ports(4)
     environ = outside()
     with receiving() as receiver:
-        environ["PENSTOCK_ALLOW_NETWORKS"] = "127.0.0.1/32"
+        if networks is not None:
+            environ["PENSTOCK_ALLOW_NETWORKS"] = networks
         ports = (receiver.port, places.KAFKA_PORT, places.RABBITMQ_PORT, places.SQS_PORT)
         environ["PENSTOCK_ALLOW_PORTS"] = ",".join(map(str, ports))
         if settings_file is not None:

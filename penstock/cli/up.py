@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from ipaddress import ip_network
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +52,8 @@ _HANDED_DOWN = (
     *("allow_networks", "allow_ports"),
 )
 
+_THIS_MACHINE = ("127.0.0.1", "::1")
+
 _CODE_PORTS = range(20_000, 32_000)
 
 
@@ -63,13 +66,15 @@ def up(
     dagster_port: DagsterPort = None,
 ) -> None:
     """Start door, platform and Dagster, and keep them running until Ctrl-C."""
-    settings = load_settings(
-        home,
-        file=settings_file,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        platform_port=platform_port,
-        dagster_port=dagster_port,
+    settings = reaching_itself(
+        load_settings(
+            home,
+            file=settings_file,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            platform_port=platform_port,
+            dagster_port=dagster_port,
+        )
     )
     console = err()
     with running(settings, console, file=settings_file) as (supervisor, what):
@@ -78,6 +83,18 @@ def up(
             print_json(what)
         supervisor.watch()
         console.print("stopping …")
+
+
+def reaching_itself(settings: Settings) -> Settings:
+    """Allow replays to this machine, where nobody else can ask for one.
+
+    Who can reach the servers on a loopback address can reach everything else there too. Networks
+    that the operator named are left as they are, also none at all. Pure.
+    """
+    alone = settings.host in _THIS_MACHINE
+    if not alone or "allow_networks" in settings.model_fields_set:
+        return settings
+    return settings.model_copy(update={"allow_networks": tuple(map(ip_network, _THIS_MACHINE))})
 
 
 @contextmanager

@@ -58,7 +58,7 @@ from penstock.dashboard.looking import (
     read_looking,
     stamp,
 )
-from penstock.dashboard.render import Shown, is_htmx
+from penstock.dashboard.render import Shown, in_path, is_htmx
 from penstock.dashboard.snippets import snippets
 from penstock.envelope import Micros
 from penstock.errors import AlreadyExists, BadQuery, BadRequest, Rejected, Unauthorized
@@ -235,7 +235,7 @@ def make_token(c: str, visit: Administering, here: Here, doors: Doors) -> Respon
     wanted = NewToken(name=f"ingest of {c}", scopes=["ingest"], collection=c)
     made = tokens.create_token(wanted, visit.caller, here, doors)
     collection = show_collection(c, visit.caller, here)
-    return _teach(collection, visit, token=made.token)
+    return teach(collection, visit, token=made.token)
 
 
 @router.post("/searches", name="collection_save_search")
@@ -331,7 +331,7 @@ def _show(
     except BadRequest as error:
         wrong = {"q": str(error)}
     if page is not None and not page.events and _is_empty(c, visit, here):
-        return _teach(collection, visit, token="")
+        return teach(collection, visit, token="")
     answer = visit.show(
         "collection.html",
         status=422 if wrong else status,
@@ -450,13 +450,15 @@ def _saved_address(saved: SavedSearchTold) -> str:
     ).address()
 
 
-def _teach(collection: Collection, visit: Visit, *, token: str) -> Response:
+def teach(collection: Collection, visit: Visit, *, token: str) -> Response:
+    """Show how to send to a collection; with a token's text it stands in what is to be copied."""
     host = visit.request.headers.get("host", "")
     http, grpc = addresses(visit.request).doors(host)
     return visit.show(
         "collection_empty.html",
         c=collection.name,
         collection=collection,
+        address=f"/collections/{in_path(collection.name)}",
         token=token,
         snippets=snippets(collection.name, http=http, grpc=grpc, token=token),
     )

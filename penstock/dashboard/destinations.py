@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from itertools import chain, count
 from typing import Annotated, get_args
 
 from fastapi import APIRouter, Query
@@ -52,6 +54,9 @@ _ADDRESSES: Mapping[Kind, tuple[str, str]] = {
 
 HEADERS = 4
 """Rows of the form for headers of an HTTP destination."""
+
+_LONGEST = 40
+"""Characters of a name that is made here, before what tells it from others."""
 
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
@@ -136,6 +141,34 @@ def asked_for(kind: Kind, form: Form) -> dict[str, object]:
         "options": options,
         "secret": ":".join(parts) or None,
     }
+
+
+def destination_at(address: str, visit: Visit, here: Platform) -> str:
+    """Answer the name of the destination with this address, made for it where there is none.
+
+    Raises `Wrong` for an address that replays may not reach, and for who may make no destination.
+    """
+    known = {one.name: one.url for one in destinations.list_destinations(visit.caller, here)}
+    for name, url in known.items():
+        if url == address:
+            return name
+    if not visit.may("admin"):
+        raise Wrong({"address": "is no destination yet, and making one needs the scope admin"})
+    wanted = asked(NewDestination, {"name": named_after(address, known), "url": address})
+    try:
+        return destinations.create_destination(wanted, visit.caller, here).name
+    except Rejected as error:
+        raise Wrong({"address": str(error)}) from error
+
+
+def named_after(address: str, taken: Collection[str]) -> str:
+    """Answer a name for a destination, after the host of its address, that none has. Pure."""
+    host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    name = re.sub("[^a-z0-9]+", "_", host.lower()).strip("_")[:_LONGEST] or "destination"
+    if not name[0].isalpha() or name.startswith("penstock"):
+        name = f"at_{name}"
+    numbered = (f"{name}_{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def shown_options(one: DestinationTold) -> list[tuple[str, str]]:

@@ -9,13 +9,18 @@ import structlog
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from penstock.api.collections import list_collections
-from penstock.api.platform import Here, Platform
+from penstock.api.collections import create_collection as made_by_api
+from penstock.api.collections import list_collections, show_collection
+from penstock.api.platform import Doors, Here, Platform
 from penstock.api.stats import per_minute
 from penstock.api.status import Watched, watched
-from penstock.dashboard.access import Reading, Visit
+from penstock.contract.collections import NewCollection
+from penstock.dashboard.access import Administering, Reading, Visit
+from penstock.dashboard.collection import teach
+from penstock.dashboard.forms import Wrong, asked
+from penstock.dashboard.render import in_path
 from penstock.envelope import CollectionId
-from penstock.errors import Unavailable
+from penstock.errors import AlreadyExists, Rejected, Unavailable
 from penstock.stats import MINUTE
 
 router = APIRouter()
@@ -35,6 +40,8 @@ class Attention:
     collection: str
     said: str
     command: str | None = None
+    page: str | None = None
+    """The route of the collection's page where it is shown and resolved."""
     bad: bool = False
     """Whether events wait or are missing because of it."""
 
@@ -65,10 +72,35 @@ class Summary:
 @router.get("/", name="overview")
 def show_overview(visit: Reading, here: Here) -> Response:
     """Show how everything is; the block ``live`` is fetched again every few seconds."""
+    return _show(visit, here)
+
+
+@router.post("/collections", name="create_collection")
+def create_collection(visit: Administering, here: Here, doors: Doors) -> Response:
+    """Make a collection and show how to send to it, with a token that does, this once.
+
+    The name of one that is there leads to it: so does the same form sent again.
+    """
+    name = visit.form.text("name")
+    try:
+        wanted = asked(NewCollection, {"name": name, "token": True})
+        made = made_by_api(wanted, visit.caller, here, doors)
+    except AlreadyExists:
+        return visit.go(f"/collections/{in_path(name)}")
+    except Wrong as error:
+        return _show(visit, here, wrong=error.fields["name"], status=422)
+    except Rejected as error:
+        return _show(visit, here, wrong=str(error), status=422)
+    collection = show_collection(made.name, visit.caller, here)
+    return teach(collection, visit, token=made.token or "")
+
+
+def _show(visit: Visit, here: Platform, *, wrong: str = "", status: int = 200) -> Response:
     seen = watched(visit.caller, here)
     minutes = _minutes(visit, here, seen)
     return visit.show(
         "overview.html",
+        status=status,
         seen=seen,
         minutes=minutes,
         starts=_starts(here),
@@ -77,6 +109,8 @@ def show_overview(visit: Reading, here: Here) -> Response:
         attention=attention(seen),
         paused=[c.name for c in list_collections(visit.caller, here) if c.paused],
         empty=not any(one.told and one.told.books.accepted for one in seen),
+        wrong=wrong,
+        name=visit.form.text("name"),
     )
 
 
@@ -139,7 +173,7 @@ def attention(seen: Sequence[Watched]) -> list[Attention]:
                 Attention(
                     collection=name,
                     said=f"{told.quarantined:,} events could not become rows",
-                    command=f"penstock quarantine list {name}",
+                    page="quarantine",
                 )
             )
     return sorted(found, key=lambda one: not one.bad)

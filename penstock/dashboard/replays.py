@@ -33,7 +33,7 @@ from penstock.contract.replays import (
 )
 from penstock.contract.search import FacetTold, LookedForFacets
 from penstock.dashboard.access import Replaying, Visit
-from penstock.dashboard.destinations import CREATING
+from penstock.dashboard.destinations import CREATING, destination_at
 from penstock.dashboard.forms import Form, Wrong, asked
 from penstock.dashboard.render import is_htmx
 from penstock.envelope import Micros
@@ -157,9 +157,15 @@ def show_new_replay(visit: Replaying, here: Here) -> Response:
 
 @router.post("/new", name="plan_replay")
 def plan_replay(visit: Replaying, here: Here) -> Response:
-    """Show what the replay would send, and how to start exactly that."""
+    """Show what the replay would send, and how to start exactly that.
+
+    An address goes before the destination that was chosen, and becomes one.
+    """
     given = given_of(visit.form)
+    address = visit.form.text("address")
     try:
+        if address:
+            given["destination"] = destination_at(address, visit, here)
         return _form(visit, here, given, planned=_plan(visit, here, given))
     except Wrong as error:
         return _form(visit, here, given, wrong=error.fields, status=422)
@@ -489,6 +495,8 @@ def _form(
         wrong=wrong or {},
         saved=saved,
         confirm=visit.form.text("confirm"),
+        # Once it is a destination, it is the one that is chosen.
+        address=visit.form.text("address") if "address" in (wrong or {}) else "",
         searches=list_searches(visit.caller, here),
         collections=names,
         destinations=goes_to,

@@ -4,6 +4,7 @@ import { startDialogs } from "./dialogs.js";
 import { startCopying } from "./copy.js";
 import { startPlots } from "./plot.js";
 import { startLive } from "./live.js";
+import { startAddress } from "./address.js";
 import { startBars } from "./bars.js";
 import { startCompletion } from "./completion.js";
 import { startFollowing } from "./following.js";
@@ -20,6 +21,7 @@ const reveal = (root) => {
 reveal(document);
 document.addEventListener("htmx:load", (event) => reveal(event.detail.elt.parentElement ?? document));
 
+startAddress();
 startKeys();
 startDialogs();
 startCopying();

@@ -590,6 +590,8 @@ class TestDestinations:
             "options": {},
             "secret": False,
             "created_at": NOON_TEXT,
+            "tried_at": None,
+            "tried": None,
         }
         assert listed.json() == [shown.json()]
         assert "very-hidden" not in made.text + shown.text + listed.text

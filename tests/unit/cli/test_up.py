@@ -13,7 +13,7 @@ from rich.console import Console
 
 from penstock.cli.demo import FIGURES, PLAY_ON, Books, books_table
 from penstock.cli.home import Running
-from penstock.cli.up import describe, programs
+from penstock.cli.up import describe, environment, programs, reaching_itself
 from penstock.settings import load_settings
 
 
@@ -34,6 +34,20 @@ def test_dagsters_programs_start_one_after_the_other(tmp_path: Path) -> None:
         "dagster-webserver": "code-server",
         "dagster-daemon": "dagster-webserver",
     }
+
+
+def test_replays_reach_this_machine_where_nobody_else_can_ask_for_one(tmp_path: Path) -> None:
+    """A first receiver is on the same machine; the guard has to hold where others can come."""
+
+    def allowed(**variables: str) -> str:
+        settings = load_settings(tmp_path, {f"PENSTOCK_{k}": v for k, v in variables.items()})
+        return environment(reaching_itself(settings), {})["PENSTOCK_ALLOW_NETWORKS"]
+
+    assert allowed() == "127.0.0.1/32,::1/128"
+    assert allowed(HOST="0.0.0.0") == ""
+    assert allowed(HOST="10.1.2.3") == ""
+    assert allowed(ALLOW_NETWORKS="10.0.0.0/8") == "10.0.0.0/8"
+    assert allowed(ALLOW_NETWORKS="") == ""
 
 
 RUNNING = Running(

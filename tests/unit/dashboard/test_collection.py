@@ -6,25 +6,17 @@ import json
 import re
 from urllib.parse import parse_qsl, urlsplit
 
-import httpx
 import pytest
 from builders import NOON
 from fastapi import FastAPI
-from platform_stand_ins import InProcess, StandInSearcher, found, grant
+from forms import Browser, browser
+from platform_stand_ins import StandInSearcher, found, grant
 
 from penstock.api.platform import Platform
 from penstock.envelope import CollectionId
 from penstock.metadata.records import CollectionRecord
 
-URL = "http://127.0.0.1:8000"
 SHOP = CollectionId("main", "shop")
-
-
-def client(app: FastAPI, token: str) -> httpx.Client:
-    made = httpx.Client(transport=InProcess(app), base_url=URL)
-    data = {"token": token, "next": "/"}
-    assert made.post("/sign-in", data=data, headers={"Origin": URL}).status_code == 303
-    return made
 
 
 @pytest.fixture
@@ -34,13 +26,13 @@ def shop(here: Platform) -> Platform:
 
 
 @pytest.fixture
-def reader(app: FastAPI, shop: Platform) -> httpx.Client:
-    return client(app, grant(shop.store, "read"))
+def reader(app: FastAPI, shop: Platform) -> Browser:
+    return browser(app, grant(shop.store, "read"))
 
 
 @pytest.fixture
-def admin(app: FastAPI, shop: Platform) -> httpx.Client:
-    return client(app, grant(shop.store, "admin"))
+def admin(app: FastAPI, shop: Platform) -> Browser:
+    return browser(app, grant(shop.store, "admin"))
 
 
 def searcher(here: Platform) -> StandInSearcher:
@@ -48,13 +40,7 @@ def searcher(here: Platform) -> StandInSearcher:
     return here.searcher
 
 
-def post(http: httpx.Client, path: str, **fields: str) -> httpx.Response:
-    mark = re.search(r'name="csrf" value="([0-9a-f]+)"', http.get("/").text)
-    data = {"csrf": mark[1] if mark else "", **fields}
-    return http.post(path, data=data, headers={"Origin": URL})
-
-
-def test_a_hostile_payload_is_text(reader: httpx.Client, shop: Platform) -> None:
+def test_a_hostile_payload_is_text(reader: Browser, shop: Platform) -> None:
     bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
     searcher(shop).events = [found(json.dumps({"name": bad}).encode(), event_id=bad)]
 
@@ -66,7 +52,7 @@ def test_a_hostile_payload_is_text(reader: httpx.Client, shop: Platform) -> None
     assert "&lt;script&gt;alert(1)" in answer.text
 
 
-def test_what_is_shown_of_a_payload_is_bounded(reader: httpx.Client, shop: Platform) -> None:
+def test_what_is_shown_of_a_payload_is_bounded(reader: Browser, shop: Platform) -> None:
     searcher(shop).events = [found(b'{"a": "' + b"x" * 300_000 + b'", "b": [1, 2]}')]
 
     answer = reader.get("/collections/shop?since=all&col=b&col=payload")
@@ -74,7 +60,7 @@ def test_what_is_shown_of_a_payload_is_bounded(reader: httpx.Client, shop: Platf
     assert len(answer.text) < 60_000
 
 
-def test_a_search_that_cannot_be_read_is_pointed_at(reader: httpx.Client, shop: Platform) -> None:
+def test_a_search_that_cannot_be_read_is_pointed_at(reader: Browser, shop: Platform) -> None:
     answer = reader.get("/collections/shop?q=total:%3E")
 
     assert answer.status_code == 422
@@ -91,7 +77,7 @@ def test_a_search_that_cannot_be_read_is_pointed_at(reader: httpx.Client, shop: 
     ],
 )
 def test_what_an_address_cannot_mean_is_told_beside_the_search(
-    reader: httpx.Client, shop: Platform, address: str, told: str
+    reader: Browser, shop: Platform, address: str, told: str
 ) -> None:
     searcher(shop).events = [found()]
 
@@ -102,7 +88,7 @@ def test_what_an_address_cannot_mean_is_told_beside_the_search(
 
 
 def test_the_first_event_of_an_empty_collection_is_taught_with_the_real_address(
-    reader: httpx.Client, admin: httpx.Client, shop: Platform
+    reader: Browser, admin: Browser, shop: Platform
 ) -> None:
     searcher(shop).events = []
     assert reader.get("/collections/shop/first").status_code == 204
@@ -113,42 +99,42 @@ def test_the_first_event_of_an_empty_collection_is_taught_with_the_real_address(
     assert "Make one and fill it in" not in text
 
     assert "Make one and fill it in" in admin.get("/collections/shop").text
-    made = post(admin, "/collections/shop/token").text
+    made = admin.post("/collections/shop/token").text
     [record] = [one for one in shop.store.tokens("main") if one.collection == "shop"]
     assert record.scopes == ("ingest",)
     assert f"Bearer {record.hint}" in made
     assert "$TOKEN" not in made
 
 
-def test_a_reader_changes_nothing(reader: httpx.Client, shop: Platform) -> None:
+def test_a_reader_changes_nothing(reader: Browser, shop: Platform) -> None:
     searcher(shop).events = [found()]
 
-    assert post(reader, "/collections/shop/token").status_code == 403
-    assert post(reader, "/collections/shop/searches", name="late", q="a:1").status_code == 403
-    assert post(reader, "/collections/shop/searches/late/delete").status_code == 403
+    assert reader.post("/collections/shop/token").status_code == 403
+    assert reader.post("/collections/shop/searches", name="late", q="a:1").status_code == 403
+    assert reader.post("/collections/shop/searches/late/delete").status_code == 403
     assert shop.store.saved_searches("main") == []
 
 
-def test_a_collection_that_is_not_there_is_told_so(reader: httpx.Client) -> None:
+def test_a_collection_that_is_not_there_is_told_so(reader: Browser) -> None:
     assert reader.get("/collections/nowhere").status_code == 404
 
 
-def test_a_search_is_saved_opened_replaced_and_deleted(admin: httpx.Client, shop: Platform) -> None:
+def test_a_search_is_saved_opened_replaced_and_deleted(admin: Browser, shop: Platform) -> None:
     searcher(shop).events = [found()]
     fields = {"q": "total:>3", "since": "now-1h", "col": "total"}
 
-    assert post(admin, "/collections/shop/searches", name="Late today", **fields).status_code == 422
-    answer = post(admin, "/collections/shop/searches", name="late_today", **fields)
+    assert admin.post("/collections/shop/searches", name="Late today", **fields).status_code == 422
+    answer = admin.post("/collections/shop/searches", name="late_today", **fields)
     assert answer.status_code == 303
     [saved] = shop.store.saved_searches("main")
     assert (saved.query, saved.since, saved.order) == ("total:>3", "now-1h", "newest")
 
-    again = post(admin, "/collections/shop/searches", name="late_today", q="b:1")
+    again = admin.post("/collections/shop/searches", name="late_today", q="b:1")
     assert again.status_code == 422
     assert "tick the box" in again.text
     assert (
-        post(
-            admin, "/collections/shop/searches", name="late_today", q="b:1", replace="on"
+        admin.post(
+            "/collections/shop/searches", name="late_today", q="b:1", replace="on"
         ).status_code
         == 303
     )
@@ -156,11 +142,11 @@ def test_a_search_is_saved_opened_replaced_and_deleted(admin: httpx.Client, shop
     assert saved.query == "b:1"
     assert 'href="/collections/shop?q=b%3A1"' in admin.get("/collections/shop").text
 
-    assert post(admin, "/collections/shop/searches/late_today/delete").status_code == 303
+    assert admin.post("/collections/shop/searches/late_today/delete").status_code == 303
     assert shop.store.saved_searches("main") == []
 
 
-def test_values_of_fields_narrow_the_search(reader: httpx.Client, shop: Platform) -> None:
+def test_values_of_fields_narrow_the_search(reader: Browser, shop: Platform) -> None:
     searcher(shop).events = [found()]
 
     text = reader.get("/collections/shop/facets?q=a:1+OR+b:2&facet=carrier").text
@@ -179,20 +165,20 @@ def test_values_of_fields_narrow_the_search(reader: httpx.Client, shop: Platform
     )
 
 
-def test_the_histogram_leads_to_each_of_its_bars(reader: httpx.Client, shop: Platform) -> None:
+def test_the_histogram_leads_to_each_of_its_bars(reader: Browser, shop: Platform) -> None:
     answer = reader.get("/collections/shop/histogram?q=a:1")
 
     assert answer.status_code == 200
     assert "only these" in answer.text
 
 
-def test_completion_is_that_of_the_api(reader: httpx.Client, shop: Platform) -> None:
+def test_completion_is_that_of_the_api(reader: Browser, shop: Platform) -> None:
     told = reader.get("/collections/shop/complete?q=carr&at=4").json()
 
     assert told["suggestions"][0]["text"].startswith("carrier")
 
 
-def test_a_search_without_a_table_has_no_statement(reader: httpx.Client, shop: Platform) -> None:
+def test_a_search_without_a_table_has_no_statement(reader: Browser, shop: Platform) -> None:
     answer = reader.get("/collections/shop/statement?q=a:1")
 
     assert answer.status_code == 422

@@ -47,7 +47,7 @@ def test_books_that_are_off_in_both_directions_do_not_cancel() -> None:
     assert summary([seen("a", books=books[0]), seen("b", books=books[1])], {}).difference == 4
 
 
-def test_what_needs_somebody_is_told_worst_first_with_its_command() -> None:
+def test_what_needs_somebody_is_told_worst_first_with_its_command_or_page() -> None:
     stop = SimpleNamespace(command="penstock collection resolve d")
     found = attention(
         [
@@ -59,9 +59,9 @@ def test_what_needs_somebody_is_told_worst_first_with_its_command() -> None:
         ]
     )
 
-    assert [(one.collection, one.command, one.bad) for one in found] == [
+    assert [(one.collection, one.command or one.page, one.bad) for one in found] == [
         ("d", "penstock collection resolve d", True),
         ("e", "penstock doctor", True),
-        ("a", "penstock quarantine list a", False),
+        ("a", "quarantine", False),
         ("b", "penstock doctor", False),
     ]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-import httpx
 import pytest
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
+from forms import Browser, browser
 from metadata_builders import collection, destination, replay, saved_search
 from msgspec.structs import replace
-from platform_stand_ins import InProcess, StandInSearcher, found, grant, plan
+from platform_stand_ins import StandInSearcher, found, grant, plan
 
 from penstock.api.platform import Platform
 from penstock.contract.replays import ReachedTold
@@ -22,40 +23,22 @@ from penstock.metadata.records import ReplayRecord
 from replay.progress import Progress, Reached
 from replay.request import Options, ReplayRequest
 
-URL = "http://127.0.0.1:8000"
 HOSTILE = "<img src=x onerror=alert(1)>"
 SECOND = 1_000_000
 
 
-class Browser:
-    """Keeps its cookie and fills forms of our own pages."""
-
-    def __init__(self, app: FastAPI, token: str) -> None:
-        self.http = httpx.Client(transport=InProcess(app), base_url=URL)
-        self.http.post("/sign-in", data={"token": token, "next": "/"}, headers={"Origin": URL})
-
-    def get(self, path: str, **headers: str) -> httpx.Response:
-        return self.http.get(path, headers=headers)
-
-    def post(self, path: str, fields: dict[str, str] | None = None, *, htmx: str = "") -> str:
-        answer = self.send(path, fields, htmx=htmx)
-        assert answer.status_code == 200, answer.text
-        return answer.text
-
-    def send(
-        self, path: str, fields: dict[str, str] | None = None, *, htmx: str = ""
-    ) -> httpx.Response:
-        mark = re.search(r'name="csrf" value="([0-9a-f]+)"', self.get("/").text)
-        assert mark is not None
-        headers = {"Origin": URL}
-        if htmx:
-            headers |= {"HX-Request": "true", "HX-Target": htmx}
-        return self.http.post(path, data={"csrf": mark[1], **(fields or {})}, headers=headers)
+def posted(
+    visitor: Browser, path: str, fields: Mapping[str, str] | None = None, *, htmx: str = ""
+) -> str:
+    """Send a form that is taken, and answer the page."""
+    answer = visitor.send(path, fields, htmx=htmx)
+    assert answer.status_code == 200, answer.text
+    return answer.text
 
 
 @pytest.fixture
 def visitor(app: FastAPI, here: Platform) -> Browser:
-    return Browser(app, grant(here.store, "admin"))
+    return browser(app, grant(here.store, "admin"))
 
 
 @pytest.fixture
@@ -101,7 +84,7 @@ def searcher_of(here: Platform) -> StandInSearcher:
 
 def test_who_may_not_replay_sees_none_of_it(app: FastAPI, stocked: Platform) -> None:
     running(stocked)
-    reader = Browser(app, grant(stocked.store, "read"))
+    reader = browser(app, grant(stocked.store, "read"))
 
     for path in ("/replays", "/replays/new", "/replays/r1", "/destinations", "/destinations/new"):
         assert reader.get(path).status_code == 403, path
@@ -112,7 +95,7 @@ def test_who_may_not_replay_sees_none_of_it(app: FastAPI, stocked: Platform) -> 
 
 
 def test_who_replays_makes_and_deletes_no_destination(app: FastAPI, stocked: Platform) -> None:
-    replayer = Browser(app, grant(stocked.store, "read", "replay"))
+    replayer = browser(app, grant(stocked.store, "read", "replay"))
 
     page = replayer.get("/destinations").text
     assert "New destination" not in page
@@ -124,7 +107,7 @@ def test_who_replays_makes_and_deletes_no_destination(app: FastAPI, stocked: Pla
 
 def test_of_another_team_nothing_is_there(app: FastAPI, stocked: Platform) -> None:
     running(stocked)
-    rival = Browser(app, grant(stocked.store, "admin", team="rivals"))
+    rival = browser(app, grant(stocked.store, "admin", team="rivals"))
 
     assert rival.get("/replays/r1").status_code == 404
     assert "No replays yet" in rival.get("/replays").text
@@ -197,7 +180,7 @@ def test_the_plan_shows_what_would_be_sent_and_makes_nothing(
         found(b"\xff\x00" * 4_000, event_id="e2"),
     ]
 
-    page = visitor.post("/replays/new", {**FIELDS, "since": "now-1h"})
+    page = posted(visitor, "/replays/new", {**FIELDS, "since": "now-1h"})
 
     assert stocked.store.replays("main") == []
     for said in ("exactly <strong>10 events</strong>", "1.0\u00a0kB", "penstock-replay-id:"):
@@ -214,7 +197,7 @@ def test_the_plan_shows_what_would_be_sent_and_makes_nothing(
 
 
 def test_what_was_planned_is_started_with_who_and_why(visitor: Browser, stocked: Platform) -> None:
-    page = visitor.post("/replays/new", FIELDS)
+    page = posted(visitor, "/replays/new", FIELDS)
     form = page[page.index('action="/replays"') :]
     kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
     kept.pop("csrf")
@@ -259,7 +242,7 @@ def test_very_many_events_have_to_be_meant(visitor: Browser, stocked: Platform) 
     object.__setattr__(stocked.buffer, "held", {FLIGHTS: {0: Extent(0, 100)}})
     searcher_of(stocked).number = 10
 
-    page = visitor.post("/replays/new", FIELDS)
+    page = posted(visitor, "/replays/new", FIELDS)
     assert "Type 10 to confirm" in page
     for typed in ("", "9", "ten"):
         refused = visitor.send("/replays", {**FIELDS, "confirm": typed})
@@ -314,7 +297,7 @@ def test_a_replay_shows_its_books_and_is_renewed_until_it_ends(
 def test_a_replay_is_paused_resumed_and_cancelled(visitor: Browser, stocked: Platform) -> None:
     stocked.store.create_replay(replay("r1", state="running"))
 
-    paused = visitor.post("/replays/r1/pause", htmx="live")
+    paused = posted(visitor, "/replays/r1/pause", htmx="live")
     assert "paused" in paused
     assert "Resume" in paused
     assert visitor.send("/replays/r1/resume").headers["location"] == "/replays/r1"
@@ -329,14 +312,14 @@ def test_a_replay_is_paused_resumed_and_cancelled(visitor: Browser, stocked: Pla
 def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform) -> None:
     running(stocked)
 
-    told = visitor.post("/replays/r1/pace", {"rate": "2.5", "concurrency": "4"}, htmx="pace")
+    told = posted(visitor, "/replays/r1/pace", {"rate": "2.5", "concurrency": "4"}, htmx="pace")
     assert "goes on at this pace" in told
     options = stocked.store.replay("main", "r1").options
     assert (options["rate"], options["concurrency"], options["order"]) == (2.5, 4, "key")
-    visitor.post("/replays/r1/pace", {"rate": "", "concurrency": ""}, htmx="pace")
+    posted(visitor, "/replays/r1/pace", {"rate": "", "concurrency": ""}, htmx="pace")
     assert stocked.store.replay("main", "r1").options["rate"] is None
 
-    visitor.post("/replays/r1/pace", {"rate": "1500", "concurrency": "4"}, htmx="pace")
+    posted(visitor, "/replays/r1/pace", {"rate": "1500", "concurrency": "4"}, htmx="pace")
     assert 'name="rate" type="text" value="1500"' in visitor.get("/replays/r1").text
 
     refused = visitor.send("/replays/r1/pace", {"rate": "0", "concurrency": "4"}, htmx="pace")
@@ -460,7 +443,7 @@ def test_a_destination_is_tested_and_what_it_said_is_kept(
     visitor: Browser, stocked: Platform
 ) -> None:
     """Nothing answers at an example's address; the guard finds no host there either."""
-    page = visitor.post("/destinations/billing/test", htmx="destinations")
+    page = posted(visitor, "/destinations/billing/test", htmx="destinations")
 
     assert "did not take the event" in page
     [record] = stocked.store.destinations("main")
@@ -477,5 +460,5 @@ def test_a_destination_is_deleted_unless_a_replay_needs_it(
     assert visitor.send("/destinations/billing/delete").status_code == 409
     stocked.store.wish("main", "r1", "cancel", NOON)
 
-    assert "is forgotten" in visitor.post("/destinations/billing/delete", htmx="destinations")
+    assert "is forgotten" in posted(visitor, "/destinations/billing/delete", htmx="destinations")
     assert stocked.store.destinations("main") == []
