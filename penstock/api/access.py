@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import APIRouter, Depends
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from penstock.api.platform import Here, Platform
@@ -60,6 +61,15 @@ class Needs:
     ) -> Caller:
         """Answer who calls; raise `Unauthorized` or `Forbidden`."""
         return caller_of(here, "" if given is None else given.credentials, self.scope)
+
+
+def tell_scopes(router: APIRouter) -> None:
+    """Have the description of each route say which scope it needs, as ``x-scope``."""
+    for route in router.routes:
+        if isinstance(route, APIRoute):
+            rules = [one.call for one in route.dependant.dependencies]
+            scopes = [rule.scope for rule in rules if isinstance(rule, Needs)]
+            route.openapi_extra = {"x-scope": scopes[0]} if scopes else {}
 
 
 def caller_of(here: Platform, credentials: str, scope: Scope) -> Caller:

@@ -28,6 +28,7 @@ from penstock.api import (
     tail,
     tokens,
 )
+from penstock.api.access import tell_scopes
 from penstock.api.health import Probe, Probes, add_health
 from penstock.api.metrics import CONTENT_TYPE, Metrics
 from penstock.api.middleware import Counted, Guarded, LimitedBody
@@ -86,6 +87,7 @@ def create_app(platform: Platform, *, others: Mapping[str, Probe] | None = None)
         replays,
         quarantine,
     ):
+        tell_scopes(noun.router)
         app.include_router(noun.router)
     app.include_router(_pages(platform, metrics, others or {}))
     return app

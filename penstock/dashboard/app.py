@@ -17,6 +17,7 @@ from penstock.dashboard import (
     event,
     overview,
     quarantine,
+    reference,
     replays,
     schema,
     signing,
@@ -44,6 +45,7 @@ VIEWS = (
     replays,
     destinations,
     tokens,
+    reference,
 )
 PLACES = (
     Place("Overview", "/", key="o"),
@@ -52,6 +54,7 @@ PLACES = (
     Place("Replays", "/replays", key="r", scope="replay"),
     Place("Destinations", "/destinations", key="e", scope="replay"),
     Place("Tokens", "/tokens", key="t", scope="admin"),
+    Place("API", "/reference", key="a"),
 )
 
 
@@ -84,6 +87,7 @@ def create_dashboard(api: FastAPI, addresses: Addresses) -> FastAPI:
     )
     app.state.platform = platform
     app.state.publisher = api.state.publisher
+    app.state.describe = api.openapi
     app.state.addresses = addresses
     app.state.renderer = Renderer(files, addresses, PLACES, clock=platform.clock)
     add_problems(app)

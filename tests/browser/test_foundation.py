@@ -87,8 +87,7 @@ def test_the_overview_tells_how_everything_is(visitor: Visitor) -> None:
     expect(row).to_contain_text("360")
     expect(row).to_contain_text("fine")
     attention = visitor.page.get_by_role("region", name="Needs attention")
-    expect(attention).to_contain_text("flights: 9 events could not become rows")
-    expect(attention).to_contain_text("penstock quarantine list flights")
+    expect(attention.get_by_role("link", name="9 events could not become rows")).to_be_visible()
     expect(visitor.page.locator(".plot canvas")).to_be_visible()
     visitor.look("overview")
 
@@ -96,8 +95,21 @@ def test_the_overview_tells_how_everything_is(visitor: Visitor) -> None:
 def test_an_empty_installation_teaches_what_to_do(newcomer: Visitor) -> None:
     newcomer.sign_in()
 
+    expect(newcomer.page.get_by_label("Name of the collection")).to_be_visible()
     expect(newcomer.page.get_by_text("penstock collection create orders --token")).to_be_visible()
     newcomer.look("overview-empty")
+
+
+def test_the_api_is_described_in_one_page(visitor: Visitor) -> None:
+    visitor.sign_in()
+    visitor.page.keyboard.press("g")
+    visitor.page.keyboard.press("a")
+    expect(visitor.page.get_by_role("heading", name="API", exact=True)).to_be_visible()
+
+    visitor.page.locator("details#search > summary").click()
+    body = visitor.page.get_by_role("region", name="Body of search", exact=True)
+    expect(body).to_contain_text("Nothing finds everything.")
+    visitor.look("api")
 
 
 def test_the_overview_renews_itself_under_nobodys_hands(visitor: Visitor) -> None:
