@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|search|tail|replay|upkeep|many|kafka …]`: measure.
+"""`python -m benchmarks [door|landing|ask|search|tail|pages|replay|upkeep|many|kafka …]`: measure.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only. What takes long is measured in a short form among everything, and
@@ -32,6 +32,7 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         kafka,
         landing,
         many,
+        pages,
         replay,
         replay_kafka,
         search,
@@ -45,6 +46,7 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         "ask": ask.results,
         "search": search.results,
         "tail": tail.results,
+        "pages": pages.results,
         "replay": replay.results,
         "upkeep": upkeep.results,
         "many": many.results,
@@ -55,16 +57,25 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
 
 def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Answer the short forms of what takes long."""
-    from benchmarks import many, search, upkeep
+    from benchmarks import many, pages, search, upkeep
 
-    return {"search": search.short, "upkeep": upkeep.short, "many": many.short}
+    return {
+        "search": search.short,
+        "pages": pages.short,
+        "upkeep": upkeep.short,
+        "many": many.short,
+    }
 
 
 def present() -> list[str]:
-    """Name what is measured without being asked for: what needs no broker, or has one."""
-    from benchmarks import kafka
+    """Name what is measured without being asked for: all that this machine has the engine for."""
+    from benchmarks import kafka, pages
 
-    return [name for name in subjects() if "kafka" not in name or kafka.there()]
+    absent = {
+        *(name for name in subjects() if "kafka" in name and not kafka.there()),
+        *(["pages"] if not pages.there() else []),
+    }
+    return [name for name in subjects() if name not in absent]
 
 
 def main() -> None:
