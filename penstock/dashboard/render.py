@@ -37,6 +37,8 @@ HTMX = {
     "allowEval": False,
     "allowScriptTags": False,
     "includeIndicatorStyles": False,
+    # What was swapped in works at once: until it is settled, its forms would be sent without htmx.
+    "defaultSettleDelay": 0,
     # A style attribute that is copied counts as inline style, even an empty one.
     "attributesToSettle": ["class", "width", "height"],
     "selfRequestsOnly": True,

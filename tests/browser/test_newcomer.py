@@ -99,6 +99,7 @@ def walk(hands: Mouse, here: Installation, *, name: str) -> None:
     hands.click("Create the collection")
     expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
     assert serious(page) == []
+    # To load it again shows the collection, and makes no other token.
     assert page.url.endswith(f"/collections/{name}")
     hands.click("Copy curl to send an event")
     hands.in_terminal(page.evaluate("() => navigator.clipboard.readText()"))

@@ -32,5 +32,5 @@ startCompletion();
 startFollowing();
 startSignIn();
 startThemeSwitch();
-// Tests wait for it.
-document.documentElement.dataset.ready = "";
+// Tests wait for it: htmx has its forms by then.
+document.addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = ""; });
