@@ -47,7 +47,6 @@ class Operation:
     id: str
     method: str
     path: str
-    summary: str
     said: str
     scope: str
     """What the token must be good for; ``''`` where none is needed."""
@@ -102,7 +101,6 @@ def _operation(
         id=f"{told['operationId']}",
         method=method.upper(),
         path=path,
-        summary=told.get("summary", ""),
         said=told.get("description", ""),
         scope=scope,
         parameters=parameters,
