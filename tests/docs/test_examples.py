@@ -173,7 +173,7 @@ def started(home: Path) -> Iterator[Running]:
     with (home.parent / "up.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "penstock", "up", "--home", str(home), *given],
-            env={"PENSTOCK_ALLOW_NETWORKS": "127.0.0.1/32", "PATH": "/usr/bin:/bin"},
+            env={"PATH": "/usr/bin:/bin"},
             stdout=subprocess.PIPE,
             stderr=log,
         )

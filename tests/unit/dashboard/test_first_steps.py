@@ -45,6 +45,15 @@ def test_a_new_collection_shows_how_to_send_to_it_with_a_token_that_does(
     assert 'data-address="/collections/orders"' in page
 
 
+def test_a_collection_leads_to_its_asset_in_dagster(admin: Browser, here: Platform) -> None:
+    here.store.create_collection(collection(FLIGHTS))
+
+    for page in ("", "/schema", "/quarantine", "/settings"):
+        assert "/assets/events?view=partitions&amp;partition=main.flights" in (
+            admin.get(f"/collections/flights{page}").text
+        )
+
+
 def test_the_same_form_again_leads_to_the_collection(admin: Browser, here: Platform) -> None:
     admin.post("/collections", name="orders")
     tokens = len(here.store.tokens("main"))
