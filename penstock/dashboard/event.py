@@ -81,7 +81,7 @@ def show(c: str, event_id: str, visit: Reading, here: Here) -> Response:
         received=received,
         more_received=more,
         alone=alone(event),
-        commands=commands(c, event),
+        command=command(c, event),
         most=MOST_CELLS,
     )
 
@@ -113,13 +113,10 @@ def file_name(event: EventTold) -> str:
     return f"{name}.txt" if kind.startswith("text/") else f"{name}.bin"
 
 
-def commands(c: str, event: EventTold) -> dict[str, str]:
-    """Answer what to type to replay the event, and to see why it is in quarantine. Pure."""
+def command(c: str, event: EventTold) -> str:
+    """Answer what to type to replay the event. Pure."""
     query = condition_text(Column("event_id"), event.event_id) or ""
-    return {
-        "replay": f"penstock replay start {c} {shlex.quote(query)} --to DESTINATION",
-        "quarantine": f"penstock quarantine show {c} {shlex.quote(event.event_id)}",
-    }
+    return f"penstock replay start {c} {shlex.quote(query)} --to DESTINATION"
 
 
 def alone(event: EventTold) -> str:

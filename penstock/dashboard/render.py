@@ -15,7 +15,6 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import NoMatchFound
 
 from penstock.contract.base import moment as contract_moment
 from penstock.dashboard.files import Files
@@ -161,14 +160,11 @@ def is_htmx(request: Request) -> bool:
 
 
 @pass_context
-def link(context: Context, name: str, **parameters: object) -> str | None:
-    """Answer the path of a page by its route's name; None where this version has no such page."""
+def link(context: Context, name: str, **parameters: object) -> str:
+    """Answer the path of a page by its route's name; raise `NoMatchFound` where there is none."""
     request: Request = context["request"]
     quoted = {key: in_path(str(value)) for key, value in parameters.items()}
-    try:
-        return str(request.app.url_path_for(name, **quoted))
-    except NoMatchFound:
-        return None
+    return str(request.app.url_path_for(name, **quoted))
 
 
 # Values

@@ -40,6 +40,14 @@ def searcher(here: Platform) -> StandInSearcher:
     return here.searcher
 
 
+def test_an_event_is_led_to_whatever_its_id(reader: Browser, shop: Platform) -> None:
+    searcher(shop).events = [found(b"{}", event_id="a/b?c=%2F")]
+
+    page = reader.get("/collections/shop").text
+
+    assert 'href="/collections/shop/events/a%2Fb%3Fc%3D%252F"' in page
+
+
 def test_a_hostile_payload_is_text(reader: Browser, shop: Platform) -> None:
     bad = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
     searcher(shop).events = [found(json.dumps({"name": bad}).encode(), event_id=bad)]
