@@ -238,7 +238,8 @@ class Settings(BaseModel):
     allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (),
         description="Networks of destinations and registries that may be reached although they "
-        "are not public (CIDR). Not set, `penstock up` on a loopback `host` allows this machine.",
+        "are not public (CIDR). Not set, `penstock up` allows this machine while `host` is a "
+        "loopback address and there is no `dashboard_url`.",
     )
     allow_ports: tuple[int, ...] = Field(
         (),

@@ -88,10 +88,11 @@ def up(
 def reaching_itself(settings: Settings) -> Settings:
     """Allow replays to this machine, where nobody else can ask for one.
 
-    Who can reach the servers on a loopback address can reach everything else there too. Networks
-    that the operator named are left as they are, also none at all. Pure.
+    Who can reach the servers on a loopback address can reach everything else there too, unless a
+    proxy stands before them, as `dashboard_url` says. Networks that the operator named are left as
+    they are, also none at all. Pure.
     """
-    alone = settings.host in _THIS_MACHINE
+    alone = settings.host in _THIS_MACHINE and not settings.dashboard_url
     if not alone or "allow_networks" in settings.model_fields_set:
         return settings
     return settings.model_copy(update={"allow_networks": tuple(map(ip_network, _THIS_MACHINE))})

@@ -46,6 +46,7 @@ def test_replays_reach_this_machine_where_nobody_else_can_ask_for_one(tmp_path: 
     assert allowed() == "127.0.0.1/32,::1/128"
     assert allowed(HOST="0.0.0.0") == ""
     assert allowed(HOST="10.1.2.3") == ""
+    assert allowed(DASHBOARD_URL="https://events.example.com") == ""
     assert allowed(ALLOW_NETWORKS="10.0.0.0/8") == "10.0.0.0/8"
     assert allowed(ALLOW_NETWORKS="") == ""
 
