@@ -31,6 +31,7 @@ _BATCH = 20
 _BODIES = 1_000
 _COLLECTION = "tailed"
 _IDLE_SECONDS = 10.0
+_AWAY_SECONDS = 60.0
 _PATIENCE_SECONDS = 30.0
 
 _QUERIES = {
@@ -49,6 +50,7 @@ def results(folder: Path) -> Iterator[Facts]:
         sender.send(2.0)
         for name, query in _QUERIES.items():
             yield _measured(f"one tail: {name}", what, programs, sender, [query])
+        yield _away(what, sender)
         yield _measured("20 tails: one question", what, programs, sender, ["n:>=0"] * 20)
         different = [f"n:>={-number}" for number in range(10)]
         yield _measured("10 tails: ten questions", what, programs, sender, different)
@@ -102,6 +104,40 @@ def _measured(
     )
 
 
+def _away(what: Mapping[str, str], sender: Sender) -> Facts:
+    """Let go of a tail, come back a minute later where it was, and see whether all is there."""
+    first = sender.next
+    with _tails(what, [""]) as [before]:
+        sender.send(2.0)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while len(before.shown) < sender.next - first and time.monotonic() < deadline:
+            time.sleep(0.05)
+        position = before.position
+    sender.send(_AWAY_SECONDS)
+    begun = time.monotonic()
+    after = Tail(what, "", after=position)
+    wanted = range(first, sender.next)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while len({*before.shown, *after.shown}) < len(wanted) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    took = time.monotonic() - begun
+    after.end()
+    counts = before.counts + after.counts
+    missed = sum(n not in counts for n in wanted)
+    doubled = sum(counts[n] > 1 for n in wanted)
+    wrong = [f"{missed} missed, {doubled} shown twice"] if missed or doubled else []
+    return Facts(
+        f"one tail: {_AWAY_SECONDS:.0f} s away",
+        {
+            "events meanwhile": len(after.shown),
+            "seconds until all were shown": took,
+            "missed": missed,
+            "shown twice": doubled,
+        },
+        wrong,
+    )
+
+
 class Sender:
     """Sends batches at an even pace; remembers when each event was acknowledged."""
 
@@ -134,7 +170,9 @@ class Sender:
 class Tail:
     """Notes when each event was shown."""
 
-    def __init__(self, what: Mapping[str, str], query: str) -> None:
+    def __init__(self, what: Mapping[str, str], query: str, *, after: str | None = None) -> None:
+        self.position = after
+        """Behind what was shown last."""
         self.shown: dict[int, float] = {}
         self.counts: Counter[int] = Counter()
         self.ready = threading.Event()
@@ -150,8 +188,9 @@ class Tail:
 
     def _follow(self) -> None:
         with Client(self._what["platform"], self._what["token"]) as client:
-            for message in client.tail(_COLLECTION, self._query):
+            for message in client.tail(_COLLECTION, self._query, after=self.position):
                 now = time.monotonic()
+                self.position = message.position or self.position
                 self.ready.set()
                 if isinstance(message, Shown):
                     n = json.loads(message.event.payload_bytes())["n"]
