@@ -50,6 +50,12 @@ _KINDS: dict[Kind, PrimitiveType] = {
     "double": DoubleType(),
     "string": StringType(),
 }
+_KIND_IN: dict[pa.DataType, Kind] = {
+    pa.bool_(): "bool",
+    pa.int64(): "long",
+    pa.float64(): "double",
+    pa.string(): "string",
+}
 _KIND_OF: dict[type[IcebergType], Kind] = {type(kind): name for name, kind in _KINDS.items()}
 _ARROW: dict[type[IcebergType], pa.DataType] = {
     BooleanType: pa.bool_(),
@@ -103,6 +109,16 @@ def shape_of(schema: Schema) -> Struct:
                 raise ShapeChanged(f"the column {DATA!r} is {field.field_type}, not a struct")
             return shape
     return EMPTY
+
+
+def shape_in(schema: pa.Schema) -> Struct | None:
+    """Answer the shape of the payloads in rows with these columns; None where it is no shape."""
+    position = schema.get_field_index(DATA)
+    try:
+        shape = EMPTY if position < 0 else _shape_of(schema.field(position).type)
+    except KeyError:
+        return None
+    return shape if isinstance(shape, Struct) else None
 
 
 def evolve(schema: Schema, shape: Struct, *, last_id: int, schema_id: int) -> Schema | None:
@@ -288,6 +304,14 @@ def _shape(kind: IcebergType) -> Type:
             return List(_shape(kind.element_type))
         case _:
             return Leaf(_KIND_OF[type(kind)])
+
+
+def _shape_of(kind: pa.DataType) -> Type:
+    if pa.types.is_struct(kind):
+        return Struct(tuple((field.name, _shape_of(field.type)) for field in kind))
+    if pa.types.is_list(kind):
+        return List(_shape_of(kind.value_type))
+    return Leaf(_KIND_IN[kind])
 
 
 def _to_arrow(field: NestedField) -> pa.Field:

@@ -22,7 +22,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.io import load_file_io
+from pyiceberg.io import InputStream, load_file_io
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
@@ -334,6 +334,7 @@ class Lake:
         self.catalog = catalog
         self.patience = patience or Patience()
         self._views: dict[Identifier, TableView] = {}
+        self._loaded: dict[Identifier, Table] = {}
         self._settled: dict[CollectionId, tuple[int, tuple[Mark, ...]]] = {}
         self._guard = threading.Lock()
 
@@ -423,10 +424,14 @@ class Lake:
 
         Raises `EngineUnavailable` if that cannot be read.
         """
+        name = main_table(view.collection)
+        with self._guard:
+            known = self._loaded.get(name)
+        if known is not None and known.metadata_location == view.metadata_location:
+            return known
         io = load_file_io(self.catalog.properties, view.metadata_location)
         with _asking():
             metadata = FromInputFile.table_metadata(io.new_input(view.metadata_location))
-        name = main_table(view.collection)
         return Table(name, metadata, view.metadata_location, io, self.catalog)
 
     def _load(self, name: Identifier) -> Table:
@@ -445,6 +450,15 @@ class Lake:
         if view is None:
             raise NoSuchTableError(f"the table of {collection} was dropped while it was made")
         return view
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[InputStream]:
+        """Open a data file for the block. Raises `EngineUnavailable` if it cannot be read."""
+        try:
+            with load_file_io(self.catalog.properties, path).new_input(path).open() as stream:
+                yield stream
+        except (OSError, pa.ArrowException) as error:
+            raise EngineUnavailable("the tables cannot be read now") from error
 
     def collections(self) -> list[CollectionId]:
         """Answer every collection that has a table, sorted."""
@@ -593,7 +607,7 @@ class Lake:
             return known
         view = read_view(collection, table)
         with self._guard:
-            self._views[name] = view
+            self._views[name], self._loaded[name] = view, table
         return view
 
     def _existing(self, collection: CollectionId, *, quarantine: bool = False) -> Table:

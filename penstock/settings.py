@@ -135,6 +135,12 @@ class Settings(BaseModel):
     search_days: int = Field(
         0, ge=0, description="Days that the index holds, older ones are read in the lake; 0: all."
     )
+    search_filter_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="What filters of data files may take below the home: searches skip rows by "
+        "them. 0: none are made.",
+    )
 
     host: str = Field("127.0.0.1", description="The address every server binds to.")
     http_port: int = Field(8080, ge=1, le=65535, description="The door's HTTP port.")

@@ -73,6 +73,10 @@ class Reader(Protocol):
         """Answer what to write behind FROM for a table, now or as of one of its snapshots."""
         ...
 
+    def files(self, files: Sequence[str]) -> str:
+        """Answer what to write behind FROM for data files that have the same columns."""
+        ...
+
     def arrow(self, rows: pa.Table | pa.RecordBatchReader) -> str:
         """Answer what to write behind FROM for these rows; a reader can be read once."""
         ...

@@ -22,6 +22,7 @@ import duckdb
 import pyarrow as pa
 import structlog
 
+from lakehouse.columns import shape_in
 from lakehouse.files import path_of
 from lakehouse.sql import DISTINCT, Answer, Limits, TableName, Tables
 from lakehouse.sql.statement import explained, tables_used
@@ -40,7 +41,7 @@ from lakehouse.sql.workers import INTERRUPTED, OUT_OF_MEMORY, Results, Statement
 from lakehouse.tables import TableView
 from penstock.errors import BadRequest, BadSql, EngineUnavailable, PenstockError
 from penstock.query.dialects import DUCKDB
-from penstock.schema.shape import EMPTY, Leaf, List, Struct, Type
+from penstock.schema.shape import EMPTY, Struct
 from penstock.settings import S3Options
 
 log = structlog.get_logger()
@@ -95,6 +96,8 @@ class DuckSql:
         config = CONFIG | {"memory_limit": memory, "threads": threads}
         self._s3 = s3
         self._own = open_database(config, self._folder / "own", s3=s3 is not None)
+        # Files of tables never change; a small table is looked into faster than its files.
+        self._own.execute("SET parquet_metadata_cache = true")
         self._own_key: S3Access | None = None
         self._guard = threading.Lock()
         self._parser = duckdb.connect(":memory:", config=CONFIG)
@@ -229,9 +232,11 @@ class DuckReader:
     def shape(self, source: str) -> Struct:
         """Answer the shape of `data` in a source."""
         schema = self.rows(f"SELECT * FROM {source} LIMIT 0").schema  # noqa: S608 - our own
-        position = schema.get_field_index("data")
-        shape = EMPTY if position < 0 else _shape(schema.field(position).type)
-        return shape if isinstance(shape, Struct) else EMPTY
+        return shape_in(schema) or EMPTY
+
+    def files(self, files: Sequence[str]) -> str:
+        """Answer what to write behind FROM for data files of one shape."""
+        return f"read_parquet([{', '.join(text_of(_place(file)) for file in files)}])"
 
     def rows(self, text: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Answer all rows."""
@@ -322,19 +327,3 @@ def _namespace_folder(view: TableView) -> str:
     """Answer the folder that holds all tables of the table's namespace, and nothing else."""
     namespace, _table, _metadata, _file = _place(view.metadata_location).rsplit("/", 3)
     return f"{namespace}/"
-
-
-def _shape(kind: pa.DataType) -> Type:
-    if pa.types.is_struct(kind):
-        return Struct(tuple((field.name, _shape(field.type)) for field in kind))
-    if pa.types.is_list(kind):
-        return List(_shape(kind.value_type))
-    return Leaf(_KINDS[kind])
-
-
-_KINDS: dict[pa.DataType, Any] = {
-    pa.bool_(): "bool",
-    pa.int64(): "long",
-    pa.float64(): "double",
-    pa.string(): "string",
-}

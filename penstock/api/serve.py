@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
 
 import structlog
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from assets.contract import Trials
 from assets.stores import duplicates_of, retention_of
 from assets.stores import opened as stores_of
+from lakehouse import Lake
 from lakehouse.sql import Limits, open_engine, open_sql
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
@@ -26,6 +27,8 @@ from penstock.clock import machine_clock
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
+from penstock.search.filters import Filters
+from penstock.search.keeping import Keeping
 from penstock.search.live import Live
 from penstock.settings import Settings, door_of
 from replay.plan import Planner
@@ -34,6 +37,9 @@ from replay.targets.opening import log_topics
 log = structlog.get_logger()
 
 _GRACE_SECONDS = 10
+
+# A row group of 128 MB, its texts in lower case, and the tokens of them; beyond that it spills.
+_FILTER_MEMORY = "1GB"
 
 
 def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
@@ -97,6 +103,18 @@ class Server(uvicorn.Server):
 
 
 @contextmanager
+def _keeping(settings: Settings, lake: Lake, filters: Filters) -> Iterator[None]:
+    """Keep the filters of data files for the block."""
+    folder = settings.home / "sql"
+    # One thread, which is that of the keeping itself: searches have an engine of their own.
+    with closing(open_engine(folder, memory=_FILTER_MEMORY, threads=1)) as engine:
+        keeping = Keeping(lake, filters, engine, most_bytes=settings.search_filter_bytes)
+        keeping.start()
+        with closing(keeping):
+            yield
+
+
+@contextmanager
 def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
     """Open everything for the block, and close it afterwards."""
     with stores_of(settings) as stores, closing(dagster):
@@ -118,7 +136,11 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                     token=settings.sql_token.get_secret_value(),
                 )
             ) as sql,
+            ExitStack() as beside,
         ):
+            filters = Filters(settings.home / "filters")
+            if settings.search_filter_bytes:
+                beside.enter_context(_keeping(settings, lake, filters))
             searcher = EmbeddedSearcher(
                 lake,
                 buffer,
@@ -127,6 +149,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 clock=machine_clock,
                 index=index,
                 duplicates=duplicates_of(settings),
+                filters=filters,
             )
             yield Platform(
                 store=store,

@@ -10,9 +10,10 @@ it cannot answer, and everything while it is away, is answered without it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 from lakehouse import Lake, TableView
 from lakehouse.duplicates import Duplicates
 from lakehouse.fill import fill
+from lakehouse.listing import EVER, Listed, Listing
 from lakehouse.sql import Engine, Reader
 from penstock.buffer import Buffer
 from penstock.codec import TIME
@@ -29,8 +31,16 @@ from penstock.errors import BadRequest, EngineUnavailable, NotFound
 from penstock.query import Query, parse
 from penstock.query.facets import facet_columns, facet_statement
 from penstock.query.order import LAST, SortValue, sort_value
-from penstock.query.pieces import ALWAYS, Sql, all_of, any_of, sql, value
-from penstock.query.sql import Rows, compile_before, compile_parts, compile_sql, reads_opaque
+from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, sql, value
+from penstock.query.pruning import need_of, opaque
+from penstock.query.sql import (
+    Parts,
+    Rows,
+    compile_before,
+    compile_sql,
+    part_query,
+    reads_opaque,
+)
 from penstock.query.stored import LeafColumn, columns_of, telling
 from penstock.query.tree import Field, Header, Metadata, Payload, Time
 from penstock.query.writing import field_text, number_text
@@ -55,8 +65,22 @@ from penstock.search.around import Around, around
 from penstock.search.cursor import Cursor
 from penstock.search.cut import Cut, Cuts
 from penstock.search.facts import told
+from penstock.search.filling import words_of
+from penstock.search.filters import Filters
 from penstock.search.index import Index, State
 from penstock.search.indexed import NoAnswer, Part, Shortcuts
+from penstock.search.spans import (
+    FIRST_STEP,
+    WHOLE,
+    Piece,
+    Reading,
+    Window,
+    bounded,
+    next_step,
+    readings,
+    whole_files,
+    windows,
+)
 from penstock.search.tail import Tails
 
 _Answer = TypeVar("_Answer")
@@ -104,12 +128,18 @@ class EmbeddedSearcher:
         clock: Clock,
         index: Index | None = None,
         duplicates: Duplicates | None = None,
+        filters: Filters | None = None,
         seconds: float = 30.0,
         tail_bytes: int = 256 << 20,
         windows: Sequence[int] = WINDOWS,
     ) -> None:
-        """Search for `seconds` at most, and keep `tail_bytes` of what has not landed."""
+        """Search for `seconds` at most, and keep `tail_bytes` of what has not landed.
+
+        With `filters` no rows are read that cannot be found by them.
+        """
         self._shortcuts = Shortcuts(index)
+        self._listing = Listing(lake)
+        self._filters = filters
         self._windows = windows
         self._lake = lake
         self._told: dict[CollectionId, _Told] = {}
@@ -209,7 +239,7 @@ class EmbeddedSearcher:
         cut = self._whole(asked)
         with self._engine.reader(seconds=self._seconds) as reader:
             return [
-                _Looking(_counting(search, field), cut, reader, self._engine).facet(field, most)
+                self._looking(_counting(search, field), cut, reader).facet(field, most)
                 for field in fields
             ]
 
@@ -222,7 +252,7 @@ class EmbeddedSearcher:
         if main is not None:
             shapes.append(main.shape)
         with self._engine.reader(seconds=self._seconds) as reader:
-            looking = _Looking(search, cut, reader, self._engine)
+            looking = self._looking(search, cut, reader)
             since = looking.since_newest(newest)
             fields = [*_columns_known(shapes), *looking.names_since(since)]
         return Known(tuple({known.field: known for known in fields}.values()), since)
@@ -235,7 +265,7 @@ class EmbeddedSearcher:
             search = self._definite(SearchRequest(collection=collection, view=view), None)
             cut = self._cuts.take(collection, view)
             with self._engine.reader(seconds=self._seconds) as reader:
-                looking = _Looking(search, cut, reader, self._engine)
+                looking = self._looking(search, cut, reader)
                 newest = looking.newer(event_id, newest)
         if newest is None:
             raise NotFound("event", event_id)
@@ -276,13 +306,38 @@ class EmbeddedSearcher:
             )
             if part is not None:
                 try:
-                    return look(_Looking(search, cut, reader, self._engine, part=part)), False
+                    return look(self._looking(search, cut, reader, part=part)), False
                 except NoAnswer as error:
                     away = error.away
-            looking = _Looking(
-                search, cut, reader, self._engine, self._windows, telling=self._telling(search, cut)
-            )
+            looking = self._looking(search, cut, reader, telling=self._telling(search, cut))
             return look(looking), away
+
+    def _looking(
+        self,
+        search: _Search,
+        cut: Cut,
+        reader: Reader,
+        *,
+        part: Part | None = None,
+        telling: Sequence[LeafColumn] = (),
+    ) -> _Looking:
+        def files() -> _Files | None:
+            view = cut.table
+            if view is None or view.snapshot_id is None or search.quarantine:
+                return None
+            listed = self._listing.files(view)
+            return None if listed is None else _Files(listed, view.uuid, self._filters)
+
+        return _Looking(
+            search,
+            cut,
+            reader,
+            self._engine,
+            self._windows,
+            files=files,
+            part=part,
+            telling=telling,
+        )
 
     def _telling(self, search: _Search, cut: Cut) -> tuple[LeafColumn, ...]:
         """Answer by which columns rows of documents are known, where that makes a search faster."""
@@ -319,6 +374,14 @@ class EmbeddedSearcher:
         ends = dict(cut.ends)
         digest = cursors.digest(search.asked)
         return cursors.write(Cursor(digest, search.now, cut.log_id, ends, last, given))
+
+
+class _Files(NamedTuple):
+    """The data files of a table, and the filters there are of them."""
+
+    listed: tuple[Listed, ...]
+    table: str
+    filters: Filters | None
 
 
 class _Told(NamedTuple):
@@ -385,17 +448,39 @@ class _Search:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Rows to be searched, in the lake or in memory, with the shape they have."""
+    """Rows to be searched, in the lake or in memory, with the shape they have.
 
-    rows: TableView | pa.Table
+    Of files, `opaque` says where there may be payloads that are text and no JSON.
+    """
+
+    rows: TableView | pa.Table | Reading | None
     shape: Struct
     counts: Sql
     """Which of the rows lie before the cut."""
+    opaque: Reading | None = None
 
-    def relation(self, reader: Reader) -> str:
-        """Answer what to write behind FROM."""
-        rows = self.rows
-        return reader.lake(rows) if isinstance(rows, TableView) else reader.arrow(rows)
+    def of(self, reader: Reader) -> tuple[str, Sql] | None:
+        """Answer what to write behind FROM, and the condition that goes with it."""
+        return _read(reader, self.rows, self.counts)
+
+    def of_opaque(self, reader: Reader) -> tuple[str, Sql] | None:
+        """Answer the same of what opaque payloads may be in; None where there are none."""
+        here = self.opaque if self.rows is None or isinstance(self.rows, Reading) else self.rows
+        return _read(reader, here, self.counts)
+
+
+def _read(
+    reader: Reader, rows: TableView | pa.Table | Reading | None, counts: Sql
+) -> tuple[str, Sql] | None:
+    match rows:
+        case None:
+            return None
+        case TableView():
+            return reader.lake(rows), counts
+        case Reading(paths, _, within):
+            return reader.files(paths), all_of(counts, within)
+        case _:
+            return reader.arrow(rows), counts
 
 
 class _Looking:
@@ -408,6 +493,8 @@ class _Looking:
         reader: Reader,
         engine: Engine,
         windows: Sequence[int] = (),
+        *,
+        files: Callable[[], _Files | None] = lambda: None,
         part: Part | None = None,
         telling: Sequence[LeafColumn] = (),
     ) -> None:
@@ -418,30 +505,97 @@ class _Looking:
         self._cut = cut
         self._reader = reader
         self._engine = engine
-        self._lake: list[_Source] = []
-        if cut.table is not None and cut.table.snapshot_id is not None:
-            self._lake = [_Source(cut.table, cut.table.shape, cut.landed())]
+        self._list_files = files
+        self._rest = part.rest(cut) if part is not None else ALWAYS
+        """Which rows of the lake are not answered by the index; None if there are none."""
         self._tail = [_Source(rows, shape, ALWAYS) for rows, shape in search.tail(cut)]
         self._open = ALWAYS
         if cut.closed is not None and not search.asked.closed:
             # Row by row: what is closed may be many, and lies where the table was partitioned.
             closed = f"SELECT ROW({_POSITION}) FROM {reader.lake(cut.closed)}"  # noqa: S608 - ours
             self._open = Sql(f"ROW({_POSITION}) NOT IN ({closed})")
-        self._unindexed = self._lake
-        if part is not None:
-            rest = part.rest(cut)
-            self._unindexed = [
-                replace(source, counts=all_of(source.counts, rest))
-                for source in self._lake
-                if rest is not None
-            ]
+
+    @cached_property
+    def _files(self) -> _Files | None:
+        """The files of the table, None where it is no one's but the engine's to read them."""
+        return self._list_files()
+
+    @cached_property
+    def _lake(self) -> list[_Source]:
+        """All rows of the lake."""
+        return self._table if self._files is None else self._lake_within(WHOLE)
+
+    @cached_property
+    def _table(self) -> list[_Source]:
+        """All rows of the lake, read by the engine from the table's metadata on."""
+        cut = self._cut
+        if cut.table is None or cut.table.snapshot_id is None:
+            return []
+        return [_Source(cut.table, cut.table.shape, cut.landed())]
+
+    def _lake_within(self, *times: Window) -> list[_Source]:
+        """Answer the files of the lake that have something of one of these times."""
+        if self._files is None:
+            return self._table
+        files = whole_files(
+            one
+            for one in self._files.listed
+            if any(one.first <= time.last and one.last >= time.first for time in times)
+        )
+        landed = self._cut.landed()
+        return [_Source(one, one.shape, landed, one) for one in readings(files, WHOLE)]
+
+    @cached_property
+    def _pieces(self) -> tuple[list[Piece], list[Piece]]:
+        """Where in the files events may be that are found, and those with opaque payloads."""
+        assert self._files is not None  # noqa: S101 - asked where there are files
+        listed, table, filters = self._files
+        search = self._search
+        since, until, after = search.asked.since, search.asked.until, search.after
+        time = Window(EVER[0] if since is None else since, EVER[1] if until is None else until - 1)
+        if after is not None and search.descending:
+            time = Window(time.first, min(time.last, after.received_at))
+        elif after is not None:
+            time = Window(max(time.first, after.received_at), time.last)
+        within = [one for one in listed if one.first <= time.last and one.last >= time.first]
+        if filters is None:
+            every = bounded(whole_files(within), time)
+            return every, every
+        need = need_of(search.query.where, lambda text: words_of(self._reader, text))
+        return (
+            bounded(filters.pieces(table, within, need), time),
+            bounded(filters.pieces(table, within, opaque(need)), time),
+        )
+
+    def _found_within(self, window: Window) -> list[_Source]:
+        """Answer where in a time events of the lake may be that are found."""
+        stored, opaque_ = self._pieces
+        by_shape = {one.shape: one for one in readings(opaque_, window)}
+        landed = self._cut.landed()
+        found = [
+            _Source(one, one.shape, landed, by_shape.pop(one.shape, None))
+            for one in readings(stored, window)
+        ]
+        return [*found, *(_Source(None, one.shape, landed, one) for one in by_shape.values())]
+
+    @cached_property
+    def _found(self) -> list[_Source]:
+        """Where events of the lake may be that are found."""
+        return self._lake if self._files is None else self._found_within(WHOLE)
+
+    def _unindexed(self, sources: Sequence[_Source]) -> list[_Source]:
+        """Answer the sources without the rows that the index answers for."""
+        rest = self._rest
+        if rest is None:
+            return []
+        return [replace(one, counts=all_of(one.counts, rest)) for one in sources]
 
     def ask(self, select: Sql, rest: str = "", within: Sql = ALWAYS) -> Iterator[pa.Table]:
         """Select from tail and lake, but for what the index answers.
 
         There are several answers, to be put together.
         """
-        for source in (*self._unindexed, *self._tail):
+        for source in (*self._unindexed(self._found), *self._tail):
             yield from self._ask(source, select, rest, within)
 
     def count(self) -> int:
@@ -456,7 +610,9 @@ class _Looking:
         if not doubts:
             return []
         here = at_places(doubts)
-        tables = (t for source in self._lake for t in self._ask(source, _PLACE, "", here))
+        times = [Window(place.received_at, place.received_at) for place in doubts]
+        sources = self._lake_within(*times)
+        tables = (t for source in sources for t in self._ask(source, _PLACE, "", here))
         return sorted({place for table in tables for place in _places(table)} & set(doubts))
 
     def first(self, wanted: int) -> list[Place]:
@@ -472,13 +628,43 @@ class _Looking:
         for source in self._tail:
             for table in self._ask(source, _PLACE, rest):
                 places.update(_places(table))
-        for source in self._unindexed:
-            for start, window in self._windows(source):
-                for table in self._ask(source, _PLACE, rest, window):
-                    places.update(_places(table))
-                if start is not None and sum(p.received_at >= start for p in places) >= wanted:
+        if self._rest is not None:
+            for window, sources in self._steps(wanted, places):
+                for source, within in sources:
+                    for table in self._ask(source, _PLACE, rest, within):
+                        places.update(_places(table))
+                if self._beyond(places, window) >= wanted:
                     break
         return sorted(places, reverse=self._search.descending)[:wanted]
+
+    def _steps(
+        self, wanted: int, found: Collection[Place]
+    ) -> Iterator[tuple[Window, list[tuple[_Source, Sql]]]]:
+        """Answer what of the lake to search one after the other, and the time that each is.
+
+        Steps grow with what is `found` when the next one is asked for.
+        """
+        if self._files is not None:
+            steps = _steps(wanted, found)
+            newest_first = self._search.descending
+            for window in windows(self._pieces[0], newest_first=newest_first, steps=steps):
+                sources = self._unindexed(self._found_within(window))
+                yield window, [(source, ALWAYS) for source in sources]
+            return
+        for source in self._unindexed(self._lake):
+            for start, within in self._windows(source):
+                window = WHOLE if start is None else Window(start, EVER[1])
+                yield window, [(source, within)]
+
+    def _beyond(self, places: Iterable[Place], window: Window) -> int:
+        """Answer how many places come before every one that is not in this time, nor was before."""
+        if self._search.descending:
+            if window.first == EVER[0]:
+                return 0
+            return sum(place.received_at >= window.first for place in places)
+        if window.last == EVER[1]:
+            return 0
+        return sum(place.received_at <= window.last for place in places)
 
     def ordered(self, wanted: int) -> list[Place]:
         """Answer the places of the first events in the order that the query's modifiers say."""
@@ -497,7 +683,7 @@ class _Looking:
             )
         rows = [
             row
-            for source in (*self._lake, *self._tail)
+            for source in (*self._found, *self._tail)
             for table in self._ask(source, self._sorted_by(source), rest)
             for row in _ordered_rows(table)
         ]
@@ -509,13 +695,14 @@ class _Looking:
             return []
         where = at_places(places)
         events: dict[Place, Found] = {}
-        for source in (*self._tail, *self._lake):
-            if len(events) == len(places):
-                break  # all of them are new
-            here = all_of(where, source.counts)
-            columns = Sql(_SHOWN[self._search.asked.view])
-            rows = _selected(self._reader, columns, source.relation(self._reader), here, "")
+        columns = Sql(_SHOWN[self._search.asked.view])
+        for rows in self._select(self._tail, columns, where):
             events.update((found.place, found) for found in found_of(rows))
+        if len(events) < len(places):  # not all of them are new
+            times = {place.received_at for place in places if place not in events}
+            sources = self._lake_within(*(Window(time, time) for time in times))
+            for rows in self._select(sources, columns, where):
+                events.update((found.place, found) for found in found_of(rows))
         if self._part is not None and any(place not in events for place in places):
             # Rows went, or came back otherwise, by other means than landing.
             raise NoAnswer("the index finds events that the lake does not have", away=False)
@@ -529,20 +716,24 @@ class _Looking:
         if not self._search.quarantine:
             order = order.replace("ORDER BY ", "ORDER BY duplicate_of NULLS FIRST, ", 1)
         # With the time of one in the tail, engines need not look into any file of the lake.
-        for source in (*self._tail, *self._lake):
+        for source in (*self._tail, *self._table):
             # One that repeats another gives way to it, however old that is.
             known = newest if newest is not None and newest.duplicate_of is None else None
             since = all_of(*_received(since=known.received_at if known else None, until=None))
-            rows = _selected(
-                self._reader,
-                columns,
-                source.relation(self._reader),
-                all_of(since, source.counts, by_id),
-                order,
-            )
-            found = [*found_of(rows), *([newest] if newest else [])]
-            newest = max(found, key=_first_to_show, default=None)
+            for rows in self._select([source], columns, all_of(since, by_id), order):
+                found = [*found_of(rows), *([newest] if newest else [])]
+                newest = max(found, key=_first_to_show, default=None)
         return newest
+
+    def _select(
+        self, sources: Iterable[_Source], select: Sql, where: Sql, rest: str = ""
+    ) -> Iterator[pa.Table]:
+        """Select from all rows of the sources before the cut, whatever is searched for."""
+        for source in sources:
+            read = source.of(self._reader)
+            if read is not None:
+                relation, counts = read
+                yield _selected(self._reader, select, relation, all_of(counts, where), rest)
 
     def span(self) -> tuple[Micros, Micros] | None:
         """Answer from when to when, both included, events were received, found or not."""
@@ -551,9 +742,7 @@ class _Looking:
             return since, until - 1
         columns = Sql("epoch_us(min(received_at)) AS first, epoch_us(max(received_at)) AS last")
         ends = []
-        for source in (*self._lake, *self._tail):
-            where = all_of(self._search.where(), source.counts)
-            found = _selected(self._reader, columns, source.relation(self._reader), where, "")
+        for found in self._select((*self._lake, *self._tail), columns, self._search.where()):
             ends += [
                 (row["first"], row["last"]) for row in found.to_pylist() if row["first"] is not None
             ]
@@ -589,7 +778,7 @@ class _Looking:
         newer: Sql = ALWAYS
         if self._search.descending:
             for width in self._widths:
-                start = self._received_by_newest(source, width)
+                start = self._received_by_newest([source], width)
                 if start is None:
                     break
                 moment = sql("make_timestamptz({0})", value(start))
@@ -597,7 +786,7 @@ class _Looking:
                 newer = sql("received_at < {0}", moment)
         yield None, newer
 
-    def _received_by_newest(self, source: _Source, width: int) -> Micros | None:
+    def _received_by_newest(self, sources: Sequence[_Source], width: int) -> Micros | None:
         """Answer when the earliest of the newest `width` events was received; None if that is all.
 
         On a later page only events that come after the last one are meant.
@@ -621,9 +810,8 @@ class _Looking:
             )
         )
         columns = Sql("epoch_us(min(received_at)) AS received")
-        found = _selected(self._reader, columns, source.relation(self._reader), edges, "")
-        received: Micros | None = found["received"][0].as_py()
-        return received
+        found = [table["received"][0].as_py() for table in self._select(sources, columns, edges)]
+        return min((one for one in found if one is not None), default=None)
 
     def _sorted_by(self, source: _Source) -> Sql:
         """Answer what to select to put events in order, and to tell them apart."""
@@ -643,7 +831,7 @@ class _Looking:
         rows: Rows = "quarantine" if self._search.quarantine else "rows"
         with ExitStack() as opened:
             events: list[Sql] = []
-            for source in (*self._lake, *self._tail):
+            for source in (*self._found, *self._tail):
                 columns = facet_columns(field, source.shape, rows=rows)
                 for relation, where in self._parts(source, ALWAYS, opened):
                     text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608
@@ -655,23 +843,22 @@ class _Looking:
 
     def since_newest(self, newest: int) -> Micros | None:
         """Answer when the earliest of about so many newest events was received."""
-        for source in self._lake:
-            return self._received_by_newest(source, newest)
-        return None
+        return self._received_by_newest(self._lake, newest) if self._lake else None
 
     def names_since(self, since: Micros | None) -> Iterator[KnownField]:
         """Answer the headers, the metadata and the misfits of events received since then."""
         names: dict[str, set[str]] = {kind: set() for kind in _NAMES}
-        for source in (*self._lake, *self._tail):
+        sources = self._lake_within(Window(EVER[0] if since is None else since, EVER[1]))
+        for source in (*sources, *self._tail):
             select = ", ".join(
                 f"list_distinct(flatten(array_agg({told}))) AS {kind}"
                 for kind, told in _NAMES.items()
                 if not (kind == "misfit" and self._search.quarantine)
             )
             where = all_of(*_received(since=since, until=None))
-            found = _selected(self._reader, Sql(select), source.relation(self._reader), where, "")
-            for kind in found.column_names:
-                names[kind].update(found[kind][0].as_py() or ())
+            for found in self._select([source], Sql(select), where):
+                for kind in found.column_names:
+                    names[kind].update(found[kind][0].as_py() or ())
         for kind, some in names.items():
             for name in sorted(some)[:_MOST_NAMES]:
                 yield KnownField(_FIELD_OF[kind](name), kind)
@@ -689,29 +876,36 @@ class _Looking:
         They can be read while what is `opened` for them is.
         """
         search = self._search
-        bounds = all_of(search.where(), source.counts, window, self._open)
+        bounds = all_of(search.where(), window, self._open)
         rows: Rows = "quarantine" if search.quarantine else "rows"
+        stored, opaque_ = source.of(self._reader), source.of_opaque(self._reader)
         if search.reads_payloads:
-            condition = compile_sql(search.query, source.shape, rows=rows)
-            bounds = all_of(bounds, compile_before(search.query, source.shape, rows=rows))
-            yield self._with_payloads(source, bounds, opened), condition
+            if stored is not None:
+                condition = compile_sql(search.query, source.shape, rows=rows)
+                before = compile_before(search.query, source.shape, rows=rows)
+                yield self._with_payloads(source, all_of(bounds, before), opened), condition
             return
-        relation = source.relation(self._reader)
         # Groups of rows that are told apart must not be parted themselves.
-        compiled = compile_parts if search.query.unique is None else _as_one_part
-        telling = self._telling if isinstance(source.rows, TableView) else ()
-        for part in compiled(search.query, source.shape, rows=rows, telling=telling):
-            yield relation, all_of(bounds, part)
+        compiled = part_query if search.query.unique is None else _as_one_part
+        telling = () if isinstance(source.rows, pa.Table) else self._telling
+        parts = compiled(search.query, source.shape, rows=rows, telling=telling)
+        for read, part in ((stored, parts.stored), (opaque_, parts.opaque)):
+            if read is not None and part != NEVER:
+                relation, counts = read
+                yield relation, all_of(bounds, counts, part)
 
     def _with_payloads(self, source: _Source, bounds: Sql, opened: ExitStack) -> str:
         """Answer a relation with the columns that only payloads tell, which are made on the way."""
         # One connection cannot read a result and run another statement at once.
         other = opened.enter_context(self._engine.reader())
-        text = f"SELECT * FROM {source.relation(other)} WHERE {bounds.text}"  # noqa: S608
-        batches = other.batches(text, bounds.parameters)
+        read = source.of(other)
+        assert read is not None  # noqa: S101 - asked where there are rows
+        relation, counts = read
+        where = all_of(bounds, counts)
+        text = f"SELECT * FROM {relation} WHERE {where.text}"  # noqa: S608
+        batches = other.batches(text, where.parameters)
         search = self._search
-        relation = told(batches, search.query.facts, quarantine=search.quarantine)
-        return self._reader.arrow(relation)
+        return self._reader.arrow(told(batches, search.query.facts, quarantine=search.quarantine))
 
 
 def _refuse_uncountable(field: Field) -> None:
@@ -904,9 +1098,9 @@ def _as_one_part(
     shape: Struct,
     *,
     rows: Rows,
-    telling: Sequence[LeafColumn],  # noqa: ARG001 - as `compile_parts` takes them
-) -> tuple[Sql, ...]:
-    return (compile_sql(query, shape, rows=rows),)
+    telling: Sequence[LeafColumn],  # noqa: ARG001 - as `part_query` takes them
+) -> Parts:
+    return Parts(compile_sql(query, shape, rows=rows), NEVER)
 
 
 def _named(by: SortValue, prefix: str) -> list[Sql]:
@@ -915,6 +1109,15 @@ def _named(by: SortValue, prefix: str) -> list[Sql]:
         sql(f"{{0}} AS {prefix}number", by.number),
         sql(f"{{0}} AS {prefix}text", by.text),
     ]
+
+
+def _steps(wanted: int, found: Collection[Place]) -> Iterator[int]:
+    """Answer how many rows to read in each step, without end."""
+    rows, step = 0, FIRST_STEP
+    while True:
+        yield step
+        rows += step
+        step = next_step(rows, len(found), wanted)
 
 
 def _first_to_show(one: Found) -> tuple[bool, Place]:

@@ -30,8 +30,9 @@ from assets.checks import check_conservation
 from lakehouse import Lake
 from lakehouse.columns import main_schema, reshaped, shape_of
 from lakehouse.commit import Staged
+from lakehouse.listing import Listing
 from lakehouse.rewrite import TOO_OLD, Renewal, Rewritten, rewrite
-from lakehouse.tables import HOLD, LONGEST_HOLD, held_back
+from lakehouse.tables import HOLD, LONGEST_HOLD, TableView, held_back
 from lakehouse.upkeep import Compacted, compact, expire
 from penstock.buffer.memory import MemoryLog
 from penstock.errors import BadRequest, EngineUnavailable, TableChanged
@@ -387,6 +388,23 @@ def test_rows_that_were_deleted_by_their_values_are_a_refusal(tmp_path: Path) ->
 
     with pytest.raises(BadRequest, match="equality deletes"):
         doubled(lake)
+
+
+def test_files_beside_which_rows_are_deleted_are_not_read_by_themselves(tmp_path: Path) -> None:
+    """They would be back."""
+    lake, _ = filled(tmp_path, '{"n": 5}')
+    (file,) = files(lake)
+    before = Listing(lake).files(view_of(lake))
+    delete_beside(lake, file, [0])
+
+    assert before is not None
+    assert Listing(lake).files(view_of(lake)) is None
+
+
+def view_of(lake: Lake) -> TableView:
+    view = lake.view(FLIGHTS)
+    assert view is not None
+    return view
 
 
 def files(lake: Lake, first: int = 0) -> list[DataFile]:

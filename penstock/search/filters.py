@@ -1,0 +1,240 @@
+"""What may be in which rows of a data file: a filter for each, derived and forgotten with it.
+
+The rows of a row group are parted into 64 chunks at most. For each token (`penstock.query.pruning`)
+a filter says in which chunks it may be: a Bloom filter of each chunk, the same bit of all chunks in
+one word. It may say yes without cause, once in a hundred times, and never no.
+
+A filter has no word of any event in it, only bits. It belongs to one file, which never changes; a
+file without one is read. So every filter may be lost, and is lost with its file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from lakehouse.listing import Listed
+from penstock.envelope import Micros
+from penstock.query.pruning import NOTHING, All, Need, Token
+from penstock.search.spans import Piece, whole_files
+
+log = structlog.get_logger()
+
+FORM = 1
+"""Another number for other bits: filters of the one before are made anew."""
+
+CHUNKS = 64
+PROBES = 6
+BITS_PER_TOKEN = 10
+MOST_BITS = 1 << 18
+"""A chunk has no more bits than that, 32 kB: beyond some 26,000 tokens it says yes more often."""
+
+LEAST_CHUNK = 256
+"""Fewer rows are read in no time."""
+
+_WORD = CHUNKS // 8
+_MOST_OPEN = 2_000
+_SUFFIX = ".filter"
+_ALL = (1 << CHUNKS) - 1
+
+
+class Chunks(msgspec.Struct, frozen=True):
+    """The chunks of one row group: how many rows each has, and when their events were received.
+
+    `bits` is how many bits the filter of a chunk has.
+    """
+
+    rows: list[int]
+    first: list[Micros]
+    last: list[Micros]
+    bits: int
+
+
+class _Head(msgspec.Struct, frozen=True):
+    form: int
+    path: str
+    groups: list[Chunks]
+    checksum: int
+
+
+def chunk_rows(rows: int, least: int) -> int:
+    """Answer how many rows of a row group make a chunk; no fewer than `least`."""
+    return max(least, -(-rows // CHUNKS))
+
+
+def bits_for(tokens: int) -> int:
+    """Answer how many bits a filter has for the chunk that has the most tokens."""
+    return max(64, min(MOST_BITS, tokens * BITS_PER_TOKEN))
+
+
+def positions(digest: int, bits: int) -> list[int]:
+    """Answer which bits stand for a token. `penstock.search.filling` computes the same in SQL."""
+    step = (digest >> 32) | 1
+    return [((digest & 0xFFFFFFFF) + probe * step) % bits for probe in range(PROBES)]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """The filter of one file."""
+
+    groups: tuple[Chunks, ...]
+    words: bytes | mmap.mmap
+    starts: tuple[int, ...]
+
+    def pieces(self, file: Listed, need: Need) -> Iterator[Piece]:
+        """Answer the rows in which there may be what is needed; neighbours are one piece."""
+        for number, (group, start) in enumerate(zip(self.groups, self.starts, strict=True)):
+            found = self._chunks(group, start, need)
+            chunk = 0
+            while chunk < len(group.rows):
+                if not found >> chunk & 1:
+                    chunk += 1
+                    continue
+                end = chunk
+                while end < len(group.rows) and found >> end & 1:
+                    end += 1
+                yield Piece(
+                    file,
+                    number,
+                    min(group.first[chunk:end]),
+                    max(group.last[chunk:end]),
+                    sum(group.rows[chunk:end]),
+                )
+                chunk = end
+
+    def _chunks(self, group: Chunks, start: int, need: Need) -> int:
+        match need:
+            case Token(digest):
+                found = _ALL
+                for position in positions(digest, group.bits):
+                    at = start + position * _WORD
+                    found &= int.from_bytes(self.words[at : at + _WORD], "little")
+                return found
+            case All(parts):
+                found = _ALL
+                for part in parts:
+                    found &= self._chunks(group, start, part)
+                return found
+            case _:
+                found = 0
+                for part in need.parts:
+                    found |= self._chunks(group, start, part)
+                return found
+
+
+class Filters:
+    """Filters in a folder. Threads may share it, and processes: a file appears whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._guard = threading.Lock()
+        self._open: OrderedDict[Path, Filter] = OrderedDict()
+
+    def pieces(self, table: str, files: Sequence[Listed], need: Need) -> list[Piece]:
+        """Answer the rows of a table's files in which there may be what is needed."""
+        found: list[Piece] = []
+        for file in files:
+            known = None if need == NOTHING else self.of(table, file)
+            if known is None:
+                found += whole_files([file])
+            else:
+                found += known.pieces(file, need)
+        return found
+
+    def of(self, table: str, file: Listed) -> Filter | None:
+        """Answer the filter of a file, None where there is none."""
+        place = self._place(table, file.path)
+        with self._guard:
+            known = self._open.get(place)
+            if known is not None:
+                self._open.move_to_end(place)
+                return known
+        try:
+            found = _read(place, file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            log.warning("a filter cannot be read, its file is", filter=place.name, error=str(error))
+            place.unlink(missing_ok=True)
+            return None
+        with self._guard:
+            self._open[place] = found
+            while len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        return found
+
+    def has(self, table: str, path: str) -> bool:
+        """Say whether there is a filter of a file."""
+        return self._place(table, path).exists()
+
+    def write(self, table: str, path: str, groups: Sequence[tuple[Chunks, bytes]]) -> int:
+        """Keep the filter of a file; answer how many bytes it has."""
+        place = self._place(table, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        body = b"".join(words for _, words in groups)
+        head = _Head(FORM, path, [chunks for chunks, _ in groups], zlib.crc32(body))
+        whole = msgspec.json.encode(head) + b"\n" + body
+        fresh = place.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
+        fresh.write_bytes(whole)
+        fresh.replace(place)
+        return len(whole)
+
+    def sweep(self, table: str, kept: Collection[str]) -> int:
+        """Delete the filters of a table but for those of these files; answer how many went."""
+        folder = self._folder / table
+        names = {self._place(table, path).name for path in kept}
+        gone = [one for one in _entries(folder) if one.name not in names]
+        for one in gone:
+            one.unlink(missing_ok=True)
+            with self._guard:
+                self._open.pop(one, None)
+        return len(gone)
+
+    def sweep_tables(self, kept: Collection[str]) -> int:
+        """Delete the filters of all tables but for these; answer how many tables went."""
+        gone = [one for one in _entries(self._folder) if one.name not in kept and one.is_dir()]
+        for one in gone:
+            self.sweep(one.name, ())
+            one.rmdir()
+        return len(gone)
+
+    def bytes(self) -> int:
+        """Answer how many bytes all filters take."""
+        return sum(one.stat().st_size for t in _entries(self._folder) for one in _entries(t))
+
+    def _place(self, table: str, path: str) -> Path:
+        name = blake2b(path.encode(), digest_size=16).hexdigest()
+        return self._folder / table / f"{name}{_SUFFIX}"
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _read(place: Path, file: Listed) -> Filter:
+    with place.open("rb") as opened:
+        head = msgspec.json.decode(opened.readline(), type=_Head)
+        start = opened.tell()
+        words = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    if (head.form, head.path) != (FORM, file.path):
+        raise ValueError("it is of another form or file")
+    if [sum(group.rows) for group in head.groups] != [group.rows for group in file.groups]:
+        raise ValueError("its file has other rows")
+    starts = []
+    end = start
+    for group in head.groups:
+        starts.append(end)
+        end += group.bits * _WORD
+    if end != len(words) or zlib.crc32(memoryview(words)[start:]) != head.checksum:
+        raise ValueError("it is not as it was written")
+    return Filter(tuple(head.groups), words, tuple(starts))
