@@ -36,8 +36,8 @@ from penstock.schema.rows import rows_schema
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import Found, Place, positions
 from penstock.search.cut import Cut, Cuts
-from penstock.search.embedded import at_places, found_of
 from penstock.search.facts import told
+from penstock.search.places import at_places, found_of
 from penstock.search.positions import Positions
 
 log = structlog.get_logger()

@@ -23,16 +23,11 @@ from penstock.query import parse
 from penstock.schema.convert import Rules
 from penstock.search import Page, SearchRequest, View
 from penstock.search import cursor as cursors
+from penstock.search.bars import nice_step
 from penstock.search.cut import Cuts
-from penstock.search.embedded import (
-    MOST_ORDERED,
-    EmbeddedSearcher,
-    Ordered,
-    _Looking,
-    _Search,
-    first_of,
-    nice_step,
-)
+from penstock.search.embedded import MOST_ORDERED, EmbeddedSearcher
+from penstock.search.looking import Definite, Looking
+from penstock.search.ordering import Ordered, Value, first_of
 from penstock.search.tail import Tails
 
 SECOND = 1_000_000
@@ -176,9 +171,8 @@ def test_ordered_answers_of_several_sources_are_merged() -> None:
 
 def _typed(rows: Sequence[Ordered]) -> list[Ordered]:
     from penstock.search import Place
-    from penstock.search.embedded import _Value
 
-    return [Ordered(Place(*r.place), _Value(*r.value), _Value(*r.same)) for r in rows]
+    return [Ordered(Place(*r.place), Value(*r.value), Value(*r.same)) for r in rows]
 
 
 # Windows
@@ -227,10 +221,10 @@ def test_a_full_page_of_new_events_needs_no_older_ones(home) -> None:
             return self._reader.rows(text, parameters)
 
     request = SearchRequest(collection=FLIGHTS, query="k:1")
-    search = _Search(request, parse("k:1", now=NOON), NOON, None)
+    search = Definite(request, parse("k:1", now=NOON), NOON, None)
     cut = Cuts(home.lake, home.log, Tails(home.log, lambda _: Rules())).take(FLIGHTS, "main")
     with home.engine.reader() as reader:
-        looking = _Looking(search, cut, Heard(reader), home.engine, (10, 20))
+        looking = Looking(search, cut, Heard(reader), home.engine, (10, 20))
         places = looking.first(5)
 
     assert [place.offset for place in places] == [49, 48, 47, 46, 45]
@@ -257,11 +251,11 @@ def test_the_rows_of_a_page_are_read_and_few_besides(home) -> None:
             return self._reader.rows(text, parameters)
 
     request = SearchRequest(collection=FLIGHTS, query="k:1")
-    search = _Search(request, parse("k:1", now=NOON), NOON, None)
+    search = Definite(request, parse("k:1", now=NOON), NOON, None)
     cut = Cuts(home.lake, home.log, Tails(home.log, lambda _: Rules())).take(FLIGHTS, "main")
     with home.engine.reader() as reader:
-        places = _Looking(search, cut, reader, home.engine).first(10)
-        events = _Looking(search, cut, Explaining(reader), home.engine).read(places)
+        places = Looking(search, cut, reader, home.engine).first(10)
+        events = Looking(search, cut, Explaining(reader), home.engine).read(places)
 
     assert [found.log_offset for found in events] == [7_500, 5_000, 2_500, 0]
     assert [_scanned(json.loads(plan)) for plan in explained] == [4]

@@ -17,7 +17,8 @@ from penstock.buffer.memory import MemoryLog
 from penstock.errors import BadQuery, BadRequest, EngineUnavailable, NotFound
 from penstock.schema.convert import Rules
 from penstock.search import SearchRequest
-from penstock.search.embedded import EmbeddedSearcher, nice_step
+from penstock.search.bars import nice_step
+from penstock.search.embedded import EmbeddedSearcher
 
 SECOND = 1_000_000
 
