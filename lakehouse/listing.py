@@ -6,6 +6,7 @@ search can then open just those files in which something may be, and none of the
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import (
     DataFile,
@@ -33,6 +35,8 @@ from penstock.envelope import Micros
 from penstock.errors import EngineUnavailable
 from penstock.schema.shape import Struct
 
+log = structlog.get_logger()
+
 MOST_SHAPES = 8
 """Files of so many shapes are read shape by shape; with more the engine puts them together."""
 
@@ -41,6 +45,9 @@ _MOST_FOOTERS = 20_000
 _MOST_COLUMNS = 1_000
 
 _Remembered = TypeVar("_Remembered")
+
+# Engines take the others for patterns of names.
+_PLAIN_PATH = re.compile(r"[^*?\[\]{}]+")
 
 EVER = (-(1 << 63), (1 << 63) - 1)
 """Of a file that does not say when its events were received."""
@@ -91,6 +98,10 @@ class _Footer:
     groups: tuple[Group, ...]
 
 
+class _ReadOtherwise(Exception):
+    """Reading the files by themselves would not be reading the table."""
+
+
 class Listing:
     """Remembers what is in the files of tables. Threads may share it."""
 
@@ -115,18 +126,21 @@ class Listing:
             return known[1]
         try:
             found = self._read(view)
+        except _ReadOtherwise as reason:
+            log.info("files are not read by themselves", table=view.uuid, reason=str(reason))
+            found = None
         except (OSError, pa.ArrowException, ValueError) as error:
             raise EngineUnavailable("the tables cannot be read now") from error
         with self._guard:
             _remember(self._answers, view.uuid, (view.metadata_location, found), _MOST_TABLES)
         return found
 
-    def _read(self, view: TableView) -> tuple[Listed, ...] | None:
+    def _read(self, view: TableView) -> tuple[Listed, ...]:
         table = self._lake.at(view)
         snapshot = table.metadata.current_snapshot()
         manifests = snapshot.manifests(table.io) if snapshot is not None else []
         if any(one.content != ManifestContent.DATA and _names_any(one) for one in manifests):
-            return None
+            raise _ReadOtherwise("rows are deleted beside files")
         with self._guard:
             before = self._manifests.get(view.uuid, {})
         read = {
@@ -141,12 +155,10 @@ class Listing:
         found = []
         for named in (one for some in read.values() for one in some):
             footer = self._footer(table, named.path)
-            if footer is None:
-                return None
             if footer.written not in fitting:
                 fitting[footer.written] = _same_columns(footer.columns, columns)
             if not fitting[footer.written]:
-                return None
+                raise _ReadOtherwise("columns of a file are not those of the table")
             found.append(
                 Listed(
                     path=named.path,
@@ -159,10 +171,10 @@ class Listing:
                 )
             )
         if len({one.shape for one in found}) > MOST_SHAPES:
-            return None
+            raise _ReadOtherwise("they have many shapes")
         return tuple(sorted(found, key=lambda one: (one.first, one.path)))
 
-    def _footer(self, table: Table, path: str) -> _Footer | None:
+    def _footer(self, table: Table, path: str) -> _Footer:
         with self._guard:
             known = self._footers.get(path)
             if known is not None:
@@ -173,7 +185,7 @@ class Listing:
         columns = metadata.schema.to_arrow_schema()
         shape = shape_in(columns)
         if shape is None:
-            return None
+            raise _ReadOtherwise("a file has columns that no table has")
         groups = tuple(_groups(metadata))
         written = columns.serialize().to_pybytes()
         with self._guard:
@@ -195,10 +207,11 @@ def _remember(kept: OrderedDict[str, _Remembered], key: str, value: _Remembered,
 
 def _groups(footer: pq.FileMetaData) -> Iterator[Group]:
     """Answer the row groups that have rows."""
-    at = footer.schema.names.index("received_at")
+    names = [footer.schema.column(number).path for number in range(footer.num_columns)]
+    at = names.index("received_at") if "received_at" in names else None
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
-        statistics = group.column(at).statistics
+        statistics = None if at is None else group.column(at).statistics
         first, last = EVER
         if statistics is not None and statistics.has_min_max:
             first, last = statistics.min_raw, statistics.max_raw
@@ -229,7 +242,9 @@ def _received(schema: Schema) -> int:
 
 def _one(file: DataFile, at: int) -> _Named:
     if file.content != DataFileContent.DATA or file.file_format != FileFormat.PARQUET:
-        raise ValueError("a manifest of data names something else than a Parquet file")
+        raise _ReadOtherwise("not all of them are Parquet files")
+    if not _PLAIN_PATH.fullmatch(file.file_path):
+        raise _ReadOtherwise("the path of a file would be taken for a pattern")
     low, high = (file.lower_bounds or {}).get(at), (file.upper_bounds or {}).get(at)
     kind = TimestamptzType()
     first = EVER[0] if low is None else int(from_bytes(kind, low))

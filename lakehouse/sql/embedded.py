@@ -236,7 +236,9 @@ class DuckReader:
 
     def files(self, files: Sequence[str]) -> str:
         """Answer what to write behind FROM for data files of one shape."""
-        return f"read_parquet([{', '.join(text_of(_place(file)) for file in files)}])"
+        listed = ", ".join(text_of(_place(file)) for file in files)
+        # Folders are named after the day; that is no column of the table.
+        return f"read_parquet([{listed}], hive_partitioning := false)"
 
     def rows(self, text: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Answer all rows."""

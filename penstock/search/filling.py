@@ -92,17 +92,18 @@ def _tokens(source: str, shape: Struct) -> Sql:
     """Answer the statement that answers every token of every chunk once, as its digest."""
     columns = columns_of(shape)
     opaque = _opaque(source, has_data=bool(columns))
-    texts = _distinct([*_texts(source, columns), _misfit_texts(source), opaque])
+    told = Sql("SELECT * FROM opaque")
+    texts = _distinct([*_texts(source, columns), _misfit_texts(source), told])
     numbers = _distinct([*_numbers(source, columns), _misfit_numbers(source)])
     return sql(
-        "WITH texts AS MATERIALIZED ({0}), "  # noqa: S608 - ours
+        "WITH opaque AS MATERIALIZED ({2}), texts AS MATERIALIZED ({0}), "  # noqa: S608 - ours
         f"tokens AS (SELECT {_CHUNK}, 't' || v AS token FROM texts "
         "WHERE NOT regexp_full_match(v, {3}) "
         f"UNION ALL (SELECT DISTINCT {_CHUNK}, 'w' || unnest(regexp_extract_all(v, {{3}})) "
         "FROM texts) "
         f"UNION ALL SELECT {_CHUNK}, 'n' || v FROM ({{1}}) "
-        f"UNION ALL SELECT {_CHUNK}, '{OPAQUE}' FROM ({{2}})) "
-        f"SELECT DISTINCT {_CHUNK}, md5_number_lower(token) AS digest FROM tokens",
+        f"UNION ALL SELECT DISTINCT {_CHUNK}, '{OPAQUE}' FROM opaque) "
+        f"SELECT {_CHUNK}, md5_number_lower(token) AS digest FROM tokens",
         texts,
         numbers,
         opaque,

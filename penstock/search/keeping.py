@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
-from lakehouse import Lake
+from lakehouse import Lake, TableView
 from lakehouse.listing import Listed, Listing
 from lakehouse.sql import Engine
 from penstock.envelope import CollectionId
@@ -25,7 +25,7 @@ log = structlog.get_logger()
 LEAST_ROWS = 5_000
 """Smaller files are read in a moment, and are merged before long."""
 
-EVERY_SECONDS = 30.0
+EVERY_SECONDS = 60.0
 REST_SECONDS = 60.0
 """After an error of the catalog or of its files."""
 
@@ -76,16 +76,31 @@ class Keeping:
         Raises `EngineUnavailable` if catalog or files do not answer.
         """
         view = self._lake.view(collection)
-        if view is None or self._done.get(collection) == view.metadata_location:
+        return 0 if view is None else self._keep(view)
+
+    def keep_all(self) -> int:
+        """Do so for all collections, and delete what lost its table; answer how many filters came.
+
+        Raises as `keep` does.
+        """
+        views = [self._lake.view(collection) for collection in self._lake.collections()]
+        known = [view for view in views if view is not None]
+        self._filters.sweep_tables({view.uuid for view in known})
+        return sum(self._keep(view) for view in known)
+
+    def _keep(self, view: TableView) -> int:
+        collection = view.collection
+        if self._done.get(collection) == view.metadata_location:
             return 0
         files = self._listing.files(view) or ()
         self._filters.sweep(view.uuid, {file.path for file in files})
+        room = self._most_bytes - self._filters.bytes()
         made = 0
         whole = True
         for file in sorted(files, key=lambda file: file.last, reverse=True):
             if file.rows < self._least_rows or self._filters.has(view.uuid, file.path):
                 continue
-            if self._leaving.is_set() or self._filters.bytes() >= self._most_bytes:
+            if self._leaving.is_set() or room <= 0:
                 whole = False
                 break
             groups = self._read(file)
@@ -93,15 +108,11 @@ class Keeping:
                 return made
             size = self._filters.write(view.uuid, file.path, groups)
             made += 1
+            room -= size
             log.debug("filter made", table=str(collection), rows=file.rows, bytes=size)
         if whole:
             self._done[collection] = view.metadata_location
         return made
-
-    def sweep(self) -> int:
-        """Delete the filters of tables that are not there any more; answer of how many."""
-        views = [self._lake.view(collection) for collection in self._lake.collections()]
-        return self._filters.sweep_tables({view.uuid for view in views if view is not None})
 
     def _read(self, file: Listed) -> list[tuple[Chunks, bytes]] | None:
         """Answer the filter of a file, None if it is to end."""
@@ -126,9 +137,7 @@ class Keeping:
         while not self._leaving.wait(wait):
             wait = EVERY_SECONDS
             try:
-                self.sweep()
-                for collection in self._lake.collections():
-                    self.keep(collection)
+                self.keep_all()
             except (PenstockError, OSError, pa.ArrowException) as error:
                 log.warning("filters are not kept for now", error=type(error).__name__)
                 wait = REST_SECONDS

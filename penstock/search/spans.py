@@ -18,7 +18,6 @@ from penstock.schema.shape import Struct
 FIRST_STEP = 50_000
 """So many rows are read first; most pages are full by then."""
 
-_LEAST_STEP = 25_000
 _GROWTH = 8
 
 MOST_SPANS = 48
@@ -67,12 +66,13 @@ def bounded(pieces: Iterable[Piece], within: Window) -> list[Piece]:
 def next_step(rows: int, found: int, wanted: int) -> int:
     """Answer how many rows to read next, when so many were found in so many rows.
 
-    As many as it takes if events lie as close together there, and some for luck.
+    As many as it takes if events lie as close together there, and some for luck. They may not, so
+    that it is half as many again as before at least.
     """
     if not found:
         return rows * _GROWTH
     more = rows * max(wanted - found, 1) * 3 // (2 * found)
-    return min(max(more, _LEAST_STEP), rows * _GROWTH)
+    return min(max(more, rows // 2), rows * _GROWTH)
 
 
 def windows(

@@ -122,3 +122,13 @@ def test_columns_of_another_name_id_or_type_are_no_columns_of_the_table(
     assert not _same_columns(with_data(lambda one: one.with_name("N")), columns)
     place = columns.get_field_index("misfits")
     assert not _same_columns(columns.remove(place), columns), "the envelope is whole"
+
+
+def test_a_path_that_is_a_pattern_is_left_to_the_engine(tmp_path: Path, engine: Engine) -> None:
+    """It could name other files."""
+    folder = tmp_path / "odd[1]"
+    folder.mkdir()
+    home = Home(folder, engine, None)
+    landed(home, '{"n": 1}')
+
+    assert Listing(home.lake).files(view(home)) is None

@@ -218,7 +218,7 @@ def test_a_filter_goes_with_its_file(tmp_path, engine) -> None:
     assert len(there.home.find("word3")) == 1
 
     there.home.lake.catalog.drop_table(main_table(FLIGHTS))
-    assert there.keeping.sweep() == 1
+    assert there.keeping.keep_all() == 0
     assert list(there.folder.iterdir()) == []
 
 

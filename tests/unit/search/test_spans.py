@@ -118,4 +118,5 @@ def test_steps_go_by_what_was_found_in_those_before() -> None:
     """A page that lacks little reads little more, and where nothing was much more."""
     assert next_step(50_000, 45, 51) == 25_000
     assert next_step(50_000, 10, 51) == 307_500
+    assert next_step(1_000_000, 50, 51) == 500_000
     assert next_step(50_000, 1, 51) == next_step(50_000, 0, 51) == 400_000
