@@ -100,10 +100,10 @@ def random_searches(source: UglyEvents, reads: list[Read], seed: int, count: int
 def test_every_search_of_the_corpus_is_answered_as_without_filters(tmp_path, engine) -> None:
     """Words, values and opaque payloads are in filters just where searches look for them."""
     there = Filtered(tmp_path, engine)
-    there.land(list(EVENTS), files=5)
+    there.land(list(EVENTS), files=3)
 
-    assert there.keeping.keep(FLIGHTS) == len(there.files()) >= 5
-    assert [wrong for asked in SEARCHES for wrong in there.missed(asked, READS)] == []
+    assert there.keeping.keep(FLIGHTS) == len(there.files()) >= 3
+    assert [wrong for asked in SEARCHES[::3] for wrong in there.missed(asked, READS)] == []
 
 
 @pytest.mark.parametrize("seed", [7, 8])
@@ -113,10 +113,10 @@ def test_random_searches_are_answered_as_without_filters(tmp_path, engine, seed:
     source = UglyEvents(seed)
     corpus = source.events(60)
     reads = [Read(one, partition=0, offset=offset) for offset, one in enumerate(corpus)]
-    there.land(corpus, files=4)
+    there.land(corpus, files=3)
     there.keeping.keep(FLIGHTS)
 
-    searches = random_searches(source, reads, seed, 40)
+    searches = random_searches(source, reads, seed, 25)
     assert [wrong for asked in searches for wrong in there.missed(asked, reads)] == []
 
 
@@ -126,7 +126,7 @@ def test_a_filter_that_forgets_what_is_there_is_found_out(
 ) -> None:
     """The tests above would see it if a kind of leaf were not in filters."""
     there = Filtered(tmp_path, engine)
-    there.land(list(EVENTS), files=5)
+    there.land(list(EVENTS), files=2)
     was = getattr(filling, forgotten)
     nothing = filling.Sql("SELECT 0 AS chunk, 'nothing' AS v")
     listed = forgotten in ("_texts", "_numbers")
@@ -134,7 +134,7 @@ def test_a_filter_that_forgets_what_is_there_is_found_out(
     there.keeping.keep(FLIGHTS)
 
     assert was is not getattr(filling, forgotten)
-    assert [wrong for asked in SEARCHES for wrong in there.missed(asked, READS)]
+    assert any(there.missed(asked, READS) for asked in SEARCHES)
 
 
 def test_a_rare_word_is_looked_for_in_its_rows_only(tmp_path, engine) -> None:
