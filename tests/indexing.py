@@ -56,15 +56,22 @@ class Home:
     """Events are sent, landed and indexed one after the other, as the test says."""
 
     def __init__(
-        self, folder: Path, engine: Engine, index: ElasticIndex | None, **more: Any
+        self,
+        folder: Path,
+        engine: Engine,
+        index: ElasticIndex | None,
+        *,
+        rules: Rules | None = None,
+        **more: Any,
     ) -> None:
+        self.rules = rules or Rules()
         self.engine = engine
         self.index = index
         self.log = MemoryLog()
         self.lake = new_lake(folder)
         self.numbers = count()
         self.landing = Landing(
-            self.log, self.lake, rules=lambda _: Rules(), clock=lambda: NOON, wait=lambda _: None
+            self.log, self.lake, rules=lambda _: self.rules, clock=lambda: NOON, wait=lambda _: None
         )
         self.searcher = self.searching(index)
         self.indexing = self.indexing_with(index, **more)
@@ -76,7 +83,7 @@ class Home:
     def searching(self, index: Any, **more: Any) -> EmbeddedSearcher:
         more.setdefault("clock", lambda: NOON + 3_600 * SECOND)
         return EmbeddedSearcher(
-            self.lake, self.log, self.engine, rules=lambda _: Rules(), index=index, **more
+            self.lake, self.log, self.engine, rules=lambda _: self.rules, index=index, **more
         )
 
     def append(self, *events: Event) -> None:

@@ -6,17 +6,21 @@ parser of ours has a say in it. An event's offset is its place in `EVENTS`, in p
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from builders import event
+from msgspec.structs import replace
 from query_reference import (
     NOW,
     Asked,
     Holds,
     Read,
     Scalar,
+    Searches,
     in_a_row,
     is_number,
     iso_compared,
@@ -25,8 +29,10 @@ from query_reference import (
     number_of,
     words_of,
 )
+from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from penstock.envelope import Event
+from penstock.schema.convert import Rules
 
 Test = Callable[[Scalar], bool]
 
@@ -449,3 +455,41 @@ FACTS: tuple[Asked, ...] = (
 def found(asked: Asked) -> set[str]:
     """Answer the ids of the events that a search finds."""
     return {read.event.id for read in READS if asked.holds(read)}
+
+
+MANY = Rules(max_columns=60)
+"""Ugly keys make a column for every path, and an engine plans a thousand of them for long."""
+
+
+class Wanted(NamedTuple):
+    """A search, and the ids of the events that it finds."""
+
+    asked: Asked
+    ids: set[str]
+
+
+def many() -> tuple[list[Event], list[Read], list[Wanted]]:
+    """Answer 2,000 ugly events, how they read, and 200 searches, some with facts.
+
+    Beside the fixed ones they are random, but none that finds nothing, or everything: such a one
+    proves little.
+    """
+    source = UglyEvents(77)
+    ugly = [
+        replace(one, id=f"u-{number}")
+        for number, one in enumerate(source.events(2_000 - len(EVENTS)))
+    ]
+    corpus = [*EVENTS, *ugly]
+    reads = [*READS]
+    reads += [Read(e, partition=0, offset=n + len(EVENTS)) for n, e in enumerate(ugly)]
+    searches = [_wanted(asked, reads) for asked in (*SEARCHES, *FACTS)]
+    maker = Searches(random.Random(77), source.paths, [*TEXTS, *NUMBERS], reads)
+    while len(searches) < 200:
+        one = _wanted(maker.search(), reads)
+        if 0 < len(one.ids) < len(corpus):
+            searches.append(one)
+    return corpus, reads, searches
+
+
+def _wanted(asked: Asked, reads: Iterable[Read]) -> Wanted:
+    return Wanted(asked, {read.event.id for read in reads if asked.holds(read)})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from builders import FLIGHTS, NOON, event
 from indexing import DAY, SECOND, Home, fresh_index
-from query_corpus import EVENTS, FACTS, READS, SEARCHES
+from query_corpus import EVENTS, FACTS, MANY, READS, SEARCHES, many
 from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
@@ -108,6 +108,26 @@ def test_random_searches_find_what_the_reference_finds(home, seed: int) -> None:
 
     for _ in range(40 if home.index else 10):
         agree(home, maker.search(), reads)
+
+
+@pytest.mark.engines
+@pytest.mark.timeout(900)  # a minute, unless others use the machine
+@pytest.mark.parametrize("kind", ["elasticsearch", "opensearch"])
+def test_many_searches_find_what_the_reference_finds_among_many_events(
+    kind: str, tmp_path: Path, sql: Engine
+) -> None:
+    """The same events and searches as embedded; all of them are in the index."""
+    corpus, _, searches = many()
+    with fresh_index(kind) as index:
+        home = Home(tmp_path, sql, index, rules=MANY)
+        home.append(*corpus)
+        home.land()
+        assert home.fill() == len(corpus)
+        home.searcher = home.searching(index, clock=lambda: micros(NOW), seconds=300)
+        for asked, wanted in searches:
+            found = home.find_all(asked.text, limit=1_000)
+            assert len(found) == len(set(found)), f"doubled by {asked.text!r}"
+            assert set(found) == wanted, asked.text
 
 
 LONG = "x" * 2_000
