@@ -50,6 +50,9 @@ _DAY: Micros = 86_400 * _SECOND
 _ROWS_AT_ONCE = 200
 _BYTES_AT_ONCE = 6 << 20
 
+_SETTLED: Micros = 3_600 * _SECOND
+"""How long after a day its index is merged: by then all of it has landed."""
+
 _REST_SECONDS = 10.0
 """How long indexing rests after the engine did not answer."""
 
@@ -219,6 +222,18 @@ class Indexing:
         left = [name for name in names if name.rpartition("-")[2] not in kept]
         self._index.drop(left)
         return len(left)
+
+    def merge(self, collection: CollectionId) -> int:
+        """Merge the indices of days that are over; answer how many were not merged yet.
+
+        While a day is filled the engine keeps what it was sent, and searches many small parts.
+        """
+        known = self._state(collection)
+        if known is None:
+            return 0
+        now = self._clock()
+        over = [name for name in known.state.days if last_moment(name) + _SETTLED <= now]
+        return self._index.merge(over)
 
     # Where an index is
 

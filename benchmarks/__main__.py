@@ -1,4 +1,4 @@
-"""`python -m benchmarks [door|landing|ask|search|tail|pages|replay|upkeep|many|kafka …]`: measure.
+"""`python -m benchmarks [door|landing|ask|search|search_index|tail|pages|replay|…]`: measure.
 
 Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
 subjects alone are printed only. What takes long is measured in a short form among everything, and
@@ -36,6 +36,7 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         replay,
         replay_kafka,
         search,
+        search_index,
         tail,
         upkeep,
     )
@@ -45,6 +46,7 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         "landing": landing.results,
         "ask": ask.results,
         "search": search.results,
+        "search_index": search_index.results,
         "tail": tail.results,
         "pages": pages.results,
         "replay": replay.results,
@@ -57,10 +59,11 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
 
 def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Answer the short forms of what takes long."""
-    from benchmarks import many, pages, search, upkeep
+    from benchmarks import many, pages, search, search_index, upkeep
 
     return {
         "search": search.short,
+        "search_index": search_index.short,
         "pages": pages.short,
         "upkeep": upkeep.short,
         "many": many.short,
@@ -69,13 +72,15 @@ def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
 
 def present() -> list[str]:
     """Name what is measured without being asked for: all that this machine has the engine for."""
-    from benchmarks import kafka, pages
+    from benchmarks import kafka, pages, search_index
 
-    absent = {
-        *(name for name in subjects() if "kafka" in name and not kafka.there()),
-        *(["pages"] if not pages.there() else []),
+    there = {
+        "kafka": kafka.there,
+        "replay_kafka": kafka.there,
+        "search_index": search_index.there,
+        "pages": pages.there,
     }
-    return [name for name in subjects() if name not in absent]
+    return [name for name in subjects() if name not in there or there[name]()]
 
 
 def main() -> None:

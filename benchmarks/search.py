@@ -26,13 +26,17 @@ from lakehouse.files import path_of
 from lakehouse.sql import Engine, open_engine
 from penstock.clock import machine_clock
 from penstock.envelope import Micros
+from penstock.query.tree import Payload
 from penstock.search import SearchRequest, View
 from penstock.search.embedded import EmbeddedSearcher
 from penstock.search.filters import Filters
+from penstock.search.index import Index
 from penstock.search.keeping import Keeping
 
 PAGE = 50
 BARS = 60
+FACETS = (Payload(("carrier",)), Payload(("state",)))
+VALUES = 10
 WARM = 3
 RATE = 1_000
 """Events a second that come in and land beside."""
@@ -157,6 +161,7 @@ KINDS = (
     Kind("a field filter", 300, FIELDS),
     Kind("free words", 1_500, WORDS),
     Kind("histogram", 500, COUNTED, ("histogram",)),
+    Kind("facets", 500, COUNTED, ("facets",)),
     Kind("count", 500, COUNTED, ("count",)),
     Kind("quarantine", 300, QUARANTINED, ("page", "count"), view="quarantine"),
 )
@@ -246,15 +251,15 @@ def measured(folder: Path, *, rows: int) -> Iterator[Facts]:
         if named == [""] or kind.name in named
         for question in questions(kind)
     ]
-    with opened(bus.settings) as stores, _plainly(bus) as plain:
+    with opened(bus.settings) as stores, plainly(bus) as plain:
         yield _filter(bus, stores)
         for one in taken:
             _forget(bus)
-            with _searching(bus, stores, behind) as searcher:
+            with searching(bus, stores, behind) as searcher:
                 one.cold.append(_timed(_ours(searcher, bus, one.question))[1])
-        with _searching(bus, stores, behind) as searcher:
+        with searching(bus, stores, behind) as searcher:
             for one in taken:
-                _ask_both(one, searcher, plain, bus)
+                ask_both(one, searcher, plain, bus)
             with _coming_in(bus, behind):
                 for one in taken:
                     one.beside.append(_timed(_ours(searcher, bus, one.question))[1])
@@ -296,7 +301,7 @@ def _told(kind: Kind, bus: Bus, taken: Sequence[Taken]) -> Facts:
     return Facts(f"search, {bus.rows:,} events: {kind.name}", figures, short)
 
 
-def _ask_both(
+def ask_both(
     one: Taken, searcher: EmbeddedSearcher, plain: duckdb.DuckDBPyConnection, bus: Bus
 ) -> None:
     ours, theirs = _ours(searcher, bus, one.question), _theirs(plain, bus, one.question)
@@ -324,6 +329,12 @@ def _ours(searcher: EmbeddedSearcher, bus: Bus, question: Question) -> Callable[
             return lambda: searcher.count(asked)
         case "histogram":
             return lambda: sum(bar.count for bar in searcher.histogram(asked, bars=BARS).bars)
+        case "facets":
+            return lambda: sum(
+                value.count
+                for facet in searcher.facets(asked, FACETS, most=VALUES)
+                for value in facet.values
+            )
     if question.second:
         cursor = searcher.search(asked).cursor
         if cursor is not None:
@@ -348,6 +359,13 @@ def _theirs(plain: duckdb.DuckDBPyConnection, bus: Bus, question: Question) -> C
                 f"SELECT sum(n)::BIGINT AS n FROM (SELECT epoch_us(received_at) // {step} AS bar, "
                 f"count(*) AS n FROM {files} WHERE {where} GROUP BY 1)"
             )
+        case "facets":
+            counted = " UNION ALL ".join(
+                f"(SELECT count(*) AS n FROM {files} WHERE {where} AND data.{name} IS NOT NULL "
+                f"GROUP BY data.{name} ORDER BY n DESC LIMIT {VALUES})"
+                for (name,) in (field.keys for field in FACETS)
+            )
+            text = f"SELECT sum(n)::BIGINT AS n FROM ({counted})"
         case _:
             sign = "ASC" if question.oldest_first else "DESC"
             columns = _SHOWN_IN_QUARANTINE if quarantined else _SHOWN
@@ -376,7 +394,9 @@ def _timed(ask: Callable[[], int]) -> tuple[int, float]:
 
 
 @contextmanager
-def _searching(bus: Bus, stores: Stores, behind: Micros) -> Iterator[EmbeddedSearcher]:
+def searching(
+    bus: Bus, stores: Stores, behind: Micros, index: Index | None = None
+) -> Iterator[EmbeddedSearcher]:
     """Answer a searcher as the platform has it, over a database that knows nothing yet."""
     settings = bus.settings
     engine: Engine = open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
@@ -388,6 +408,7 @@ def _searching(bus: Bus, stores: Stores, behind: Micros) -> Iterator[EmbeddedSea
             rules=stores.rules,
             clock=lambda: machine_clock() - behind,
             filters=_filters(bus),
+            index=index,
         )
 
 
@@ -419,7 +440,7 @@ def _filter(bus: Bus, stores: Stores) -> Facts:
 
 
 @contextmanager
-def _plainly(bus: Bus) -> Iterator[duckdb.DuckDBPyConnection]:
+def plainly(bus: Bus) -> Iterator[duckdb.DuckDBPyConnection]:
     """Answer DuckDB with the current files of the tables, and nothing of ours."""
     with (
         opened(bus.settings) as stores,

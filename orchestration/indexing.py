@@ -116,7 +116,7 @@ def following(
         behind.ended()
 
 
-@dg.op(description="Bring the search index of every collection up to the lake, drop old days.")
+@dg.op(description="Bring the search index up to the lake, drop and merge old days.")
 def fill(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> None:
     """Index what landing did not get to: it was killed, or the engine was away."""
     filled = Filled(context)
@@ -130,8 +130,9 @@ def fill(context: dg.OpExecutionContext, stores: dg.ResourceParam[Stores]) -> No
             troubles += [outcome] if isinstance(outcome, Trouble) else []
         filled.rest()
         if not troubles:
-            tidied = tidy(indexing)
-            context.log.info("%d indices dropped", tidied)
+            context.log.info("%d indices dropped", tidy(indexing))
+            merged = sum(map(indexing.merge, indexing.collections()))
+            context.log.info("%d indices merged", merged)
     if troubles:
         raise dg.Failure(f"not indexed: {troubles[0].collection}: {troubles[0].reason}")
 

@@ -37,6 +37,7 @@ from penstock.search.index import (
     State,
     Unanswerable,
     day_of,
+    lie_apart,
 )
 
 log = structlog.get_logger()
@@ -54,6 +55,9 @@ _BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _TRIES = 6
 
 _STATE_SECONDS = 3.0
+
+# Two million documents take some seconds. What takes longer is gone on with by the engine.
+_MERGE_SECONDS = 600.0
 
 # Names stand in the address of a request, which engines read up to 4 KB.
 _NAMES_AT_ONCE = 20
@@ -278,6 +282,33 @@ class ElasticIndex:
             shards = found["_shards"]
             if shards["failed"] or shards["successful"] < len(some):
                 raise EngineUnavailable(f"{self._place} could not refresh every shard")
+
+    def merge(self, names: Sequence[str]) -> int:
+        """Put each of these indices together where its documents lie apart; answer how many did."""
+        merged = 0
+        for some in _some(names):
+            for name in self._apart(some):
+                path = f"/{name}/_forcemerge?max_num_segments=1&ignore_unavailable=true"
+                status, found = self._ask("POST", path, seconds=_MERGE_SECONDS)
+                self._expect(status, found)
+                merged += 1
+        return merged
+
+    def _apart(self, names: Sequence[str]) -> list[str]:
+        told = "indices.*.shards.*.segments.*.num_docs"
+        path = f"/{','.join(names)}/_segments?ignore_unavailable=true&filter_path={told}"
+        status, found = self._ask("GET", path)
+        self._expect(status, found)
+        # Without a document an index has no segments, and is not told about at all.
+        return [
+            name
+            for name, index in found.get("indices", {}).items()
+            if any(
+                lie_apart([segment["num_docs"] for segment in copy["segments"].values()])
+                for copies in index["shards"].values()
+                for copy in copies
+            )
+        ]
 
     # Documents
 

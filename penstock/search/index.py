@@ -144,6 +144,14 @@ class Index(Protocol):
         """Make everything that was added to these indices searchable."""
         ...
 
+    def merge(self, names: Sequence[str]) -> int:
+        """Put each of these indices together where its documents lie apart; answer how many did.
+
+        What is searched stays the same: it is smaller, and found sooner. To be called for indices
+        that hardly anything is added to any more. Indices that are not there are left out.
+        """
+        ...
+
     def places(self, questions: Sequence[Question]) -> list[list[Place]]:
         """Answer the first places of each question.
 
@@ -162,6 +170,15 @@ class Index(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def lie_apart(segments: Sequence[int]) -> bool:
+    """Say whether to merge an index with segments of so many documents.
+
+    A tenth of them may lie beside the largest segment: what comes in late has to be so much before
+    all is written again.
+    """
+    return 10 * (sum(segments) - max(segments, default=0)) > sum(segments)
 
 
 def day_of(at: Micros) -> str:

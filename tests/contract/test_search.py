@@ -15,6 +15,7 @@ from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from lakehouse.sql import Engine, open_engine
 from penstock.search import SearchRequest
+from penstock.search.index import last_moment
 
 ENGINES = [
     "embedded",
@@ -211,6 +212,33 @@ def test_pages_and_orders_are_those_of_one_cut(home) -> None:
         assert pages == (sent[::-1] if newest_first else sent)
         sent = [f"e{n}" for n in range(next(home.numbers))]
         home.send('{"k": 2}')
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+def test_a_day_that_is_over_is_merged_once(home) -> None:
+    """What is found stays the same; what comes in late is not worth writing all of it again."""
+    sent: list[str] = []
+    for _ in range(6):
+        sent += home.send(*(f'{{"k": {n}}}' for n in range(5)))
+        home.land()
+        home.fill()
+    during, over = (home.indexing_with(home.index, clock=lambda at=at: at) for at in _AFTER)
+
+    assert during.merge(FLIGHTS) == 0
+    assert over.merge(FLIGHTS) == 1
+    assert over.merge(FLIGHTS) == 0
+    assert home.find("k:*", limit=100) == sent[::-1]
+
+    sent += home.send('{"k": 1}')
+    home.land()
+    home.fill()
+    assert over.merge(FLIGHTS) == 0
+    assert home.find("k:1", limit=100) == [*sent[1::5], sent[-1]][::-1]
+    assert home.count() == len(sent)
+
+
+_AFTER = (last_moment("x-2025.11.24-x"), last_moment("x-2025.11.24-x") + 3_600 * SECOND)
+"""When the day of `NOON` ends, and when it is over for long enough."""
 
 
 def test_a_chart_adds_up(home) -> None:

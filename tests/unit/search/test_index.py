@@ -12,7 +12,7 @@ from indexing import DAY, Home
 from lakehouse.sql import Engine, open_engine
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.search.elastic import ElasticIndex
-from penstock.search.index import FIRST_DAY, day_of, last_moment, open_index
+from penstock.search.index import FIRST_DAY, day_of, last_moment, lie_apart, open_index
 from penstock.search.indexed import NoAnswer, Shortcuts
 from penstock.settings import load_settings
 
@@ -87,6 +87,12 @@ def test_the_name_of_an_index_has_the_day_of_its_events() -> None:
     assert day_of(last_moment(name) - 1) == "2025.11.24"
     assert day_of(FIRST_DAY) == "0001.01.01"
     index.close()
+
+
+def test_an_index_is_merged_when_a_tenth_of_it_lies_apart() -> None:
+    """Each row that lands late would have a whole day written again."""
+    assert [lie_apart(segments) for segments in ([], [7], [90, 10], [90, 5, 5])] == [False] * 4
+    assert [lie_apart(segments) for segments in ([90, 11], [1, 1], [40, 30, 30])] == [True] * 3
 
 
 def test_without_its_engine_a_search_is_answered_by_the_lake(tmp_path: Path, sql: Engine) -> None:
