@@ -7,7 +7,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL := build/wheel
 
-.PHONY: help demo up test test-trip engines engines-stop test-engines test-outage check format docs bench lock proto clean
+# Penstock is many processes, and its tests start hundreds: each would compile all it imports anew
+# (6 instead of 2 CPU seconds for one that knows Dagster).
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo up test test-trip engines engines-stop engines-wipe test-engines test-outage check format docs bench lock proto clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $(READY)
 
@@ -41,7 +45,7 @@ $(WHEEL)/ready: $(READY)
 	@rm -rf $(WHEEL) && mkdir -p $(WHEEL)
 	@$(BIN)/uv build --quiet --wheel --out-dir $(WHEEL) .
 	@$(BIN)/uv venv --quiet --python $(BIN)/python $(WHEEL)/venv
-	@$(BIN)/uv pip sync --quiet --python $(WHEEL)/venv/bin/python --require-hashes requirements.lock
+	@$(BIN)/uv pip sync --quiet --compile-bytecode --python $(WHEEL)/venv/bin/python --require-hashes requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(WHEEL)/venv/bin/python --no-deps $(WHEEL)/*.whl
 	@cp -r tests pyproject.toml $(WHEEL)
 
@@ -51,11 +55,14 @@ engines: $(READY) ## Fetch and start the real engines on this machine, without D
 engines-stop: $(READY) ## Stop them
 	@PYTHONPATH=tests $(BIN)/python -m engines stop $(ONLY)
 
+engines-wipe: $(READY) ## Stop them and forget all they kept
+	@PYTHONPATH=tests $(BIN)/python -m engines wipe $(ONLY)
+
 test-engines: $(READY) ## Test every promise that a real engine keeps, on the engines that run
 	@PYTHONPATH=tests $(BIN)/python -m engines status
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "engines and not outage"
 
-test-outage: $(READY) ## Stop and kill the engines that run, one after the other and under load
+test-outage: $(READY) ## Stop the engines that run, one after the other and under load
 	@PYTHONPATH=tests $(BIN)/python -m engines status
 	@$(BIN)/python -m pytest -q -m outage
 
