@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,10 @@ def logs_as_they_were() -> Iterator[None]:
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing on the engines: the next tests would wait for them longer."""
+    fresh = sys.modules.get("engines.fresh")
+    if fresh is not None:
+        fresh.forget(fresh.given)

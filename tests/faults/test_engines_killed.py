@@ -13,8 +13,9 @@ import pytest
 from door_process import OwnDoor, own_door
 from engines.fresh import fresh_settings
 from engines.kafka import Kafka
-from engines.kit import default_root
+from engines.places import HOST
 from installing import Installation, installation
+from own_engines import own_engine
 from sending import PER_BATCH, UNANSWERED, Sender, assert_balanced, until
 
 from penstock.clock import machine_clock
@@ -22,8 +23,9 @@ from penstock.metadata.store import Store, open_store
 
 pytestmark = [
     pytest.mark.engines,
-    pytest.mark.outage,
+    pytest.mark.crash,
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("killed"),
 ]
 
 EVENTS = 20_000
@@ -37,6 +39,7 @@ PAUSE = 0.2
 class Killer:
     """Kills what events come by while they come; each kill says how it knows that it hit."""
 
+    kafka: Kafka
     here: Installation
     door: OwnDoor
     store: Store
@@ -45,14 +48,13 @@ class Killer:
 
     def broker(self, sender: Sender) -> None:
         """Kill the broker, see senders wait for it, and start it again."""
-        broker = Kafka(default_root())
         try:
-            assert broker.stop(signal.SIGKILL)
+            assert self.kafka.stop(signal.SIGKILL)
             before = sender.acknowledged
             until(lambda: sender.under_way == THREADS, "nobody sends")
             assert sender.acknowledged <= before + THREADS * PER_BATCH
         finally:
-            broker.start()
+            self.kafka.start()
 
     def one_door(self, sender: Sender) -> None:
         """Kill the door in the middle of a request, and start it again."""
@@ -94,12 +96,13 @@ def ended(process: psutil.Process) -> bool:
 def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
     folder = tmp_path_factory.mktemp("killed")
     with (
-        fresh_settings(folder / "engines.toml") as file,
+        own_engine(Kafka, folder) as kafka,
+        fresh_settings(folder / "engines.toml", kafka=f"{HOST}:{kafka.port}") as file,
         installation(folder / "home", file) as here,
         own_door(folder / "door", file) as door,
         closing(open_store(here.settings().metadata)) as store,
     ):
-        yield Killer(here, door, store)
+        yield Killer(kafka, here, door, store)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import urllib.request
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -169,3 +170,29 @@ def test_the_kit_runs_as_a_module() -> None:
 
     assert done.returncode == 0
     assert "elasticsearch" in done.stdout
+
+
+@pytest.mark.engines
+def test_what_a_test_leaves_on_engines_is_forgotten_and_nothing_else() -> None:
+    """Engines that hold what thousands of tests left are slow to look through and to start."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+    from engines.fresh import forget, fresh_name
+
+    admin, index = AdminClient({"bootstrap.servers": places.KAFKA}), places.ELASTICSEARCH
+    names = mine, others = fresh_name(), fresh_name()
+    made = admin.create_topics([NewTopic(f"{name}.main.flights", 1, 1) for name in names])
+    for topic in made.values():
+        topic.result()
+    for name in names:
+        request = urllib.request.Request(f"{index}/{name}-main", method="PUT")
+        urllib.request.urlopen(request, timeout=60).close()
+
+    def there() -> set[str]:
+        with urllib.request.urlopen(f"{index}/_cat/indices?h=index", timeout=60) as answer:
+            indices = answer.read().decode().split()
+        topics = admin.list_topics(timeout=60).topics
+        return {one for one in (*topics, *indices) if one.startswith(names)}
+
+    assert len(there()) == 4
+    forget([mine])
+    assert there() == {f"{others}.main.flights", f"{others}-main"}
