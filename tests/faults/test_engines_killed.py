@@ -32,7 +32,7 @@ EVENTS = 20_000
 SEEDS = range(10)
 
 THREADS = 4
-PAUSE = 0.2
+PAUSE = 0.1
 
 
 @dataclass
