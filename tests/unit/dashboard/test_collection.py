@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from urllib.parse import parse_qsl, urlsplit
@@ -10,7 +11,7 @@ import pytest
 from builders import NOON
 from fastapi import FastAPI
 from forms import Browser, browser
-from platform_stand_ins import StandInSearcher, found, grant
+from platform_stand_ins import StandInLake, StandInSearcher, found, grant, table
 
 from penstock.api.platform import Platform
 from penstock.envelope import CollectionId
@@ -191,3 +192,14 @@ def test_a_search_without_a_table_has_no_statement(reader: Browser, shop: Platfo
 
     assert answer.status_code == 422
     assert "there is no table" in answer.text
+
+
+def test_a_statement_is_opened_in_the_editor(reader: Browser, shop: Platform) -> None:
+    lake = shop.lake
+    assert isinstance(lake, StandInLake)
+    lake.views[SHOP] = table(SHOP, rows=1, mark=1)
+
+    page = reader.get("/collections/shop/statement?q=source:http").text
+    [link] = re.findall(r'href="(/sql\?[^"]*)"', page)
+
+    assert re.search(r"<textarea[^>]*>\s*SELECT", reader.get(html.unescape(link)).text)
