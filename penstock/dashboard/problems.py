@@ -67,10 +67,17 @@ async def _http(request: Request, error: Exception) -> Response:
 
 def _sign_in(request: Request) -> Response:
     """Send to the sign-in page and from there back; to the page, if a part of it was asked for."""
-    here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    here = _as_sent(request)
     if request.method not in ("GET", "HEAD") or is_htmx(request):
         here = _page_of(request)
     return go(request, "/sign-in" if here == "/" else f"/sign-in?next={quote(here, safe='/')}")
+
+
+def _as_sent(request: Request) -> str:
+    """Answer the path and the query as the browser wrote them: an id may have any character."""
+    path: bytes = request.scope["raw_path"]
+    query: bytes = request.scope["query_string"]
+    return (path + (b"?" + query if query else b"")).decode("latin-1")
 
 
 def _page_of(request: Request) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from penstock.envelope import Micros
 from penstock.metadata.records import SessionRecord, TokenRecord
@@ -14,6 +14,8 @@ LASTS: Micros = 7 * 86_400 * 1_000_000
 """How long somebody stays signed in at most; as long as the token works."""
 
 _SECRET_BYTES = 32
+# What may stand in an address as it is; letters, digits and "-._~" always may.
+_ADDRESS = "%/?#[]@!$&'()*+,;=:"
 
 
 def begun(
@@ -68,7 +70,10 @@ def cookie_name(port: int | None, *, secure: bool) -> str:
 
 
 def way_back(wanted: str | None) -> str:
-    """Answer the page to go to after signing in: one of ours, whatever a link says."""
+    """Answer the page to go to after signing in: one of ours, whatever a link says.
+
+    It can stand in a header: what is no part of an address is percent-encoded.
+    """
     path = wanted or "/"
     parts = urlsplit(path) if path.isprintable() and "\\" not in path else None
     ours = (
@@ -79,7 +84,7 @@ def way_back(wanted: str | None) -> str:
         and not path.startswith("//")
         and not path.startswith(("/sign-in", "/sign-out"))
     )
-    return path if ours else "/"
+    return quote(path, safe=_ADDRESS) if ours else "/"
 
 
 def _derived(purpose: str, secret: str) -> bytes:

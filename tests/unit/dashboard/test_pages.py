@@ -60,6 +60,20 @@ def test_signing_in_leads_back_and_the_cookie_is_the_browsers_alone(
     assert visitor.get("/tokens").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["%E6%97%A5", "a%3Fb%23c", "50%2525", "a%20b"])
+def test_signing_in_leads_back_to_an_event_whatever_its_id(
+    app: FastAPI, here: Platform, path: str
+) -> None:
+    """Senders choose ids, and one beyond Latin-1 can stand in no header."""
+    visitor = browser(app)
+    asked = visitor.get(f"/collections/shop/payload/x{path}?a=b")
+    way_back = httpx.URL(asked.headers["location"]).params["next"]
+
+    answer = visitor.sign_in(grant(here.store, "read"), way_back=way_back)
+
+    assert answer.headers["location"] == f"/collections/shop/payload/x{path}?a=b"
+
+
 def test_over_tls_the_cookie_never_goes_without(app: FastAPI, here: Platform) -> None:
     secure = FastAPI()
     secure.state.platform, secure.state.publisher = here, app.state.publisher

@@ -70,6 +70,9 @@ def test_the_way_back_leads_to_no_other_site(wanted: str) -> None:
 
 def test_the_way_back_keeps_what_was_asked() -> None:
     assert session.way_back("/collections/a?q=b%2Fc%3A1") == "/collections/a?q=b%2Fc%3A1"
+    assert (
+        session.way_back("/collections/日 本?q=é") == "/collections/%E6%97%A5%20%E6%9C%AC?q=%C3%A9"
+    )
     assert session.way_back(None) == "/"
 
 
@@ -79,3 +82,4 @@ def test_the_way_back_always_begins_with_one_slash(wanted: str) -> None:
 
     assert way.startswith("/")
     assert not way.startswith(("//", "/\\"))
+    assert way.isascii()
