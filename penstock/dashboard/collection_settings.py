@@ -23,7 +23,7 @@ from penstock.contract.collections import (
 from penstock.contract.formats import FormatAsked, FormatTried
 from penstock.contract.trials import TrialTold
 from penstock.dashboard.access import Administering, Reading, Visit
-from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.forms import Form, Wrong, asked, whole
 from penstock.dashboard.schema import CONTRACTS
 from penstock.errors import NotFound, Rejected
 from penstock.vocabulary import Contract, FormatName, Framing
@@ -143,9 +143,9 @@ def _keep(
     c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
 ) -> tuple[Change, Do]:
     text = visit.form.text("days")
-    if text and not text.isdecimal():
+    days = whole(text) if text else None
+    if isinstance(days, str):
         raise Wrong({"days": "Write a number of whole days, or leave it empty for ever."})
-    days = int(text) if text else None
     wanted = KeptDays(days=None) if days is None else asked(KeptDays, {"days": days})
     look = wanted.model_copy(update={"dry_run": True})
     due = collections.keep_collection(c, look, visit.caller, here, doors)
@@ -267,7 +267,7 @@ def _partitions(
     c: str, record: Collection, visit: Visit, here: Platform, doors: Publisher
 ) -> tuple[Change, Do]:
     text = visit.form.text("partitions")
-    wanted = asked(Grown, {"partitions": int(text) if text.isdecimal() else text})
+    wanted = asked(Grown, {"partitions": whole(text)})
     if wanted.partitions <= record.partitions:
         raise Wrong({"partitions": f"It has {record.partitions} already; it can only grow."})
 
@@ -316,7 +316,7 @@ def format_fields(form: Form) -> dict[str, Any]:
     fields: dict[str, Any] = {"name": name}
     for each in _FIELDS.get(name, ()):
         text = "".join(form.text(each).split()) if each == "descriptor" else form.text(each)
-        fields[each] = int(text) if each in _NUMBERS and text.isdecimal() else text
+        fields[each] = whole(text) if each in _NUMBERS else text
     return fields
 
 

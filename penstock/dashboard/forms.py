@@ -13,6 +13,8 @@ from penstock.errors import BadRequest
 KIND = "application/x-www-form-urlencoded"
 MOST_BYTES = 512 * 1024
 _MOST_FIELDS = 1_000
+# Of the largest number that the API takes; Python refuses to read very long ones at all.
+_DIGITS = 18
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -64,6 +66,11 @@ def read_form(kind: str, body: bytes) -> Form:
     except ValueError:
         raise BadRequest("the form cannot be read") from None
     return Form(fields)
+
+
+def whole(text: str) -> int | str:
+    """Answer the number that the text is; else the text, for the API's model to refuse."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else text
 
 
 def asked(model: type[_M], values: Mapping[str, object]) -> _M:

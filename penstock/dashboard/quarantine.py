@@ -36,7 +36,7 @@ from penstock.contract.quarantine import (
 from penstock.contract.search import EventTold, Looked, LookedForEvents, PageTold
 from penstock.dashboard.access import Administering, Reading, Visit
 from penstock.dashboard.difference import Piece, beginning, difference, visible
-from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.forms import Form, Wrong, asked, whole
 from penstock.dashboard.render import in_path
 from penstock.errors import BadQuery, Rejected, Unavailable
 from penstock.query.tree import Column, Quarantine
@@ -378,8 +378,8 @@ def _went(
 
 
 def _number(form: Form, name: str) -> int:
-    text = form.text(name)
-    return int(text) if text.isdecimal() and len(text) < 16 else 0  # noqa: PLR2004 - a number
+    number = whole(form.text(name))
+    return number if isinstance(number, int) else 0
 
 
 def _count(c: str, which: Which, visit: Visit, here: Platform) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 import structlog
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from penstock.api import replays
@@ -116,7 +116,12 @@ class Part:
 
 
 @router.get("", name="replays")
-def show_replays(visit: Replaying, here: Here, state: str = "", older: int = 0) -> Response:
+def show_replays(
+    visit: Replaying,
+    here: Here,
+    state: str = "",
+    older: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
     """Show the team's replays, newest first; `state` may be ``open`` or ``ended``."""
     found = replays.list_replays(visit.caller, here)
     chosen = [one for one in found if state not in ("open", "ended") or _is_open(one, state)]

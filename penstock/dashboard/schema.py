@@ -17,7 +17,7 @@ from penstock.contract.collections import ContractTried
 from penstock.contract.rewriting import RetypeTold
 from penstock.contract.schema import ColumnTold
 from penstock.dashboard.access import Administering, Reading, Visit
-from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.forms import Form, Wrong, asked, whole
 from penstock.errors import Rejected
 from penstock.query.tree import Payload
 from penstock.query.writing import field_text
@@ -62,13 +62,8 @@ def try_contract(c: str, visit: Administering, here: Here) -> Response:
     """Say what past events would become under another contract; nothing is changed."""
     form = visit.form
     try:
-        wanted = asked(
-            ContractTried,
-            {
-                "contract": form.text("contract"),
-                "sample": int(form.text("sample")) if form.text("sample").isdecimal() else None,
-            },
-        )
+        sample = whole(form.text("sample"))
+        wanted = asked(ContractTried, {"contract": form.text("contract"), "sample": sample})
         trial = collections.contract_tried(c, wanted, visit.caller, here)
     except Wrong as error:
         return _show(c, visit, here, wrong=error.fields, status=422)

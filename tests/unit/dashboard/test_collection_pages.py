@@ -137,6 +137,8 @@ def test_a_change_says_what_it_does_and_is_made_once_somebody_is_sure(
         ("keep", {"days": "0"}, "greater than or equal to 1"),
         ("partitions", {"partitions": "1"}, "it can only grow"),
         ("partitions", {"partitions": "many"}, "valid integer"),
+        ("keep", {"days": "9" * 5_000}, "Write a number of whole days"),
+        ("partitions", {"partitions": "9" * 5_000}, "valid integer"),
         ("contract", {"contract": "loose"}, "Input should be"),
     ],
 )

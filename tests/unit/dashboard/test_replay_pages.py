@@ -152,6 +152,10 @@ def test_a_long_list_has_pages(visitor: Browser, stocked: Platform) -> None:
 FIELDS = {"collection": "flights", "query": "carrier:UA", "destination": "billing"}
 
 
+def test_a_list_has_no_page_before_its_first(visitor: Browser) -> None:
+    assert visitor.get("/replays?older=-1").status_code == 400
+
+
 def test_the_form_is_filled_from_the_address_or_a_saved_search(
     visitor: Browser, stocked: Platform
 ) -> None:
