@@ -159,7 +159,9 @@ def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
 
 
 def _told(here: Platform, record: CollectionRecord, standing: Standing) -> OneStatus:
-    newest = _newest(here, record.id) if standing.newest is None else None
+    # Nothing is asked for each of very many that never had an event.
+    unknown = standing.newest is None and standing.books.accepted > 0
+    newest = _newest(here, record.id) if unknown else None
     return _one(record, standing, retention=here.retention, newest=newest)
 
 

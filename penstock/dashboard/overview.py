@@ -19,7 +19,6 @@ from penstock.dashboard.access import Administering, Reading, Visit
 from penstock.dashboard.collection import teach
 from penstock.dashboard.forms import Wrong, asked
 from penstock.dashboard.render import in_path
-from penstock.envelope import CollectionId
 from penstock.errors import AlreadyExists, Rejected, Unavailable
 from penstock.stats import MINUTE
 
@@ -180,9 +179,8 @@ def attention(seen: Sequence[Watched]) -> list[Attention]:
 
 
 def _minutes(visit: Visit, here: Platform, seen: Sequence[Watched]) -> dict[str, list[int]] | None:
-    ids = [CollectionId(visit.caller.team, one.name) for one in seen]
     try:
-        return {c.name: counts for c, counts in per_minute(here, ids, minutes=MINUTES).items()}
+        return per_minute(here, visit.caller.team, [one.name for one in seen], minutes=MINUTES)
     except Unavailable as error:
         log.warning("statistics are away, the overview has no rates", reason=str(error))
         return None

@@ -89,6 +89,16 @@ class Stats(Protocol):
         """
         ...
 
+    def arrivals(
+        self, team: str, names: Sequence[str], since: Micros, until: Micros
+    ) -> Mapping[str, Mapping[Micros, int]]:
+        """Answer how many events each of these collections of a team received, by the minute.
+
+        In one question, however many they are. Minutes and collections without events are left
+        out; `since` and `until` are whole minutes.
+        """
+        ...
+
     def newest(self, collection: CollectionId) -> Micros | None:
         """Answer the last minute in which an event was received that is counted, None without."""
         ...

@@ -93,6 +93,22 @@ class SqlStats:
                 for begin, lag, *sums in connection.execute(query)
             ]
 
+    def arrivals(
+        self, team: str, names: Sequence[str], since: Micros, until: Micros
+    ) -> Mapping[str, Mapping[Micros, int]]:
+        """Answer how many events each of these collections received, by the minute."""
+        query = (
+            select(minutes.c.name, minutes.c.minute, minutes.c.events)
+            # The names make it a step into the key for each; without them all minutes are read.
+            .where(minutes.c.team == team, minutes.c.name.in_(names))
+            .where(minutes.c.minute >= since, minutes.c.minute < until, minutes.c.events > 0)
+        )
+        found: dict[str, dict[Micros, int]] = {}
+        with self._reading() as connection:
+            for name, minute, events in connection.execute(query):
+                found.setdefault(name, {})[minute] = events
+        return found
+
     def newest(self, collection: CollectionId) -> Micros | None:
         """Answer the last minute in which an event was received that is counted."""
         query = select(func.max(minutes.c.minute)).where(_of(minutes, collection))

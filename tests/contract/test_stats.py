@@ -136,6 +136,18 @@ class TestAdding:
         ]
         assert stats.marks(FLIGHTS) == {(LOG, 0): 9}
 
+    def test_many_are_asked_for_at_once_and_each_has_its_own(self, stats: Stats) -> None:
+        stats.add(batch(0, 5))
+        stats.add(batch(5, 6, at=NOON + MINUTE))
+        stats.add(batch(6, 8, at=NOON + HOUR))
+        names = [FLIGHTS.name, *(f"c{n}" for n in range(2_000))]
+
+        asked = stats.arrivals(FLIGHTS.team, names, NOON, NOON + HOUR)
+
+        assert asked == {FLIGHTS.name: {NOON: 5, NOON + MINUTE: 1}}
+        assert stats.arrivals("another", names, NOON, NOON + HOUR) == {}
+        assert stats.arrivals(FLIGHTS.team, ["c1"], NOON, NOON + HOUR) == {}
+
     def test_the_newest_minute_is_the_last_one_with_an_event(self, stats: Stats) -> None:
         """Long after the log has let go of it, somebody asks when the last event came."""
         assert stats.newest(FLIGHTS) is None
