@@ -62,9 +62,10 @@ def readable(here: Here, caller: Caller, name: str) -> CollectionRecord:
 
 
 def collection_told(record: CollectionRecord) -> Collection:
-    """Tell about a record."""
+    """Tell about a record, by the name that callers ask for: Penstock's own have a dot."""
+    own = record.id.team == SYSTEM_TEAM
     return Collection(
-        name=record.id.name,
+        name=str(record.id) if own else record.id.name,
         created_at=moment(record.created_at),
         paused=record.paused,
         contract=record.contract,

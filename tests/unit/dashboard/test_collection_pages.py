@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from builders import FLIGHTS
+from builders import FLIGHTS, NOON
 from fastapi import FastAPI
 from forms import Browser, browser
 from metadata_builders import collection
@@ -18,6 +18,8 @@ from penstock.contract.schema import ColumnTold
 from penstock.dashboard.collection_settings import format_fields, keep_says
 from penstock.dashboard.forms import Form
 from penstock.dashboard.schema import retype_command, tree
+from penstock.envelope import SYSTEM_TEAM, CollectionId
+from penstock.metadata.records import CollectionRecord
 
 SETTINGS = "/collections/flights/settings"
 
@@ -204,3 +206,19 @@ def test_who_only_reads_sees_settings_and_changes_none(
         assert reader.post(f"{SETTINGS}/{what}", sure="yes", name="plain").status_code == 403
     assert here.store.collection(FLIGHTS).paused is False
     assert admin.post(f"{SETTINGS}/nothing").status_code == 404
+
+
+def test_penstocks_own_collections_are_looked_at_by_their_whole_name(
+    app: FastAPI, here: Platform
+) -> None:
+    """A link without the team leads to a collection of somebody else, or to none."""
+    own = CollectionId(SYSTEM_TEAM, "changes")
+    here.store.create_collection(CollectionRecord(id=own, created_at=NOON))
+    admin = browser(app, grant(here.store, "admin"))
+    path = "/collections/penstock_system.changes"
+
+    for page in ("", "/schema", "/settings", "/quarantine"):
+        answer = admin.get(path + page)
+        assert answer.status_code == 200
+        assert "/collections/changes" not in answer.text
+    assert "nobody changes its settings" in admin.get(path + "/settings").text
