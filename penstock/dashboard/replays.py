@@ -19,7 +19,7 @@ from penstock.api.destinations import list_destinations
 from penstock.api.platform import Here, Platform
 from penstock.api.search import facets
 from penstock.api.searches import list_searches, show_search
-from penstock.contract.base import moment
+from penstock.contract.base import moment, rfc3339
 from penstock.contract.replays import (
     FailuresTold,
     MessageTold,
@@ -79,6 +79,11 @@ _T = TypeVar("_T")
 FIELDS = (
     *("collection", "query", "since", "until", "view", "destination", "order", "rate"),
     *("concurrency", "max_events", "headers", "duplicates", "dry_run", "why"),
+)
+# Those that are options of a replay.
+_OPTIONS = (
+    *("view", "order", "rate", "concurrency", "max_events"),
+    *("headers", "duplicates", "dry_run"),
 )
 _ASKED = tuple(name for name in FIELDS if name not in ("since", "until", "dry_run", "why"))
 
@@ -343,13 +348,13 @@ def rates(course: Sequence[ReachedTold]) -> tuple[list[float], list[float], list
 
 def again(replay: ReplayTold) -> str:
     """Answer the query of an address where the form asks for the same once more."""
-    options = {name: replay.options.get(name) for name in ("view", "order", "rate", "headers")}
+    options = {name: replay.options.get(name) for name in _OPTIONS}
     fields = {
         "collection": replay.collection,
         "query": replay.query,
         "destination": replay.destination,
-        "since": replay.since and replay.since.isoformat().replace("+00:00", "Z"),
-        "until": replay.until and replay.until.isoformat().replace("+00:00", "Z"),
+        "since": replay.since and rfc3339(replay.since),
+        "until": replay.until and rfc3339(replay.until),
         **options,
     }
     return urlencode({name: value for name, value in fields.items() if value})
@@ -380,7 +385,7 @@ def _plan(visit: Visit, here: Platform, given: Mapping[str, str]) -> Planned:
     what they said yes to.
     """
     now = here.clock()
-    closed = {**given, "until": given["until"] or times_text(now)}
+    closed = {**given, "until": given["until"] or rfc3339(moment(now))}
     wanted = asked(ReplayAsked, values_of(closed, now))
     plan = _told_at_fields(lambda: replays.plan_replay(wanted, visit.caller, here))
     return Planned(
@@ -393,17 +398,10 @@ def _plan(visit: Visit, here: Platform, given: Mapping[str, str]) -> Planned:
     )
 
 
-def times_text(now: Micros) -> str:
-    """Write a time as the form has it, to the microsecond."""
-    return moment(now).isoformat().replace("+00:00", "Z")
-
-
 def _resolved(wanted: ReplayAsked) -> dict[str, str]:
     """Answer the times of a plan as they are now: ``now-1h`` means another one in a minute."""
     found = {"since": wanted.since, "until": wanted.until}
-    return {
-        name: at.isoformat().replace("+00:00", "Z") for name, at in found.items() if at is not None
-    }
+    return {name: rfc3339(at) for name, at in found.items() if at is not None}
 
 
 def _keys(visit: Visit, here: Platform, wanted: ReplayAsked) -> FacetTold | None:

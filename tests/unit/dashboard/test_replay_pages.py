@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl
 
 import pytest
 from builders import FLIGHTS, NOON
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 from platform_stand_ins import StandInSearcher, found, grant, plan
 
 from penstock.api.platform import Platform
+from penstock.api.replays import told as replay_told
 from penstock.contract.replays import ReachedTold
 from penstock.dashboard import destinations, replays
 from penstock.dashboard.forms import Form, Wrong
@@ -332,6 +334,23 @@ def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform)
 
 
 # Pure
+
+
+def test_the_same_once_more_is_asked_for_with_all_of_its_options() -> None:
+    """The first ten of a million, planned again, must not become the million."""
+    sent = replay_told(
+        replace(
+            replay("r1"),
+            options={"max_events": 10, "duplicates": "include", "concurrency": 2, "dry_run": True},
+        )
+    )
+
+    fields = dict(parse_qsl(replays.again(sent)))
+
+    assert fields["max_events"] == "10"
+    assert fields["duplicates"] == "include"
+    assert fields["concurrency"] == "2"
+    assert fields["dry_run"] == "True"
 
 
 def reached(seconds: float, delivered: int, failed: int = 0) -> ReachedTold:
