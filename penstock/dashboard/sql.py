@@ -18,7 +18,7 @@ from penstock.api.platform import Here, Platform
 from penstock.contract.sql import SqlAnswer, Statement, TableTold
 from penstock.dashboard.access import Reading, Visit
 from penstock.dashboard.forms import Wrong, asked
-from penstock.errors import NotFound, Rejected
+from penstock.errors import NotFound, PenstockError, Rejected, Unavailable
 
 router = APIRouter(prefix="/sql")
 
@@ -82,8 +82,8 @@ def run(visit: Reading, here: Here) -> Response:
     except Wrong as error:
         said = "Write a statement first." if not statement.strip() else error.fields["statement"]
         return _show(visit, here, statement=statement, table=table, error=said, status=422)
-    except (Rejected, NotFound) as error:
-        return _show(visit, here, statement=statement, table=table, error=str(error), status=422)
+    except (Rejected, Unavailable) as error:
+        return _refused(visit, here, error, statement, table)
     told = SqlAnswer.model_validate(json.loads(bytes(answer.body)))
     return _show(visit, here, statement=statement, table=table, answer=told)
 
@@ -101,10 +101,18 @@ def download(kind: str, visit: Reading, here: Here) -> Response:
     except Wrong as error:
         said = "; ".join(error.fields.values())
         return _show(visit, here, statement=statement, error=said, status=422)
-    except (Rejected, NotFound) as error:
-        return _show(visit, here, statement=statement, error=str(error), status=422)
+    except (Rejected, Unavailable) as error:
+        return _refused(visit, here, error, statement)
     answer.headers["Content-Disposition"] = f'attachment; filename="penstock.{ending}"'
     return answer
+
+
+def _refused(
+    visit: Visit, here: Platform, error: PenstockError, statement: str, table: str = ""
+) -> Response:
+    """Show why a statement has no rows, and the statement as it was typed."""
+    status = 503 if isinstance(error, Unavailable) else 422
+    return _show(visit, here, statement=statement, table=table, error=str(error), status=status)
 
 
 def _show(

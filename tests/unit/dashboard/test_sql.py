@@ -14,7 +14,7 @@ from platform_stand_ins import StandInLake, StandInSql, grant, table
 from penstock.api.platform import Platform
 from penstock.contract.sql import SqlAnswer, SqlColumnTold, TableTold
 from penstock.dashboard.sql import cell, chart_of, examples_of, line_of
-from penstock.errors import BadSql
+from penstock.errors import BadSql, EngineUnavailable
 
 
 @pytest.fixture
@@ -53,6 +53,16 @@ def test_a_wrong_statement_is_kept_and_its_line_named(reader: Browser, here: Pla
     assert "Line 2: the statement cannot be run" in shown.text
     assert "SELECT 1\nFRM &lt;b&gt;</textarea>" in shown.text
     assert reader.post("/sql", statement=" ").status_code == 422
+
+
+def test_a_statement_is_kept_while_the_engine_is_away(reader: Browser, here: Platform) -> None:
+    engine(here).error = EngineUnavailable("Trino does not answer")
+
+    for path in ("/sql", "/sql/csv"):
+        shown = reader.post(path, statement="SELECT 17")
+        assert shown.status_code == 503
+        assert "Trino does not answer" in shown.text
+        assert "SELECT 17</textarea>" in shown.text
 
 
 def test_files_hold_all_rows(reader: Browser, here: Platform) -> None:
