@@ -258,10 +258,14 @@ def _time(at: datetime, text: str) -> Markup:
 
 
 def short_id(text: str, most: int = 13) -> Markup:
-    """Write the beginning of an id, with all of it for who points at it or copies."""
-    if len(text) <= most:
-        return Markup("<code>{}</code>").format(text)
-    return Markup('<code title="{}">{}…</code>').format(text, text[: most - 1])
+    """Write the beginning of an id, with all of it for who points at it.
+
+    Senders choose ids: what cannot be seen in one is an escape.
+    """
+    said = visible(text)
+    if len(said) <= most:
+        return Markup("<code>{}</code>").format(said)
+    return Markup('<code title="{}">{}</code>').format(said, shortened(said, most))
 
 
 def in_path(text: str) -> str:

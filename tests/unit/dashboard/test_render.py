@@ -54,6 +54,13 @@ def test_a_line_of_nothing_is_flat() -> None:
     assert render.points([]) == ""
 
 
+def test_an_id_that_would_turn_the_text_around_is_written_out() -> None:
+    assert render.short_id("a\u202eb") == "<code>a\\u202eb</code>"
+    assert render.short_id("<b>" * 9) == (
+        f'<code title="{"&lt;b&gt;" * 9}">&lt;b&gt;&lt;b&gt;&lt;b&gt;&lt;b&gt;…</code>'
+    )
+
+
 def test_what_is_shown_is_escaped_and_what_is_not_there_is_an_error() -> None:
     made = environment(lambda path: path)
 
