@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, Literal, TypeVar
 
+import structlog
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
@@ -61,9 +62,18 @@ from penstock.dashboard.looking import (
 from penstock.dashboard.render import Shown, in_path, is_htmx
 from penstock.dashboard.snippets import snippets
 from penstock.envelope import Micros
-from penstock.errors import AlreadyExists, BadQuery, BadRequest, Rejected, Unauthorized
+from penstock.errors import (
+    AlreadyExists,
+    BadQuery,
+    BadRequest,
+    Rejected,
+    Unauthorized,
+    Unavailable,
+)
 from penstock.query.parse import LONGEST
 from penstock.search.live import Page
+
+log = structlog.get_logger()
 
 _L = TypeVar("_L", bound=Looked)
 
@@ -72,9 +82,27 @@ router = APIRouter(prefix="/collections/{c}")
 BARS = 80
 _MOST_OFFERED = 300
 _VALUES = 6
+_AWAY = 503
 # Clocks of doors and of the platform may differ so much; what comes twice is shown once.
 _MARGIN: Micros = 5_000_000
 _ENVELOPE = ("event_id", "event_time", "source", "content_type", "key", "log_offset")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search found; without a page `wrong` says why, or `away` who does not answer."""
+
+    page: PageTold | None = None
+    bounds: Bounds
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    """What cannot be meant, by the name of its field."""
+    pointer: str = ""
+    away: str = ""
+    empty: bool = False
+    """Whether there is no row at all, whatever is looked for; then `held` are in quarantine."""
+    held: int = 0
+    elsewhere: int | None = None
+    """Events that it finds in all of the time, where it finds none in its own."""
 
 
 @router.get("", name="collection")
@@ -201,12 +229,11 @@ def follow(
 def show_first(c: str, visit: Reading, here: Here) -> Response:
     """Show the first events as soon as there are any; until then there is nothing to say."""
     page = search.search(c, LookedForEvents(limit=5, duplicates="include"), visit.caller, here)
-    if not page.events:
+    held = 0 if page.events else _held(c, visit, here)
+    if not page.events and not held:
         return Response(status_code=204)
-    columns = (PAYLOAD,)
-    return visit.show(
-        "collection_first.html", c=c, columns=columns, rows=rows_of(page.events, columns)
-    )
+    rows = rows_of(page.events, (PAYLOAD,))
+    return visit.show("collection_first.html", c=c, rows=rows, held=held)
 
 
 @router.get("/statement", name="collection_statement")
@@ -279,14 +306,14 @@ def save_search(c: str, visit: Administering, here: Here) -> Response:
         )
     except Rejected as error:
         return _show(c, visit, here, looking=looking, wrong_name=str(error), status=422)
-    return visit.go(f"/collections/{c}{looking.address()}")
+    return visit.go(f"/collections/{in_path(c)}{looking.address()}")
 
 
 @router.post("/searches/{saved}/delete", name="collection_delete_search")
 def delete_search(c: str, saved: str, visit: Administering, here: Here) -> Response:
     """Forget a saved search."""
     searches.delete_search(saved, visit.caller, here)
-    return visit.go(f"/collections/{c}")
+    return visit.go(f"/collections/{in_path(c)}")
 
 
 def _show(
@@ -302,13 +329,51 @@ def _show(
     now = here.clock()
     if looking is None:
         looking = read_looking(visit.request.query_params.multi_items())
-    known = _known(c, visit, here)
+    try:
+        known = _known(c, visit, here)
+    except Unavailable:
+        known = []  # the search says who does not answer
     if looking.columns == columns_at_first(known):
         # A form tells every box that is ticked, also where nobody has chosen any.
         looking = replace(looking, columns=())
     columns = looking.columns or columns_at_first(known)
-    wrong: dict[str, str] = {}
-    page, bounds, pointer = None, Bounds(None, None), ""
+    found = _find(c, looking, now, visit, here)
+    page, bounds = found.page, found.bounds
+    if found.empty:
+        return teach(collection, visit, token="", held=found.held)
+    answer = visit.show(
+        "collection.html",
+        status=422 if found.wrong else _AWAY if found.away else status,
+        away=found.away,
+        c=c,
+        collection=collection,
+        looking=looking,
+        bounds=bounds,
+        spans=SPANS,
+        known=known[:_MOST_OFFERED],
+        envelope=_ENVELOPE,
+        columns=columns,
+        numbers=[field for field, kind in known if kind in ("long", "double")],
+        page=page,
+        rows=rows_of(page.events, columns) if page else [],
+        wrong=found.wrong,
+        pointer=found.pointer,
+        wrong_name=wrong_name,
+        saved=searches.list_searches(visit.caller, here, collection=c),
+        saved_address=_saved_address,
+        elsewhere=found.elsewhere,
+        older=_older(looking, page, now),
+        follow=looking.with_(since=stamp(now - _MARGIN), columns=columns).address(),
+        fixed=_fixed(looking, bounds, now),
+    )
+    if is_htmx(visit.request) and not found.wrong and visit.request.method == "GET":
+        answer.headers["HX-Push-Url"] = f"/collections/{in_path(c)}{looking.address()}"
+    return answer
+
+
+def _find(c: str, looking: Looking, now: Micros, visit: Visit, here: Platform) -> Found:
+    """Answer what was found, or why nothing was looked for."""
+    bounds = Bounds(None, None)
     try:
         bounds = looking.bounds(now)
         page = search.search(
@@ -324,41 +389,22 @@ def _show(
             visit.caller,
             here,
         )
+        if page.events:
+            return Found(page=page, bounds=bounds)
+        if _is_empty(c, visit, here):
+            return Found(page=page, bounds=bounds, empty=True, held=_held(c, visit, here))
+        elsewhere = _elsewhere(c, looking, visit, here)
+        return Found(page=page, bounds=bounds, elsewhere=elsewhere)
     except NotUsable as error:
-        wrong = dict(error.fields)
+        return Found(bounds=bounds, wrong=error.fields)
     except BadQuery as error:
-        wrong, pointer = {"q": error.expected}, error.pointer()
+        return Found(bounds=bounds, wrong={"q": error.expected}, pointer=error.pointer())
     except BadRequest as error:
-        wrong = {"q": str(error)}
-    if page is not None and not page.events and _is_empty(c, visit, here):
-        return teach(collection, visit, token="")
-    answer = visit.show(
-        "collection.html",
-        status=422 if wrong else status,
-        c=c,
-        collection=collection,
-        looking=looking,
-        bounds=bounds,
-        spans=SPANS,
-        known=known[:_MOST_OFFERED],
-        envelope=_ENVELOPE,
-        columns=columns,
-        numbers=[field for field, kind in known if kind in ("long", "double")],
-        page=page,
-        rows=rows_of(page.events, columns) if page else [],
-        wrong=wrong,
-        pointer=pointer,
-        wrong_name=wrong_name,
-        saved=searches.list_searches(visit.caller, here, collection=c),
-        saved_address=_saved_address,
-        elsewhere=_elsewhere(c, looking, visit, here) if page and not page.events else None,
-        older=_older(looking, page, now),
-        follow=looking.with_(since=stamp(now - _MARGIN), columns=columns).address(),
-        fixed=_fixed(looking, bounds, now),
-    )
-    if is_htmx(visit.request) and not wrong and visit.request.method == "GET":
-        answer.headers["HX-Push-Url"] = f"/collections/{c}{looking.address()}"
-    return answer
+        return Found(bounds=bounds, wrong={"q": str(error)})
+    except Unavailable as error:
+        # What was typed stays: it is asked again once the engine answers.
+        log.warning("events cannot be searched", collection=c, reason=str(error))
+        return Found(bounds=bounds, away=str(error))
 
 
 def _asked(visit: Visit, now: Micros) -> tuple[Looking, Bounds]:
@@ -393,6 +439,13 @@ def _is_empty(c: str, visit: Visit, here: Platform) -> bool:
     """Say whether nothing was ever found in the collection, whatever is looked for."""
     any_ = LookedForEvents(limit=1, duplicates="include")
     return not search.search(c, any_, visit.caller, here).events
+
+
+def _held(c: str, visit: Visit, here: Platform) -> int:
+    """Answer how many events are open in quarantine: who sent one that is no JSON waits for it."""
+    return search.count(
+        c, Looked(view="quarantine", duplicates="include"), visit.caller, here
+    ).count
 
 
 def _elsewhere(c: str, looking: Looking, visit: Visit, here: Platform) -> int | None:
@@ -450,14 +503,18 @@ def _saved_address(saved: SavedSearchTold) -> str:
     ).address()
 
 
-def teach(collection: Collection, visit: Visit, *, token: str) -> Response:
-    """Show how to send to a collection; with a token's text it stands in what is to be copied."""
+def teach(collection: Collection, visit: Visit, *, token: str, held: int = 0) -> Response:
+    """Show how to send to a collection; with a token's text it stands in what is to be copied.
+
+    `held` events came, and are in quarantine.
+    """
     host = visit.request.headers.get("host", "")
     http, grpc = addresses(visit.request).doors(host)
     return visit.show(
         "collection_empty.html",
         c=collection.name,
         collection=collection,
+        held=held,
         address=f"/collections/{in_path(collection.name)}",
         token=token,
         snippets=snippets(collection.name, http=http, grpc=grpc, token=token),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -13,9 +14,14 @@ from fastapi import FastAPI
 from forms import Browser, browser
 from platform_stand_ins import StandInLake, StandInSearcher, found, grant, table
 
+from penstock.api.app import create_app
 from penstock.api.platform import Platform
+from penstock.dashboard.app import add_dashboard
+from penstock.dashboard.policy import Addresses
 from penstock.envelope import CollectionId
+from penstock.errors import EngineUnavailable
 from penstock.metadata.records import CollectionRecord
+from penstock.search import Page, SearchRequest
 
 SHOP = CollectionId("main", "shop")
 
@@ -203,3 +209,37 @@ def test_a_statement_is_opened_in_the_editor(reader: Browser, shop: Platform) ->
     [link] = re.findall(r'href="(/sql\?[^"]*)"', page)
 
     assert re.search(r"<textarea[^>]*>\s*SELECT", reader.get(html.unescape(link)).text)
+
+
+class Away(StandInSearcher):
+    """An engine that does not answer."""
+
+    def search(self, asked: SearchRequest) -> Page:
+        raise EngineUnavailable("the lake does not answer")
+
+
+def test_a_search_is_kept_while_an_engine_is_away(here: Platform) -> None:
+    """What somebody typed for a minute must not be gone because the lake was for a second."""
+    away = replace(here, searcher=Away())
+    away.store.create_collection(CollectionRecord(id=SHOP, created_at=NOON))
+    made = create_app(away)
+    add_dashboard(made, Addresses())
+    reader = browser(made, grant(here.store, "read"))
+
+    answer = reader.get("/collections/shop?q=total:%3E50")
+
+    assert answer.status_code == 503
+    assert "the lake does not answer" in answer.text
+    assert 'value="total:&gt;50"' in answer.text
+
+
+def test_events_that_could_not_become_rows_are_told_to_who_waits_for_the_first(
+    reader: Browser, shop: Platform
+) -> None:
+    """Else the page says for ever that nothing came."""
+    searcher(shop).number = 1
+
+    for path in ("/collections/shop", "/collections/shop/first"):
+        page = reader.get(path).text
+        assert "1 event came, and could not become a row" in re.sub("<[^>]*>", "", page)
+        assert 'href="/collections/shop/quarantine"' in page
