@@ -10,6 +10,7 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import urlencode
 
@@ -27,7 +28,6 @@ from penstock.contract.quarantine import (
     DoneTold,
     PlaceTold,
     QuarantineAsked,
-    QuarantinedTold,
     ReleaseAsked,
     RepairTrialTold,
     TriedTold,
@@ -57,6 +57,7 @@ _MOST_COLLECTIONS = 25
 _DAYS = (("", "any time"), ("1", "the last hour"), ("24", "the last day"), ("168", "the last week"))
 _CHARACTER = re.compile(r"\\x[0-9a-f]{2}|\\.|.", re.DOTALL)
 _HOUR = 3_600 * 1_000_000
+_MICROSECOND = timedelta(microseconds=1)
 
 TRANSFORMS = (
     ("bom", "drop a byte order mark in front"),
@@ -73,14 +74,21 @@ class Which:
     query: str = ""
     since: str = ""
     until: str = ""
+    hours: str = ""
+    """The choice that `since` came from, for who looks at the page."""
     event: str = ""
     """The id, on the page of one event."""
 
     @property
     def fields(self) -> dict[str, str]:
         """What a form carries to mean the same."""
-        named = {"q": self.query, "since": self.since, "until": self.until, "event": self.event}
+        named = {"q": self.query, "since": self.since, "until": self.until}
+        named |= {"hours": self.hours, "event": self.event}
         return {name: text for name, text in named.items() if text}
+
+    def narrowed(self, query: str) -> str:
+        """Answer the query of an address that means those of the same time that a search finds."""
+        return f"?{urlencode({**self.fields, 'q': query})}"
 
     @property
     def asked(self) -> dict[str, object]:
@@ -177,6 +185,7 @@ def show_all(visit: Reading, here: Here) -> Response:
         bars={name: bars_of(one) for name, one in told.items() if one is not None},
         causes={name: _causes(one) for name, one in told.items() if one is not None},
         away=[one.name for one in seen if one.told is None],
+        holding=sum(1 for one in full if one.told and one.told.quarantined),
         open=sum(one.told.quarantined for one in seen if one.told),
         closed=sum(one.told.closed for one in seen if one.told),
         accepted=sum(one.told.books.accepted for one in seen if one.told),
@@ -203,10 +212,12 @@ def show_quarantine(
     cursor: Annotated[str, Query()] = "",
 ) -> Response:
     """Show why events of a collection are in quarantine, and those that a search finds."""
-    if hours.isdecimal() and len(hours) < 6:  # noqa: PLR2004 - a century
+    if hours not in dict(_DAYS):
+        hours = ""
+    if hours and not since:
         since = rfc3339(moment(here.clock() - int(hours) * _HOUR))
-    which = Which(query=q.strip(), since=since.strip(), until=until.strip())
-    return _page(c, visit, here, which, cursor=cursor, hours=hours)
+    which = Which(query=q.strip(), since=since.strip(), until=until.strip(), hours=hours)
+    return _page(c, visit, here, which, cursor=cursor)
 
 
 @router.get("/collections/{c}/quarantine/events/{event_id:path}", name="quarantined")
@@ -295,6 +306,7 @@ def _which(form: Form) -> Which:
         query=form.text("q"),
         since=form.text("since"),
         until=form.text("until"),
+        hours=form.text("hours"),
         event=form.raw("event"),
     )
 
@@ -406,7 +418,7 @@ def _told_wrong(
 ) -> Response:
     """Answer what is wrong with a form, in the place of what it asked for."""
     wrong = error.fields if isinstance(error, Wrong) else {}
-    if "why" in wrong:
+    if "why" in wrong and not visit.form.text("why"):
         wrong = {**wrong, "why": "Say why: it is kept with the events, and who did it."}
     said = "" if isinstance(error, Wrong) else str(error)
     pointer = error.pointer() if isinstance(error, BadQuery) else ""
@@ -428,7 +440,6 @@ def _page(
     *,
     work: Work | None = None,
     cursor: str = "",
-    hours: str = "",
     status: int = 200,
 ) -> Response:
     values: dict[str, object] = {
@@ -438,7 +449,6 @@ def _page(
         "form": visit.form,
         "transforms": TRANSFORMS,
         "days": _DAYS,
-        "hours": hours,
         "here_path": f"/collections/{in_path(c)}/quarantine",
     }
     if _is_part(visit, "work"):
@@ -505,7 +515,7 @@ def _one(
         c=show_collection(c, visit.caller, here).name,
         told=told,
         event=told.event,
-        which=Which(query=_by_id(told), event=told.event.event_id),
+        which=_alone(told.event),
         place=_pointed(told.place),
         size=len(payload),
         text=text,
@@ -553,8 +563,14 @@ def _pointed(place: PlaceTold) -> Pointed | None:
     )
 
 
-def _by_id(told: QuarantinedTold) -> str:
-    return condition_text(Column("event_id"), told.event.event_id) or ""
+def _alone(event: EventTold) -> Which:
+    """Answer what means this one event: ids that differ in case, or came twice, are others."""
+    return Which(
+        query=condition_text(Column("event_id"), event.event_id) or "",
+        since=rfc3339(event.received_at),
+        until=rfc3339(event.received_at + _MICROSECOND),
+        event=event.event_id,
+    )
 
 
 def _causes(told: CausesTold) -> list[Cause]:

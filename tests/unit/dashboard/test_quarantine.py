@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html
 import re
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -15,10 +16,11 @@ from platform_stand_ins import StandInSearcher, found, grant
 
 from penstock.api import quarantine
 from penstock.api.platform import Platform
+from penstock.contract.base import micros
 from penstock.contract.quarantine import DoneTold, HeldTold, ReleaseAsked
 from penstock.dashboard.difference import beginning, difference, visible
 from penstock.dashboard.forms import Form
-from penstock.dashboard.quarantine import bars_of, repair_of
+from penstock.dashboard.quarantine import Which, bars_of, repair_of
 from penstock.metadata.records import CollectionRecord
 
 HOSTILE = b'{"<script>alert(1)</script>": NaN, "b": "\x1b[31m"}'
@@ -268,3 +270,34 @@ def test_bars_stand_upon_each_other_and_all_are_seen() -> None:
     assert all(block.height >= 2 and block.y >= 0 for block in first.blocks)
     for below, above in zip(first.blocks, first.blocks[1:], strict=False):
         assert below.y == pytest.approx(above.y + above.height, abs=0.02)
+
+
+def test_the_page_of_one_event_means_that_one_alone(
+    app: FastAPI, here: Platform, held: StandInSearcher
+) -> None:
+    """Texts of a search do not differ by case, and an id may come twice: those are others."""
+    page = visitor(app, here, "admin").get(f"{PAGE}/events/a%2Fb%3F%3Cb%3E%22").text
+    fields = dict(re.findall(r'name="(since|until)" value="([^"]*)"', page))
+
+    assert micros(datetime.fromisoformat(fields["since"])) == NOON
+    assert micros(datetime.fromisoformat(fields["until"])) == NOON + 1
+
+
+def test_a_chosen_time_stays_chosen(app: FastAPI, here: Platform, held: StandInSearcher) -> None:
+    held.cursor = "next"
+    page = visitor(app, here, "read").get(f"{PAGE}?hours=24").text
+
+    assert '<option value="24" selected>' in page
+    older = re.search(r'href="([^"]*cursor=next)"', page)
+    assert older is not None
+    assert "hours=24" in older[1]
+    narrowed = Which(since="2026-11-22T08:30:00Z", hours="24").narrowed("quarantine.reason:a")
+    assert narrowed == "?since=2026-11-22T08%3A30%3A00Z&hours=24&q=quarantine.reason%3Aa"
+
+
+def test_a_reason_that_is_too_long_is_told_so(
+    app: FastAPI, here: Platform, held: StandInSearcher
+) -> None:
+    said = visitor(app, here, "admin").post(f"{PAGE}/discard", why="x" * 1_001).text
+
+    assert "at most 1000 characters" in said
