@@ -176,6 +176,19 @@ def test_a_token_is_made_shown_once_and_revoked_with_the_keyboard_alone(visitor:
     assert secret not in page.content()
 
 
+def test_why_nothing_was_done_is_not_told_behind_a_dialog(visitor: Visitor) -> None:
+    visitor.sign_in()
+    visitor.open("/tokens")
+    page = visitor.page
+    page.get_by_role("button", name="Revoke", exact=True).first.click()
+    page.evaluate("""() => document.body.setAttribute("hx-headers", '{"X-CSRF-Token": "0"}')""")
+    page.get_by_role("button", name="Revoke it").click()
+
+    expect(page.locator("#notices")).to_contain_text("the form is not one of this session")
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    visitor.forgive(403)
+
+
 def test_keys_are_shown_and_closed(visitor: Visitor) -> None:
     visitor.sign_in()
 

@@ -113,6 +113,16 @@ def test_causes_lead_to_one_event_that_is_repaired_by_hand(person: Visitor) -> N
     person.look("quarantined-closed")
 
 
+def test_what_was_opened_stays_open_while_the_page_renews_itself(person: Visitor) -> None:
+    """Whoever reads a table for more than five seconds would open it again and again."""
+    page = person.page
+    person.open("/collections/readings/quarantine")
+    page.get_by_text("Over time as a table").click()
+    page.evaluate("() => { document.getElementById('over-time').dataset.before = ''; }")
+
+    expect(page.locator("#over-time:not([data-before])")).to_have_attribute("open", "")
+
+
 def test_many_are_repaired_released_and_the_rest_discarded_by_keyboard(person: Visitor) -> None:
     person.open("/collections/readings/quarantine")
     page = person.page

@@ -26,7 +26,9 @@ export const startLive = () => {
     const part = event.detail.target;
     if (part.matches?.("[data-live]")) {
       for (const id of (part.dataset.opened ?? "").split(" ").filter(Boolean)) {
-        for (const one of document.getElementById(id)?.querySelectorAll("details") ?? []) one.open = true;
+        const box = document.getElementById(id);
+        if (box?.matches("details")) box.open = true;
+        else for (const one of box?.querySelectorAll("details") ?? []) one.open = true;
       }
       JSON.parse(part.dataset.scrolled ?? "[]").forEach((left, place) => {
         const box = part.querySelectorAll(".scroll")[place];
