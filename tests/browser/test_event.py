@@ -208,12 +208,12 @@ def test_a_setting_says_what_it_does_and_is_changed_by_keyboard(
 
 
 def test_what_a_collection_without_columns_shows(visitor: Visitor, full: Site) -> None:
-    full.collection("fresh")
+    full.collection("blank")
     visitor.sign_in(full.reader)
 
-    visitor.open("/collections/fresh/schema")
+    visitor.open("/collections/blank/schema")
     expect(visitor.page.get_by_text("No columns yet")).to_be_visible()
     visitor.look("schema-empty")
-    visitor.open("/collections/fresh/settings")
+    visitor.open("/collections/blank/settings")
     expect(visitor.page.get_by_text("one with the scope admin changes them")).to_be_visible()
     visitor.look("settings-reader")

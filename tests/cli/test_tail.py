@@ -269,7 +269,8 @@ def test_a_command_that_is_killed_misses_nothing_and_repeats_a_few(home: Home, s
         words = ("--forward", far.url)
         with home.tail(url, *words):
             # From when on it was begun is written down at once.
-            until(lambda: any((home.folder / "dev" / "tails").glob("tail-*")))
+            tails = home.folder / "dev" / "tails"
+            until(lambda: any(file.suffix != ".new" for file in tails.glob("tail-*")))
         sending = threading.Thread(target=keep_sending)
         sending.start()
         try:

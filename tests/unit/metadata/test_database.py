@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from metadata_builders import collection
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata.database import NEWEST, open_engine, reading, writing
@@ -42,18 +43,24 @@ def test_the_newest_migration_is_the_one_that_opening_looks_for() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [NEWEST]
 
 
+def made_as(folder: Path, version: str) -> Engine:
+    """Answer a database as the release with this migration had it."""
+    engine = create_engine(url(folder))
+    config = Config()
+    config.set_main_option("script_location", "penstock.metadata:migrations")
+    with engine.connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    return engine
+
+
 def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_path: Path) -> None:
     """A database that is there keeps what it has, and gets what is new."""
-    engine = open_engine(url(tmp_path))
-    with writing(engine) as connection:
-        for column in ("partitions", "format", "keep_days"):
-            connection.execute(text(f"ALTER TABLE collections DROP COLUMN {column}"))
-        for table in ("format_schemas", "saved_searches", "sessions"):
-            connection.execute(text(f"DROP TABLE {table}"))
+    engine = made_as(tmp_path, "0003")
+    with engine.begin() as connection:
         connection.execute(
             text("INSERT INTO collections VALUES ('main', 'flights', 1, 0, 0, 'evolve', '')")
         )
-        connection.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     engine.dispose()
 
     store = open_store(url(tmp_path))
