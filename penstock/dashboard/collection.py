@@ -259,9 +259,9 @@ def show_statement(c: str, visit: Reading, here: Here) -> Response:
 @router.post("/token", name="collection_token")
 def make_token(c: str, visit: Administering, here: Here, doors: Doors) -> Response:
     """Make a token that sends to this collection, and show it in the snippets, this once."""
+    collection = show_collection(c, visit.caller, here)
     wanted = NewToken(name=f"ingest of {c}", scopes=["ingest"], collection=c)
     made = tokens.create_token(wanted, visit.caller, here, doors)
-    collection = show_collection(c, visit.caller, here)
     return teach(collection, visit, token=made.token)
 
 

@@ -47,6 +47,14 @@ def searcher(here: Platform) -> StandInSearcher:
     return here.searcher
 
 
+def test_a_token_for_no_collection_is_not_made(admin: Browser, shop: Platform) -> None:
+    tokens = len(shop.store.tokens("main"))
+
+    for name in ("nowhere", "No%20Name", "%3Cb%3E"):
+        assert admin.post(f"/collections/{name}/token").status_code == 404
+    assert len(shop.store.tokens("main")) == tokens
+
+
 def test_an_event_is_led_to_whatever_its_id(reader: Browser, shop: Platform) -> None:
     searcher(shop).events = [found(b"{}", event_id="a/b?c=%2F")]
 
