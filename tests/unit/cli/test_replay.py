@@ -61,6 +61,8 @@ def replay(state: str, **given: Any) -> ReplayTold:
         "started_at": None,
         "finished_at": None,
         "run_id": None,
+        "asked_by": None,
+        "why": None,
     }
     return ReplayTold(**{**values, **given})
 

@@ -198,8 +198,8 @@ def test_the_plan_shows_what_would_be_sent_and_makes_nothing(
     assert "authorization: •••" in page
     assert "The first 4 kB of 8.0\u00a0kB" in page
     # What is started is what was planned: the range is closed, and its times are absolute.
-    assert 'name="until" value="2025-11-24T16:00:00Z"' in page
-    assert 'name="since" value="2025-11-24T15:00:00Z"' in page
+    assert 'name="until" value="2025-11-24T16:00:00.000000Z"' in page
+    assert 'name="since" value="2025-11-24T15:00:00.000000Z"' in page
 
 
 def test_what_was_planned_is_started_with_who_and_why(visitor: Browser, stocked: Platform) -> None:
