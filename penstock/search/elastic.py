@@ -291,11 +291,14 @@ class ElasticIndex:
                 path = f"/{name}/_forcemerge?max_num_segments=1&ignore_unavailable=true"
                 status, found = self._ask("POST", path, seconds=_MERGE_SECONDS)
                 self._expect(status, found)
+                # OpenSearch goes on searching what lay apart until it is told to look again.
+                path = f"/{name}/_refresh?ignore_unavailable=true"
+                self._expect(*self._ask("POST", path))
                 merged += 1
         return merged
 
     def _apart(self, names: Sequence[str]) -> list[str]:
-        told = "indices.*.shards.*.segments.*.num_docs"
+        told = "indices.*.shards.*.segments.*.num_docs,indices.*.shards.*.segments.*.search"
         path = f"/{','.join(names)}/_segments?ignore_unavailable=true&filter_path={told}"
         status, found = self._ask("GET", path)
         self._expect(status, found)
@@ -304,7 +307,10 @@ class ElasticIndex:
             name
             for name, index in found.get("indices", {}).items()
             if any(
-                lie_apart([segment["num_docs"] for segment in copy["segments"].values()])
+                lie_apart(
+                    # What is not searched yet, or no more, is told about, too.
+                    [one["num_docs"] for one in copy["segments"].values() if one["search"]]
+                )
                 for copies in index["shards"].values()
                 for copy in copies
             )
