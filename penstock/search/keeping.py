@@ -30,6 +30,7 @@ REST_SECONDS = 60.0
 """After an error of the catalog or of its files."""
 
 _KINDNESS = 10
+_TROUBLES = (PenstockError, OSError, pa.ArrowException)
 
 
 class Keeping:
@@ -81,12 +82,23 @@ class Keeping:
     def keep_all(self) -> int:
         """Do so for all collections, and delete what lost its table; answer how many filters came.
 
-        Raises as `keep` does.
+        A table whose files cannot be read is left for the next round: what the others lost has to
+        go all the same. Raises as `keep` does where the catalog does not answer.
         """
         views = [self._lake.view(collection) for collection in self._lake.collections()]
         known = [view for view in views if view is not None]
         self._filters.sweep_tables({view.uuid for view in known})
-        return sum(self._keep(view) for view in known)
+        made = 0
+        for view in known:
+            try:
+                made += self._keep(view)
+            except _TROUBLES as error:
+                log.warning(
+                    "filters of a table are not kept for now",
+                    table=str(view.collection),
+                    error=type(error).__name__,
+                )
+        return made
 
     def _keep(self, view: TableView) -> int:
         collection = view.collection
@@ -138,6 +150,6 @@ class Keeping:
             wait = EVERY_SECONDS
             try:
                 self.keep_all()
-            except (PenstockError, OSError, pa.ArrowException) as error:
+            except _TROUBLES as error:
                 log.warning("filters are not kept for now", error=type(error).__name__)
                 wait = REST_SECONDS

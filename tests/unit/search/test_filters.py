@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import FLIGHTS
+from builders import FLIGHTS, NOON, event
 from indexing import Home
 from query_corpus import EVENTS, READS, SEARCHES
 from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from lakehouse.catalog import main_table
+from lakehouse.files import path_of
 from lakehouse.listing import Listed, Listing
 from lakehouse.sql import Engine, open_engine
 from lakehouse.upkeep import compact
-from penstock.envelope import Event
+from penstock.envelope import CollectionId, Event
 from penstock.query import parse
 from penstock.query.pruning import Token, digest, need_of, word_text
 from penstock.search import SearchRequest, filling
@@ -220,6 +221,27 @@ def test_a_filter_goes_with_its_file(tmp_path, engine) -> None:
     there.home.lake.catalog.drop_table(main_table(FLIGHTS))
     assert there.keeping.keep_all() == 0
     assert list(there.folder.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_keeps_no_filter_of_another_table(tmp_path, engine) -> None:
+    """What an erased event left as bits would stay for as long as somebody else's file is ill."""
+    there = Filtered(tmp_path, engine)
+    first = CollectionId("main", "a_first")
+    there.home.log.append(first, [event(b'{"s": "ill"}', id="x", received_at=NOON)]).result()
+    while there.home.landing.land_once(first) is not None:
+        pass
+    view = there.home.lake.view(first)
+    assert view is not None
+    [ill] = Listing(there.home.lake).files(view) or ()
+    path_of(ill.path).write_bytes(b"not Parquet")
+    for number in range(2):
+        there.send(f'{{"s": "word{number}"}}')
+
+    assert there.keeping.keep_all() == 2
+    before = set((there.folder / there.table).iterdir())
+    assert compact(there.home.lake, main_table(FLIGHTS), new_name=lambda: "m", fewest=2).written
+    assert there.keeping.keep_all() == 1
+    assert not before & set((there.folder / there.table).iterdir())
 
 
 def test_no_more_filters_are_made_than_may_be_kept(tmp_path, engine) -> None:
