@@ -10,6 +10,8 @@ from browsing import Site, Visitor, chromium, site, visiting
 from playwright.sync_api import Browser
 
 
+# Before xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of this folder, and give them to one worker: they share a browser."""
     for item in items:

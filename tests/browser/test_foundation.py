@@ -7,6 +7,15 @@ from browsing import Visitor, visiting
 from playwright.sync_api import expect
 
 
+def test_who_spreads_tests_over_workers_knows_which_share_a_browser(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Where pytest and its plugin do not fit together, groups are spread without a word."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("tests are not spread by groups")
+    assert request.node.nodeid.endswith("@browser")
+
+
 def test_the_link_of_up_signs_in_and_leaves_no_token_behind(visitor: Visitor) -> None:
     """A token in the history or in a request line is one that others read."""
     asked: list[str] = []

@@ -21,6 +21,7 @@ from penstock.dashboard.app import add_dashboard, addresses_of
 from penstock.envelope import CollectionId, Event
 
 READINGS = CollectionId("main", "readings")
+GAUGES = CollectionId("main", "gauges")
 _MINUTE = 60_000_000
 HOSTILE = b'{"id": 1, "<script>alert(1)</script>": NaN, "note": "<img src=x onerror=alert(2)>"}'
 
@@ -68,9 +69,10 @@ def site(full: Site) -> Iterator[Site]:
         for n, payload in enumerate(bad())
     ]
     events.append(event(HOSTILE, id="hos/tile?<b>", received_at=now - 5 * _MINUTE))
-    full.collection("readings")
-    appender.append(READINGS, events).result(10)
-    full.land(READINGS)
+    for collection in (READINGS, GAUGES):
+        full.collection(collection.name)
+        appender.append(collection, events).result(10)
+        full.land(collection)
     here = replace(full.here, release_door=lambda _: Door(appender))
     app = create_app(here)
     add_dashboard(app, addresses_of(full.settings))
@@ -124,7 +126,7 @@ def test_what_was_opened_stays_open_while_the_page_renews_itself(person: Visitor
 
 
 def test_many_are_repaired_released_and_the_rest_discarded_by_keyboard(person: Visitor) -> None:
-    person.open("/collections/readings/quarantine")
+    person.open("/collections/gauges/quarantine")
     page = person.page
     page.locator("#repairing summary").focus()
     page.keyboard.press("Enter")
@@ -137,20 +139,20 @@ def test_many_are_repaired_released_and_the_rest_discarded_by_keyboard(person: V
     expect(page.locator(".change ins").first).to_have_text("null")
     person.look("quarantine-tried")
     page.get_by_role("button", name="Release all that become rows so").press("Enter")
-    expect(page.get_by_role("heading", name="Release 35 events?")).to_be_visible()
+    expect(page.get_by_role("heading", name="Release 36 events?")).to_be_visible()
     person.look("quarantine-ask")
-    page.get_by_role("button", name="Release 35 events").press("Enter")
+    page.get_by_role("button", name="Release 36 events").press("Enter")
     expect(page.locator(".work .notice")).to_contain_text("26 released")
     person.look("quarantine-done")
-    person.site.land(READINGS)
+    person.site.land(GAUGES)
 
-    person.open("/collections/readings/quarantine")
+    person.open("/collections/gauges/quarantine")
     page.locator("#discarding summary").press("Enter")
     page.get_by_label("Reason").fill("sent by a test")
     page.keyboard.press("Enter")
-    page.get_by_role("button", name="Discard 9 events").press("Enter")
-    expect(page.locator(".work .notice")).to_contain_text("9 discarded")
-    person.open("/collections/readings/quarantine")
+    page.get_by_role("button", name="Discard 10 events").press("Enter")
+    expect(page.locator(".work .notice")).to_contain_text("10 discarded")
+    person.open("/collections/gauges/quarantine")
     expect(page.get_by_role("heading", name="Nothing is open in quarantine")).to_be_visible()
     expect(page.get_by_role("row", name="discarded")).to_contain_text("sent by a test")
     person.look("quarantine-empty")
