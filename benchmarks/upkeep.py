@@ -37,8 +37,8 @@ EVENTS = 20
 STEP: Micros = 120 * 1_000_000
 """From one commit to the next: 3,000 of them span four days."""
 TEND_EVERY: Micros = 600 * 1_000_000
-PART = 300
-"""Commits of a line of the table; the last part is compared with a fresh table."""
+PARTS = 10
+"""Lines about the growing table; in the last part it is compared with a fresh one."""
 PAIRS = 50
 """Commits into the fresh table, each beside one into the old."""
 
@@ -62,9 +62,9 @@ def results(folder: Path) -> Iterator[Result | Question | Facts]:
 
 
 def short(folder: Path) -> Iterator[Result | Question | Facts]:
-    """Measure a tenth of the commits, ten times as large and ten times as far apart."""
+    """Measure a tenth of the commits, ten times as large and as far apart, in two parts."""
     yield from measured(
-        folder, commits=COMMITS // _QUICK, events=EVENTS * _QUICK, step=STEP * _QUICK
+        folder, commits=COMMITS // _QUICK, events=EVENTS * _QUICK, step=STEP * _QUICK, parts=2
     )
 
 
@@ -85,15 +85,15 @@ class _Part:
 
 
 def measured(
-    folder: Path, *, commits: int, events: int = EVENTS, step: Micros = STEP
+    folder: Path, *, commits: int, events: int = EVENTS, step: Micros = STEP, parts: int = PARTS
 ) -> Iterator[Result | Question | Facts]:
-    """Commit, tend, look at the table after each tenth, then compare it with a fresh one."""
+    """Commit, tend, look at the table after each part, then compare it with a fresh one."""
     settings = load_settings(
         folder, {}, compact_to_bytes=TARGET_BYTES, compact_below_bytes=TARGET_BYTES // 2
     )
     folder.mkdir(exist_ok=True)
     first = (machine_clock() // DAY - 30) * DAY
-    part_size = commits // (COMMITS // PART)
+    part_size = commits // parts
     payloads = _payloads()
     with (
         opened(settings) as stores,
