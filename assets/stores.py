@@ -31,7 +31,7 @@ from penstock.envelope import CollectionId, Micros
 from penstock.errors import BadSetting, EngineUnavailable, NotFound, Rejected, Unavailable
 from penstock.guard import Guard
 from penstock.metadata.records import CollectionRecord
-from penstock.metadata.store import Store, open_store
+from penstock.metadata.store import Store, store_of
 from penstock.schema.convert import Rules
 from penstock.search.index import Index, open_index
 from penstock.settings import Settings, load_settings
@@ -199,7 +199,7 @@ class Stores:
     def store(self) -> Store:
         """The metadata."""
         with self._opening:
-            return open_store(self.settings.metadata)
+            return store_of(self.settings)
 
     @cached_property
     def stats(self) -> Stats:

@@ -286,5 +286,9 @@ class TableUnmarked(TableChanged):
     """The table has rows and no marks: nobody knows up to where it was landed."""
 
 
+class KeyMissing(Stopped):
+    """The key that a credential needs is not there, or does not fit it."""
+
+
 class BadSetting(PenstockError):
     """A setting that cannot be used; the process does not start."""

@@ -100,6 +100,14 @@ class Settings(BaseModel):
     metadata_url: str = Field(
         "", description="Teams, collections, tokens, replays. Empty: SQLite, `<home>/metadata.db`."
     )
+    credential_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys under which credentials of destinations are kept, each 32 bytes in "
+        "base64, with commas between: the first encrypts, all decrypt. Empty: in a file.",
+    )
+    credential_keys_file: Path | None = Field(
+        None, description="The file of these keys, one a line. Empty: `<home>/credential.keys`."
+    )
     stats_url: str = Field("", description="Statistics. Empty: where the metadata is.")
     dagster_url: str = Field(
         "", description="Dagster's runs and events. Empty: SQLite, below `<home>/dagster`."

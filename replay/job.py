@@ -217,7 +217,7 @@ def ask(store: Store, config: ReplayConfig, clock: Clock) -> str:
     """Write down a replay that was launched by hand, so that it is listed; answer its id."""
     request = read_request(config.asked(), team=config.team)
     store.collection(request.id)
-    store.destination(request.team, request.destination)
+    store.listed_destination(request.team, request.destination)
     record = record_of(request, id=secrets.token_hex(8), now=clock(), asked_by="Dagster")
     store.create_replay(record)
     return record.id

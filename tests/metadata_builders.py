@@ -5,6 +5,7 @@ from __future__ import annotations
 from builders import FLIGHTS, NOON
 
 from penstock.envelope import CollectionId, Micros
+from penstock.metadata.keys import Key, Keyring
 from penstock.metadata.records import (
     CollectionRecord,
     Destination,
@@ -16,6 +17,9 @@ from penstock.metadata.records import (
 )
 from penstock.metadata.tokens import digest, hint, new_token
 from penstock.vocabulary import Scope, State, Wish
+
+KEYS = Keyring(lambda: [Key(bytes(32))], where="the tests")
+"""What stores of tests keep credentials under."""
 
 
 def collection(

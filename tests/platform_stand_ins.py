@@ -18,6 +18,7 @@ import pyarrow as pa
 from builders import NOON, event
 from fastapi import FastAPI
 from log_batches import log_batch
+from metadata_builders import KEYS
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as Asked
 
@@ -392,7 +393,7 @@ def platform(folder: Path, **given: Any) -> Platform:
     buffer, lake = given.get("buffer", StandInBuffer()), given.get("lake", StandInLake())
     cuts = Cuts(lake, buffer, Tails(buffer, lambda _: Rules()))
     parts: dict[str, Any] = {
-        "store": open_store(f"sqlite:///{file}"),
+        "store": open_store(f"sqlite:///{file}", KEYS),
         "cache": open_cache(f"embedded://{folder / 'cache'}"),
         "bus": StandInBus(),
         "buffer": buffer,

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from metadata_builders import KEYS
+
 from penstock.metadata.store import Store, open_store
 
 
@@ -13,7 +15,7 @@ def ready_store(folder: Path) -> Store:
     """Open the database ``metadata.db`` of a folder, which has none yet."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metadata.db").write_bytes(_migrated())
-    return open_store(f"sqlite:///{folder / 'metadata.db'}")
+    return open_store(f"sqlite:///{folder / 'metadata.db'}", KEYS)
 
 
 @cache

@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import structlog
+from metadata_builders import KEYS
 
 from lakehouse import open_lake
 from lakehouse.sql import open_engine
@@ -47,7 +48,7 @@ def send_in_process(
     faults.arm(fault)
     buffer = open_buffer(f"embedded://{folder / 'log'}")
     lake = open_lake(f"sqlite:///{folder / 'catalog.db'}", f"file://{folder / 'lake'}")
-    store = open_store(f"sqlite:///{folder / 'metadata.db'}")
+    store = open_store(f"sqlite:///{folder / 'metadata.db'}", KEYS)
     engine = open_engine(folder / "sql", memory="300MB", threads=1)
 
     def later() -> int:

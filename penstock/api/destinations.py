@@ -12,7 +12,7 @@ from penstock.api.platform import API, Here, Platform
 from penstock.contract.base import moment
 from penstock.contract.destinations import DestinationTold, NewDestination, Tried
 from penstock.envelope import CollectionId, Event, Position, check_name
-from penstock.metadata.records import Destination
+from penstock.metadata.records import Destination, ListedDestination
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
 from replay.targets.opening import checked, open_target
 from replay.targets.places import kind_of
@@ -44,13 +44,13 @@ def create_destination(asked: NewDestination, caller: Admin, here: Here) -> Dest
     )
     record = checked(record, here.guard, own_topics=here.own_topics)
     here.store.add_destination(record)
-    return _told(record)
+    return _told(here.store.listed_destination(caller.team, name))
 
 
 @router.get("/{name}")
 def show_destination(name: str, caller: Replayer, here: Here) -> DestinationTold:
     """Show a destination."""
-    return _told(here.store.destination(caller.team, name))
+    return _told(here.store.listed_destination(caller.team, name))
 
 
 @router.delete("/{name}", status_code=204)
@@ -95,14 +95,14 @@ async def try_destination(name: str, caller: Replayer, here: Here) -> Tried:
     return tried
 
 
-def _told(record: Destination) -> DestinationTold:
+def _told(record: ListedDestination) -> DestinationTold:
     return DestinationTold(
         name=record.name,
         kind=record.kind,
         url=record.url,
-        headers=[name for name, _ in record.headers],
+        headers=[*record.headers],
         options=record.options,
-        secret=record.secret is not None,
+        secret=record.secret,
         created_at=moment(record.created_at),
         tried_at=moment(record.tried_at),
         tried=None if record.tried is None else Tried.model_validate(record.tried),

@@ -74,7 +74,7 @@ def plan_replay(asked: ReplayAsked, caller: Replayer, here: Here) -> PlanTold:
         here.bus.publish(LAND, str(collection))
 
     with here.rooms.plans:
-        to = here.store.destination(caller.team, request.destination).url
+        to = here.store.listed_destination(caller.team, request.destination).url
         return _plan(here.planner.plan(request, wake=wake, to=to, patience=PLAN_SECONDS))
 
 
@@ -242,7 +242,7 @@ def _request(asked: ReplayAsked, caller: Caller, here: Platform) -> ReplayReques
     request = read_request({**values, **times}, team=caller.team)
     replayable(request.query, here.clock())
     one_of(here, caller.team, request.collection)
-    here.store.destination(caller.team, request.destination)
+    here.store.listed_destination(caller.team, request.destination)
     return request
 
 

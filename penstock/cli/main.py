@@ -15,6 +15,7 @@ from penstock.cli import (
     destination,
     doctor,
     event,
+    key,
     land,
     log,
     quarantine,
@@ -66,6 +67,7 @@ app.add_typer(replay.app, name="replay", rich_help_panel=WORK)
 app.add_typer(quarantine.app, name="quarantine", rich_help_panel=WORK)
 app.add_typer(collection.app, name="collection", rich_help_panel=MANAGE)
 app.add_typer(destination.app, name="destination", rich_help_panel=MANAGE)
+app.add_typer(key.app, name="key", rich_help_panel=MANAGE)
 app.add_typer(token.app, name="token", rich_help_panel=MANAGE)
 
 

@@ -27,9 +27,10 @@ from penstock.cli.findings import Check
 from penstock.cli.moments import utc_now
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
-from penstock.errors import BadSetting, BadSql, EngineUnavailable
+from penstock.errors import BadSetting, BadSql, EngineUnavailable, KeyMissing
 from penstock.metadata import database
-from penstock.metadata.store import open_store
+from penstock.metadata.keys import KEYS_FILE, keyring_of
+from penstock.metadata.store import store_of
 from penstock.search.index import open_index
 from penstock.settings import Settings, shown
 from penstock.stats import open_stats
@@ -38,7 +39,7 @@ from penstock.stats import open_stats
 _LITTLE_SPACE = 1 << 30
 # A file written by a process of this machine cannot be much younger than now.
 _CLOCK_SECONDS = 5.0
-_SECRETS = ("running.json", "admin.token")
+_SECRETS = ("running.json", "admin.token", KEYS_FILE)
 
 _SQL_SECONDS = 10.0
 
@@ -56,7 +57,8 @@ def checks_of(settings: Settings) -> Mapping[str, Check]:
     log, lake = "it holds what has not landed", "it holds what has landed"
     checks = {
         "home": Check(
-            lambda: _home(home), f"chmod 700 {home}; chmod 600 {home}/*.token {home}/*.json"
+            lambda: _home(home),
+            f"chmod 700 {home}; chmod 600 {home}/*.token {home}/*.json {home}/*.keys",
         ),
         "disk": Check(lambda: _disk(home), "make room: below that the door refuses events"),
         "clock": Check(
@@ -73,6 +75,10 @@ def checks_of(settings: Settings) -> Mapping[str, Check]:
         ),
         "metadata": Check(
             lambda: _metadata(settings), away("metadata_url", "nothing can be changed until then")
+        ),
+        "credentials": Check(
+            lambda: _credentials(settings),
+            "put the keys back where the other processes have them; 'penstock key list'",
         ),
         "statistics": Check(
             lambda: _statistics(settings), away(stats_url, "they are made good then")
@@ -114,7 +120,7 @@ def checks_of(settings: Settings) -> Mapping[str, Check]:
 def _home(home: Path) -> str:
     for file in (home, *(home / name for name in _SECRETS)):
         if file.exists() and file.stat().st_mode & 0o077:
-            raise BadSetting(f"others may read {file}, and there are tokens in it")
+            raise BadSetting(f"others may read {file}, and there are secrets in it")
     if not os.access(home, os.W_OK | os.X_OK):
         raise BadSetting(f"this user may not write to {home}")
     return "readable by its owner only, and writable"
@@ -187,8 +193,22 @@ def _opened_lake(settings: Settings) -> Lake:
 
 
 def _metadata(settings: Settings) -> str:
-    with closing(open_store(settings.metadata)) as store:
+    with closing(store_of(settings)) as store:
         return f"{len(store.collections())} collections ({shown(settings.metadata)})"
+
+
+def _credentials(settings: Settings) -> str:
+    """Look whether every key that something is under is there; nothing is decrypted."""
+    keys = {key.id for key in keyring_of(settings).held()}
+    with closing(store_of(settings)) as store:
+        needed = store.keys_needed()
+    missing = {key: names for key, names in needed.items() if key not in keys}
+    if missing:
+        said = "; ".join(f"{key}, needed by {', '.join(n)}" for key, n in sorted(missing.items()))
+        raise KeyMissing(f"there is no key {said}")
+    if not keys:
+        return "none are kept, and there is no key for any"
+    return f"under {len(needed)} of {len(keys)} keys"
 
 
 def _statistics(settings: Settings) -> str:
@@ -206,7 +226,7 @@ def _cache(settings: Settings) -> str:
 
 
 def _bus(settings: Settings) -> str:
-    with closing(open_bus(settings.bus_url, lambda: open_store(settings.metadata))) as bus:
+    with closing(open_bus(settings.bus_url, lambda: store_of(settings))) as bus:
         bus.ping()
     return f"carries messages ({shown(settings.bus_url)})"
 

@@ -280,21 +280,23 @@ def _show(console: Console, word: str, what: str) -> None:
 def _prepare(settings: Settings) -> str:
     """Make the home ready for its processes and answer the admin token.
 
-    Afterwards the metadata is migrated, Penstock's own collections and the collection ``hello``
-    exist, and doors find all of it in their cache if that answers.
+    Afterwards there is a key for credentials, the metadata is migrated, Penstock's own collections
+    and the collection ``hello`` exist, and doors find all of it in their cache if that answers.
     """
     from penstock.buffer import Keeping, open_keeper
     from penstock.buffer.keeping import make_places
     from penstock.cache import cache_of
     from penstock.metadata.home import ensure_admin_token, ensure_system_collections
     from penstock.metadata.records import CollectionRecord
-    from penstock.metadata.store import open_store
+    from penstock.metadata.rotation import ensure_key
+    from penstock.metadata.store import store_of
 
     now = machine_clock()
     keeper = open_keeper(
         settings.log, Keeping(settings.log_partitions, settings.log_retention_hours)
     )
-    store = open_store(settings.metadata)
+    ensure_key(settings, chance=secrets.token_bytes)
+    store = store_of(settings)
     try:
         partitions = settings.partitions_at_first
         ensure_system_collections(store, now=now, partitions=partitions)

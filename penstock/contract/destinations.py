@@ -22,10 +22,11 @@ class NewDestination(Asked):
     name: str
     kind: Kind | None = Field(default=None, description="Left out: as the URL's scheme says.")
     url: str
-    headers: list[tuple[ShortText, LongText]] = Field(default=[], max_length=50)
+    headers: list[tuple[ShortText, LongText]] = Field(default=[], max_length=50, repr=False)
     options: dict[str, Any] = Field(default={}, description="What the kind has; see the reference.")
     secret: LongText | None = Field(
         default=None,
+        repr=False,
         description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION].",
     )
 

@@ -25,11 +25,12 @@ from sqlalchemy.exc import (
 
 from penstock.errors import BadSetting, EngineUnavailable
 from penstock.metadata import sqlite
+from penstock.metadata.keys import Keyring
 from penstock.metadata.options import LONG, WRITES
 
 # The newest of `migrations/versions`. A database that has it is opened without Alembic, which
 # takes 0.2 s to import, and without waiting for the write lock.
-NEWEST = "0009"
+NEWEST = "0010"
 
 # Any numbers, as long as no two kinds of tables in one PostgreSQL database share one.
 _LOCK = 0x70656E_0001
@@ -37,17 +38,18 @@ _LOCK = 0x70656E_0001
 _DENIED = "42501"
 
 
-def open_engine(url: str) -> Engine:
+def open_engine(url: str, keys: Keyring) -> Engine:
     """Open the database at `url` with every migration applied, made first if there is none.
 
-    Raises `BadSetting` for a URL of another kind, or where the database is of a newer release.
+    Credentials that a migration finds in plain text are encrypted with `keys`. Raises `BadSetting`
+    for a URL of another kind, or where the database is of a newer release.
     """
     return open_tables(
         url,
         setting="metadata_url",
         lock=_LOCK,
         made=lambda connection: _version(connection) == NEWEST,
-        make=_migrate,
+        make=lambda connection: _migrate(connection, keys),
     )
 
 
@@ -187,7 +189,7 @@ def _version(connection: Connection) -> str | None:
     return version
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, keys: Keyring) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -195,6 +197,7 @@ def _migrate(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", "penstock.metadata:migrations")
     config.attributes["connection"] = connection
+    config.attributes["keys"] = keys
     try:
         command.upgrade(config, "head")
     except CommandError as error:

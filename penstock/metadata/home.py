@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from penstock.envelope import DEFAULT_TEAM, SYSTEM_TEAM, CollectionId, Micros
 from penstock.errors import AlreadyExists, NotFound
 from penstock.metadata import tokens
+from penstock.metadata.private import write_private
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
@@ -94,16 +94,5 @@ def _ensure_token(
         chance, team=team, name=name, scopes=scopes, collection=collection, created_at=now
     )
     store.add_token(record)
-    _write_private(file, text + "\n")
+    write_private(file, text + "\n")
     return text
-
-
-def _write_private(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fresh = file.with_name(f"{file.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    with os.fdopen(os.open(fresh, flags, 0o600), "w") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(file)

@@ -78,8 +78,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A named place that replays go to.
 
-    `headers` may hold credentials: only names are shown. `secret` is one, and only whether there is
-    one is shown. `options` are those of the kind, without secrets.
+    `headers` may hold credentials, `secret` is one: its text shows neither, and the store keeps
+    them encrypted. `options` are those of the kind, without secrets.
     """
 
     team: str
@@ -92,6 +92,32 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     created_at: Micros
     tried_at: Micros | None = None
     tried: dict[str, object] | None = None
+    """What became of the last trial."""
+
+    def __repr__(self) -> str:
+        return f"Destination({self.team!r}, {self.name!r}, {self.kind!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Answer what `repr` says."""
+        return [("team", self.team), ("name", self.name), ("kind", self.kind)]
+
+
+class ListedDestination(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination without its credentials: of its headers the names, and whether it has a secret.
+
+    No key is needed for it.
+    """
+
+    team: str
+    name: str
+    kind: Kind
+    url: str
+    headers: tuple[str, ...]
+    options: dict[str, object]
+    secret: bool
+    created_at: Micros
+    tried_at: Micros | None
+    tried: dict[str, object] | None
     """What became of the last trial."""
 
 

@@ -62,7 +62,7 @@ def _file(engine: Engine) -> Path:
 
 
 def _create_private(file: Path) -> None:
-    # Destinations have credentials in their headers. SQLite gives its other files the same mode.
+    # Its rows are for this user only. SQLite gives its other files the same mode.
     os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -70,6 +70,8 @@ def _prepare(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # Every commit is synced: a revoked token must stay revoked after a power cut (0.25 ms each).
     connection.execute("PRAGMA synchronous = FULL")
+    # What was deleted is overwritten with zeros: rows hold what was a credential once.
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin(connection: Connection) -> None:

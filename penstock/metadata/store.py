@@ -19,11 +19,13 @@ from penstock.envelope import CollectionId, Micros
 from penstock.errors import AlreadyExists, NotFound, WrongState
 from penstock.metadata import database, states
 from penstock.metadata.documents import document
+from penstock.metadata.keys import NO_KEYS, Keyring, key_of, keyring_of
 from penstock.metadata.records import (
     CollectionRecord,
     Destination,
     Known,
     Lease,
+    ListedDestination,
     ReplayRecord,
     SavedSearch,
     SchemaVersion,
@@ -44,6 +46,7 @@ from penstock.metadata.tables import (
     tokens,
 )
 from penstock.schema.formats import Format
+from penstock.settings import Settings
 from penstock.vocabulary import Contract, State, Wish
 
 MESSAGE_LASTS: Micros = 60_000_000
@@ -59,8 +62,9 @@ class Store:
     when it raises. Every method raises `EngineUnavailable` while the database does not answer.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keys: Keyring = NO_KEYS) -> None:
         self._engine = engine
+        self._keys = keys
 
     def ping(self) -> None:
         """Return if the database answers."""
@@ -321,40 +325,43 @@ class Store:
     # Destinations
 
     def add_destination(self, record: Destination) -> None:
-        """Add the destination; raise `AlreadyExists` if the team has that name."""
+        """Add the destination; raise `AlreadyExists` if the team has that name, or `KeyMissing`.
+
+        Its credentials are kept encrypted.
+        """
         with self._writing() as connection, _unique("destination", record.name):
-            connection.execute(insert(destinations).values(_row(record)))
+            # Within the transaction: no key is forgotten meanwhile.
+            row = {**_row(record), **_sealed(self._keys, record)}
+            connection.execute(insert(destinations).values(row))
 
     def destination(self, team: str, name: str) -> Destination:
-        """Answer the destination; raise `NotFound`."""
-        mine = (destinations.c.team == team) & (destinations.c.name == name)
+        """Answer the destination with its credentials; raise `NotFound`, or `KeyMissing`."""
         with self._reading() as connection:
-            found = connection.execute(select(destinations).where(mine)).mappings().first()
-        if found is None:
-            raise NotFound("destination", name)
-        return _record(Destination, found)
+            return _unsealed(self._keys, _destination_of(connection, team, name))
 
-    def destinations(self, team: str) -> list[Destination]:
-        """Answer the team's destinations by name."""
+    def listed_destination(self, team: str, name: str) -> ListedDestination:
+        """Answer the destination without its credentials; raise `NotFound`."""
+        with self._reading() as connection:
+            return _listed(_destination_of(connection, team, name))
+
+    def destinations(self, team: str) -> list[ListedDestination]:
+        """Answer the team's destinations by name, without their credentials."""
         query = (
             select(destinations).where(destinations.c.team == team).order_by(destinations.c.name)
         )
         with self._reading() as connection:
-            return [_record(Destination, row) for row in connection.execute(query).mappings()]
+            return [_listed(row) for row in connection.execute(query).mappings()]
 
     def note_trial(
         self, team: str, name: str, tried: Mapping[str, object], now: Micros
-    ) -> Destination:
+    ) -> ListedDestination:
         """Keep what became of a trial of the destination, and answer it; raise `NotFound`."""
         mine = (destinations.c.team == team) & (destinations.c.name == name)
         with self._writing() as connection:
             connection.execute(
                 update(destinations).where(mine).values(tried_at=now, tried=dict(tried))
             )
-            found = connection.execute(select(destinations).where(mine)).mappings().first()
-        if found is None:
-            raise NotFound("destination", name)
-        return _record(Destination, found)
+            return _listed(_destination_of(connection, team, name))
 
     def delete_destination(self, team: str, name: str) -> None:
         """Forget the destination. Raise `NotFound`, or `WrongState` while a replay needs it."""
@@ -371,6 +378,44 @@ class Store:
                 raise WrongState(f"replay {replay} still sends to {name!r}; cancel it first")
             if connection.execute(delete(destinations).where(mine)).rowcount == 0:
                 raise NotFound("destination", name)
+
+    # Keys of credentials
+
+    def keys_needed(self) -> dict[str, list[str]]:
+        """Answer the ids of the keys that credentials are under, each with its destinations.
+
+        A destination is named ``team.name``.
+        """
+        with self._reading() as connection:
+            return _keys_needed(connection)
+
+    def reseal(self) -> int:
+        """Put every credential under the key that encrypts now; answer how many there are.
+
+        Raises `KeyMissing` if one of them cannot be read: then all are as they were.
+        """
+        query = select(destinations).order_by(destinations.c.team, destinations.c.name)
+        done = 0
+        with self._writing() as connection:
+            for row in connection.execute(query).mappings().all():
+                record = _unsealed(self._keys, row)
+                mine = (destinations.c.team == record.team) & (destinations.c.name == record.name)
+                sealed = _sealed(self._keys, record)
+                connection.execute(update(destinations).where(mine).values(sealed))
+                done += len(record.headers) + (record.secret is not None)
+        return done
+
+    @contextmanager
+    def unneeded_key(self, key_id: str) -> Iterator[None]:
+        """Hold it within the block that no credential is under this key; raise `WrongState`."""
+        with self._writing() as connection:
+            needing = _keys_needed(connection).get(key_id, [])
+            if needing:
+                raise WrongState(
+                    f"the key {key_id} is needed by {', '.join(needing)}: 'penstock key rotate' "
+                    "puts everything under a new one"
+                )
+            yield
 
     # Replays
 
@@ -691,15 +736,22 @@ class Store:
             yield connection
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, keys: Keyring = NO_KEYS) -> Store:
     """Open the store at `url`, made or brought up to date first.
 
-    That is ``sqlite:///file`` or ``postgresql://user:password@host:port/database``.
+    That is ``sqlite:///file`` or ``postgresql://user:password@host:port/database``. Without `keys`
+    no destination with credentials can be kept or read.
 
-    Raises `BadSetting` for any other kind of URL, `EngineUnavailable` if it cannot be opened.
+    Raises `BadSetting` for any other kind of URL, `EngineUnavailable` if it cannot be opened,
+    `KeyMissing` if an older release has left credentials that no key is there for.
     """
     with _answering():
-        return Store(database.open_engine(url))
+        return Store(database.open_engine(url, keys), keys)
+
+
+def store_of(settings: Settings) -> Store:
+    """Open the store of an installation, with its keys."""
+    return open_store(settings.metadata, keyring_of(settings))
 
 
 def _add_version(
@@ -801,6 +853,62 @@ def _row(record: msgspec.Struct) -> dict[str, Any]:
 def _record(kind: type[_R], row: Mapping[Any, Any]) -> _R:
     known = {name: row[name] for name in kind.__struct_fields__}
     return msgspec.convert(known, kind)
+
+
+def _destination_of(connection: Connection, team: str, name: str) -> Mapping[Any, Any]:
+    mine = (destinations.c.team == team) & (destinations.c.name == name)
+    found = connection.execute(select(destinations).where(mine)).mappings().first()
+    if found is None:
+        raise NotFound("destination", name)
+    return found
+
+
+def _listed(row: Mapping[Any, Any]) -> ListedDestination:
+    known = {name: row[name] for name in ListedDestination.__struct_fields__}
+    names = tuple(name for name, _ in row["headers"])
+    return msgspec.convert(
+        {**known, "headers": names, "secret": row["secret"] is not None}, ListedDestination
+    )
+
+
+def _owner(team: str, name: str, field: str) -> tuple[str, ...]:
+    return ("destination", team, name, field)
+
+
+def _sealed(keys: Keyring, record: Destination) -> dict[str, Any]:
+    """Answer the columns of a destination's credentials."""
+    team, name = record.team, record.name
+    return {
+        "headers": [
+            [header, keys.seal(value, of=_owner(team, name, f"headers/{number}/{header}"))]
+            for number, (header, value) in enumerate(record.headers)
+        ],
+        "secret": None
+        if record.secret is None
+        else keys.seal(record.secret, of=_owner(team, name, "secret")),
+    }
+
+
+def _unsealed(keys: Keyring, row: Mapping[Any, Any]) -> Destination:
+    team, name, secret = row["team"], row["name"], row["secret"]
+    headers = [
+        (header, keys.unseal(value, of=_owner(team, name, f"headers/{number}/{header}")))
+        for number, (header, value) in enumerate(row["headers"])
+    ]
+    if secret is not None:
+        secret = keys.unseal(secret, of=_owner(team, name, "secret"))
+    return _record(Destination, {**row, "headers": headers, "secret": secret})
+
+
+def _keys_needed(connection: Connection) -> dict[str, list[str]]:
+    query = select(destinations).order_by(destinations.c.team, destinations.c.name)
+    needed: dict[str, list[str]] = {}
+    for row in connection.execute(query).mappings():
+        sealed = [value for _, value in row["headers"]]
+        sealed += [] if row["secret"] is None else [row["secret"]]
+        for key in sorted(set(map(key_of, sealed))):
+            needed.setdefault(key, []).append(f"{row['team']}.{row['name']}")
+    return needed
 
 
 def _replay_of(connection: Connection, team: str | None, id: str) -> ReplayRecord:  # noqa: A002

@@ -58,7 +58,7 @@ def test_each_store_and_each_process_is_named(here: Installation, penstock: Pens
 
     assert list(found) == [
         *("settings", "home", "disk", "clock", "log", "catalog", "lake"),
-        *("books", "metadata", "statistics", "cache"),
+        *("books", "metadata", "credentials", "statistics", "cache"),
         *("processes", "door HTTP", "door gRPC", "platform", "platform token"),
         *("Dagster webserver", "Dagster daemon", "code location"),
     ]

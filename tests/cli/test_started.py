@@ -17,7 +17,13 @@ from penstock.cli.up import _note_started
 from penstock.metadata.store import open_store
 from penstock.settings import Settings, load_settings
 
-NEEDED = {"rebuild": ("c",), "retype": ("c",), "reindex": ("c",), "resolve": ("c", "--by", "loss")}
+NEEDED = {
+    "forget": ("k",),
+    "rebuild": ("c",),
+    "retype": ("c",),
+    "reindex": ("c",),
+    "resolve": ("c", "--by", "loss"),
+}
 """What some commands have to be given."""
 
 
@@ -88,7 +94,7 @@ def test_every_command_that_takes_a_settings_file_goes_by_it(
         told = " ".join((said.out + said.err).split())
         assert f"was last started with the settings file {tmp_path}/gone.toml" in told, words
 
-    assert len(asked) == 11
+    assert len(asked) == 14
 
 
 def test_a_file_that_is_named_counts_more(home: Path, elsewhere: Path, tmp_path: Path) -> None:

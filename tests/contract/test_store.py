@@ -14,13 +14,25 @@ from pathlib import Path
 import pytest
 from builders import FLIGHTS, NOON
 from engines.fresh import fresh_database
-from metadata_builders import collection, destination, replay, saved_search, session, token
+from metadata_builders import (
+    KEYS,
+    collection,
+    destination,
+    replay,
+    saved_search,
+    session,
+    token,
+)
 from msgspec.structs import replace
+from sqlalchemy import select, update
 
 from penstock.envelope import CollectionId
-from penstock.errors import AlreadyExists, BadRequest, NotFound, WrongState
-from penstock.metadata.records import Known, Lease, ReplayRecord, SchemaVersion
+from penstock.errors import AlreadyExists, BadRequest, KeyMissing, NotFound, WrongState
+from penstock.metadata.database import reading, writing
+from penstock.metadata.keys import NO_KEYS, Key, Keyring
+from penstock.metadata.records import Destination, Known, Lease, ReplayRecord, SchemaVersion
 from penstock.metadata.store import Store, open_store
+from penstock.metadata.tables import destinations
 from penstock.schema.formats import Format
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.engines)]
@@ -54,7 +66,7 @@ def url(new_url: NewUrl) -> str:
 
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
-    opened = open_store(url)
+    opened = open_store(url, KEYS)
     yield opened
     assert opened._engine.pool.checkedout() == 0, "a connection was not given back"
     opened.close()
@@ -342,6 +354,100 @@ class TestSavedSearches:
         assert store.saved_search("main", "odd") == odd
 
 
+class TestCredentials:
+    """Whoever reads the database, or a copy of it, learns no credential."""
+
+    def test_they_are_kept_encrypted_and_read_back(self, store: Store) -> None:
+        store.add_destination(secured())
+
+        assert store.destination("main", "bus") == secured()
+        assert "hidden" not in kept(store)
+        assert "s3cret" not in kept(store)
+        assert store.keys_needed() == {KEYS.held()[0].id: ["main.bus"]}
+
+    def test_a_list_needs_no_key_and_has_none_of_them(self, store: Store) -> None:
+        store.add_destination(secured())
+        without = Store(store._engine, NO_KEYS)
+
+        [listed] = without.destinations("main")
+
+        assert (listed.headers, listed.secret) == (("authorization", "X-Empty"), True)
+        assert without.listed_destination("main", "bus") == listed
+        assert "hidden" not in repr(listed) + repr(without)
+        with pytest.raises(NotFound):
+            without.listed_destination("rivals", "bus")
+
+    def test_without_its_key_one_is_not_read_and_none_is_kept(self, store: Store) -> None:
+        store.add_destination(secured())
+        other = Store(store._engine, Keyring(lambda: [Key(b"o" * 32)], where="the test"))
+        without = Store(store._engine, NO_KEYS)
+
+        with pytest.raises(KeyMissing, match=r"under the key .{8}, which is not in the test: put"):
+            other.destination("main", "bus")
+        with pytest.raises(KeyMissing, match=r"no key to encrypt .* 'penstock key rotate' makes"):
+            without.add_destination(secured("more"))
+        assert [one.name for one in store.destinations("main")] == ["bus"]
+        without.add_destination(replace(secured("open"), headers=(), secret=None))
+        assert without.destination("main", "open").headers == ()
+
+    @pytest.mark.parametrize("to", [{"team": "rivals"}, {"name": "mine"}])
+    def test_one_that_was_moved_to_another_destination_is_not_read(
+        self, store: Store, to: dict[str, str]
+    ) -> None:
+        """Who may write to the database could send it to an address of his own."""
+        store.add_destination(secured())
+        with writing(store._engine) as connection:
+            connection.execute(update(destinations).values(**to))
+
+        with pytest.raises(KeyMissing, match="was not encrypted for it"):
+            store.destination(to.get("team", "main"), to.get("name", "bus"))
+
+    def test_one_in_the_place_of_another_is_not_read(self, store: Store) -> None:
+        """A header that is sent openly would tell what the other one is."""
+        store.add_destination(secured())
+        with writing(store._engine) as connection:
+            [row] = connection.execute(select(destinations)).mappings().all()
+            first, second = row["headers"]
+            swapped = [[first[0], second[1]], [second[0], first[1]]]
+            connection.execute(update(destinations).values(headers=swapped))
+
+        with pytest.raises(KeyMissing, match="was not encrypted for it"):
+            store.destination("main", "bus")
+
+    def test_all_go_under_a_new_key_or_none_does(self, store: Store) -> None:
+        store.add_destination(secured())
+        store.add_destination(secured("other"))
+        old, new = KEYS.held()[0], Key(b"n" * 32)
+        both = Store(store._engine, Keyring(lambda: [new, old], where="the test"))
+        alone = Store(store._engine, Keyring(lambda: [new], where="the test"))
+
+        with pytest.raises(KeyMissing):
+            alone.reseal()
+        assert store.keys_needed() == {old.id: ["main.bus", "main.other"]}
+        with (
+            pytest.raises(WrongState, match=r"needed by main\.bus, main\.other"),
+            both.unneeded_key(old.id),
+        ):
+            pytest.fail("it is needed")
+        assert both.reseal() == 6
+        assert both.keys_needed() == {new.id: ["main.bus", "main.other"]}
+        assert alone.destination("main", "bus") == secured()
+        with both.unneeded_key(old.id):
+            pass
+
+
+def secured(name: str = "bus") -> Destination:
+    """Answer a destination with credentials of both kinds."""
+    headers = (("authorization", "Bearer hidden"), ("X-Empty", ""))
+    return replace(destination(name), headers=headers, secret="s3cret")
+
+
+def kept(store: Store) -> str:
+    """Answer what the database has of destinations."""
+    with reading(store._engine) as connection:
+        return str(connection.execute(select(destinations)).all())
+
+
 class TestDestinations:
     def test_the_last_trial_is_kept(self, store: Store) -> None:
         store.add_destination(destination())
@@ -349,7 +455,7 @@ class TestDestinations:
         store.note_trial("main", "billing", {"delivered": False}, NOON)
         noted = store.note_trial("main", "billing", {"delivered": True}, NOON + 1)
 
-        assert noted == store.destination("main", "billing")
+        assert noted == store.listed_destination("main", "billing")
         assert (noted.tried, noted.tried_at) == ({"delivered": True}, NOON + 1)
         with pytest.raises(NotFound):
             store.note_trial("rivals", "billing", {}, NOON)

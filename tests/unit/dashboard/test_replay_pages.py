@@ -417,7 +417,7 @@ def test_a_destination_is_made_and_its_credentials_never_shown(
     )
 
     assert made.headers["location"] == "/destinations?made=billing"
-    [record] = here.store.destinations("main")
+    record = here.store.destination("main", "billing")
     assert record.headers == (("Authorization", "Bearer s3cret"),)
     page = visitor.get("/destinations?made=billing").text
     assert "s3cret" not in page

@@ -11,11 +11,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from metadata_builders import collection
+from metadata_builders import KEYS, collection
 from sqlalchemy import Engine, create_engine, text
 
-from penstock.errors import BadSetting, EngineUnavailable
+from penstock.errors import BadSetting, EngineUnavailable, KeyMissing
 from penstock.metadata.database import NEWEST, open_engine, reading, writing
+from penstock.metadata.keys import NO_KEYS
 from penstock.metadata.store import open_store
 from penstock.metadata.tables import metadata
 from penstock.schema.formats import Format
@@ -27,7 +28,7 @@ def url(folder: Path) -> str:
 
 def test_the_migrations_make_the_tables_that_the_code_expects(tmp_path: Path) -> None:
     """A column that only `tables` knows would fail at the first customer, not here."""
-    engine = open_engine(url(tmp_path))
+    engine = open_engine(url(tmp_path), NO_KEYS)
     with reading(engine) as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     engine.dispose()
@@ -71,8 +72,50 @@ def test_collections_of_the_first_release_have_one_partition_and_are_json(tmp_pa
     store.close()
 
 
+def with_plain_text(folder: Path) -> None:
+    """Leave a database of an older release that has credentials of both kinds."""
+    engine = made_as(folder, "0009")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO destinations VALUES ('main', 'd1', 'http', 'https://d.example/', :h, "
+                "1, '{}', 's3cret', NULL, NULL)"
+            ),
+            {"h": '[["Authorization", "Bearer hidden"], ["X-More", "é"]]'},
+        )
+    engine.dispose()
+
+
+def test_credentials_of_an_older_release_are_encrypted_and_gone_from_the_file(
+    tmp_path: Path,
+) -> None:
+    """SQLite leaves what was overwritten where it was, unless it is told not to."""
+    with_plain_text(tmp_path)
+
+    store = open_store(url(tmp_path), KEYS)
+    found = store.destination("main", "d1")
+    store.close()
+
+    assert found.headers == (("Authorization", "Bearer hidden"), ("X-More", "é"))
+    assert found.secret == "s3cret"
+    for file in tmp_path.iterdir():
+        assert b"hidden" not in file.read_bytes(), file
+        assert b"s3cret" not in file.read_bytes(), file
+
+
+def test_without_a_key_they_are_left_as_they_are_and_it_is_said_what_to_do(tmp_path: Path) -> None:
+    with_plain_text(tmp_path)
+
+    with pytest.raises(KeyMissing, match="'penstock key rotate' makes the first one") as refused:
+        open_store(url(tmp_path))
+    assert "hidden" not in str(refused.value)
+    store = open_store(url(tmp_path), KEYS)
+    assert store.destination("main", "d1").secret == "s3cret"
+    store.close()
+
+
 def test_a_database_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
-    engine = open_engine(url(tmp_path))
+    engine = open_engine(url(tmp_path), NO_KEYS)
     with writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
@@ -105,7 +148,7 @@ def test_what_is_read_is_from_one_moment(tmp_path: Path) -> None:
 
 
 def test_only_this_user_may_read_the_database(tmp_path: Path) -> None:
-    """Destinations have credentials in their headers."""
+    """Tokens can be told from their digests if they were made by hand."""
     store = open_store(url(tmp_path))
     store.version()
     modes = {
@@ -136,7 +179,7 @@ def test_other_urls_are_refused(bad: str) -> None:
 
 def test_an_undone_migration_leaves_nothing(tmp_path: Path) -> None:
     """A step that fails half way must not leave tables that the next try stumbles over."""
-    engine = open_engine(url(tmp_path))
+    engine = open_engine(url(tmp_path), NO_KEYS)
 
     def half_a_step() -> None:
         with writing(engine) as connection:
