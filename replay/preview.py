@@ -11,7 +11,7 @@ from penstock.metadata.records import Destination
 from replay.request import HeaderMode
 from replay.targets import Message
 from replay.targets.added import CONTENT_TYPE, Added, has_type
-from replay.targets.http import HttpTarget
+from replay.targets.opening import open_http
 
 REPLAY_ID = "(given when it starts)"
 
@@ -42,13 +42,12 @@ def previews(
     if destination.kind != "http":
         added = Added(REPLAY_ID, collection, mode)
         return [Preview(message.event, _to_bus(message, added)) for message in messages]
-    target = HttpTarget(
-        destination.url,
+    target = open_http(
+        destination,
         guard=guard,
         replay_id=REPLAY_ID,
         collection=collection,
         clock=clock,
-        own_headers=destination.headers,
         headers=mode,
     )
     own = len(destination.headers)
@@ -57,6 +56,8 @@ def previews(
         pairs = target.headers(message)
         # The destination's own come last, and may hold credentials.
         hidden = [(name, None) for name, _ in pairs[len(pairs) - own :]]
+        # A signature is that of the moment in which it is sent.
+        hidden += [(name, None) for name in target.signature]
         told = [(name, value.encode()) for name, value in pairs[: len(pairs) - own]]
         found.append(Preview(message.event, [*told, *hidden]))
     return found

@@ -41,8 +41,8 @@ def create(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="name=value, as the kind has it: partition, timestamp, tls, sasl; exchange, "
-            "routing_key; region, group."
+            help="name=value, as the kind has it: signing (standard, stripe, github); partition, "
+            "timestamp, tls, sasl; exchange, routing_key; region, group."
         ),
     ] = None,
     ca_file: Annotated[
@@ -51,8 +51,9 @@ def create(
     secret_file: Annotated[
         Path | None,
         typer.Option(
-            help="The file with user:password (Kafka, RabbitMQ) or KEY_ID:SECRET_KEY (SQS); - asks "
-            "or reads standard input. The environment's PENSTOCK_SECRET does too."
+            help="The file with user:password (Kafka, RabbitMQ), KEY_ID:SECRET_KEY (SQS) or what "
+            "signs (HTTP: one or two lines, the newest first); - asks or reads standard input. "
+            "The environment's PENSTOCK_SECRET does too."
         ),
     ] = None,
     kind: Annotated[

@@ -27,7 +27,8 @@ class NewDestination(Asked):
     secret: LongText | None = Field(
         default=None,
         repr=False,
-        description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION].",
+        description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION]. HTTP: what "
+        "signs, with the option signing; two while receivers change theirs, one a line.",
     )
 
 

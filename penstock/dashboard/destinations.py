@@ -60,15 +60,15 @@ _LONGEST = 40
 
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
-    "http": (),
+    "http": ("signing",),
     "kafka": ("partition", "timestamp", "tls", "sasl", "ca"),
     "rabbitmq": ("exchange", "routing_key", "ca"),
     "sqs": ("region", "group"),
 }
 _TICKS = frozenset(("tls",))
-# A secret is given in parts, and kept as one text.
+# A secret is given in parts, and kept as one text: secrets that sign a line each.
 _SECRETS: Mapping[Kind, tuple[str, ...]] = {
-    "http": (),
+    "http": ("signing_secret", "signing_before"),
     "kafka": ("user", "password"),
     "rabbitmq": ("user", "password"),
     "sqs": ("key_id", "secret_key", "session"),
@@ -139,7 +139,7 @@ def asked_for(kind: Kind, form: Form) -> dict[str, object]:
         "url": form.text("url"),
         "headers": headers if kind == "http" else [],
         "options": options,
-        "secret": ":".join(parts) or None,
+        "secret": ("\n" if kind == "http" else ":").join(parts) or None,
     }
 
 

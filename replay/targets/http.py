@@ -8,8 +8,8 @@ Of the original headers everything is sent again except
 - credentials that were meant for somebody else: ``Authorization``, ``Cookie``;
 - what HTTP cannot carry: a name that is no token, a value with control characters or bytes that
   are not UTF-8;
-- what the destination sets itself, and, unless the replay is verbatim, the five ``penstock-…``
-  headers below.
+- what the destination sets itself or signs with, and, unless the replay is verbatim, the five
+  ``penstock-…`` headers below.
 
 ``Content-Type`` is the event's own. An event without one is sent without one.
 """
@@ -41,6 +41,8 @@ from replay.targets import (
     Outcome,
     Retry,
 )
+from replay.targets.places import HttpOptions
+from replay.targets.signing import HEADERS, signer
 from replay.targets.wire import CONNECT_SECONDS, Wire
 
 TOTAL_SECONDS = 30.0
@@ -76,6 +78,9 @@ _KNOWN_NAMES = 1_000
 _NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
+_DEFAULTS = HttpOptions()
+
+
 class HttpTarget:
     """Posts events to one URL. Opens nothing before the first `send`; used by one event loop."""
 
@@ -85,25 +90,32 @@ class HttpTarget:
     def __init__(
         self,
         url: str,
+        options: HttpOptions = _DEFAULTS,
         *,
         guard: Guard,
         replay_id: str,
         collection: CollectionId,
         clock: Clock,
         own_headers: Sequence[tuple[str, str]] = (),
+        secret: str | None = None,
         headers: Literal["add", "verbatim"] = "add",
         timeout: float = TOTAL_SECONDS,
         lookup: Lookup = system_lookup,
     ) -> None:
-        """Check the URL and the destination's headers; raise `AddressRefused` or `BadRequest`."""
+        """Check URL, headers and secrets; raise `AddressRefused` or `BadRequest`."""
         self._url = agreed_url(guard, url)
         self._guard = guard
         self._lookup = lookup
         self._clock = clock
-        self._own = check_own_headers(own_headers)
+        self.signature = HEADERS[options.signing]
+        """The headers of the signature, which are behind `headers`."""
+        self._sign = signer(options.signing, secret)
+        self._own = check_own_headers(own_headers, not_settable=self.signature)
         self._add = headers == "add"
         self._forwarding = Forwarding(
-            [name for name, _ in own_headers] + (list(ADDED) if self._add else [])
+            [name for name, _ in own_headers]
+            + [*self.signature]
+            + (list(ADDED) if self._add else [])
         )
         self._own_type = any(name.lower() == "content-type" for name, _ in own_headers)
         self._replay_id = replay_id
@@ -112,7 +124,7 @@ class HttpTarget:
         self._wire: Wire | None = None
 
     def headers(self, message: Message) -> list[tuple[str, str]]:
-        """Answer the headers of one attempt, without those that frame the body."""
+        """Answer the headers of one attempt, without those that frame the body or sign it."""
         event = message.event
         pairs = self._forwarding.of(event.headers) if event.headers else []
         kind = event.content_type
@@ -151,8 +163,10 @@ class HttpTarget:
                 connection = await wire.connect()
                 try:
                     wire.check(connection)
+                    event = message.event
+                    signed = self._sign(event.id, self._clock(), event.payload)
                     answer, body = await wire.exchange(
-                        connection, self.headers(message), message.event.payload
+                        connection, [*self.headers(message), *signed], event.payload
                     )
                     outcome = outcome_of_status(answer.code, answer.headers, now=self._clock())
                     await _read_away(body)
@@ -192,10 +206,13 @@ def agreed_url(guard: Guard, url: str) -> URL:
     return parsed
 
 
-def check_own_headers(headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def check_own_headers(
+    headers: Sequence[tuple[str, str]], *, not_settable: Iterable[str] = ()
+) -> list[tuple[str, str]]:
     """Answer a destination's headers; raise `BadRequest` for one that it may not set."""
+    taken = _NOT_SETTABLE.union(name.lower() for name in not_settable)
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or name.lower() in _NOT_SETTABLE:
+        if not _TOKEN.fullmatch(name) or name.lower() in taken:
             raise BadRequest(f"a destination cannot set the header {name!r}")
         if not _sendable(value):
             raise BadRequest(f"the value of the header {name!r} cannot be sent")

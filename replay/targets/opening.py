@@ -9,9 +9,10 @@ from penstock.guard import Guard, Lookup, system_lookup
 from penstock.metadata.records import Destination
 from replay.request import HeaderMode
 from replay.targets import Target
-from replay.targets.http import HttpTarget
+from replay.targets.http import TOTAL_SECONDS, HttpTarget
 from replay.targets.places import (
     check_place,
+    http_options,
     kafka_options,
     kafka_place,
     pair_of,
@@ -49,6 +50,33 @@ def checked(record: Destination, guard: Guard, *, own_topics: str = LOG_TOPICS) 
     return record
 
 
+def open_http(
+    record: Destination,
+    *,
+    guard: Guard,
+    replay_id: str,
+    collection: CollectionId,
+    clock: Clock,
+    headers: HeaderMode = "add",
+    timeout: float = TOTAL_SECONDS,
+    lookup: Lookup = system_lookup,
+) -> HttpTarget:
+    """Answer an HTTP destination, as `open_target` does."""
+    return HttpTarget(
+        record.url,
+        http_options(record.options),
+        guard=guard,
+        replay_id=replay_id,
+        collection=collection,
+        clock=clock,
+        own_headers=record.headers,
+        secret=record.secret,
+        headers=headers,
+        timeout=timeout,
+        lookup=lookup,
+    )
+
+
 def open_target(
     record: Destination,
     *,
@@ -57,7 +85,7 @@ def open_target(
     collection: CollectionId,
     clock: Clock,
     headers: HeaderMode = "add",
-    timeout: float = 30.0,
+    timeout: float = TOTAL_SECONDS,
     own_topics: str = LOG_TOPICS,
     lookup: Lookup = system_lookup,
 ) -> Target:
@@ -68,13 +96,12 @@ def open_target(
     """
     match record.kind:
         case "http":
-            return HttpTarget(
-                record.url,
+            return open_http(
+                record,
                 guard=guard,
                 replay_id=replay_id,
                 collection=collection,
                 clock=clock,
-                own_headers=record.headers,
                 headers=headers,
                 timeout=timeout,
                 lookup=lookup,

@@ -13,6 +13,7 @@ from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Endpoint, Guard
 from penstock.metadata.records import Destination
 from penstock.vocabulary import Kind
+from replay.targets.signing import Signing, signer
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -69,8 +70,11 @@ class SqsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The message group of all events in a FIFO queue; null: a group for each key."""
 
 
-class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """HTTP has headers instead."""
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an HTTP destination is posted to, beside its headers."""
+
+    signing: Signing = "none"
+    """How each request is signed with the secret."""
 
 
 class KafkaPlace(NamedTuple):
@@ -176,6 +180,11 @@ def sqs_place(url: str, options: SqsOptions, guard: Guard) -> SqsPlace:
     return SqsPlace(endpoint, region)
 
 
+def http_options(values: Mapping[str, Any]) -> HttpOptions:
+    """Read the options of an HTTP destination."""
+    return _options(values, HttpOptions)
+
+
 def kafka_options(values: Mapping[str, Any]) -> KafkaOptions:
     """Read the options of a Kafka destination."""
     return _options(values, KafkaOptions)
@@ -207,9 +216,7 @@ def check_place(record: Destination, guard: Guard) -> Destination:
         raise BadRequest(f"a secret has {_LONGEST_SECRET} characters at most")
     match record.kind:
         case "http":
-            _options(record.options, NoOptions)
-            if record.secret is not None:
-                raise BadRequest("give the credentials of an HTTP destination as headers")
+            signer(http_options(record.options).signing, record.secret)
             return record
         case "kafka":
             kafka_options(record.options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -20,6 +22,7 @@ from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Endpoint, Guard
 from replay.targets import ADDED, Delivered, Failed, Message, Outcome, Retry
 from replay.targets.http import NOT_FORWARDED, HttpTarget, retry_after
+from replay.targets.places import HttpOptions
 
 
 def guard_for(receiver: Receiver) -> Guard:
@@ -29,10 +32,11 @@ def guard_for(receiver: Receiver) -> Guard:
 def http(receiver: Receiver, **options) -> HttpTarget:
     return HttpTarget(
         options.pop("url", receiver.url),
+        options.pop("options", HttpOptions()),
         guard=options.pop("guard", guard_for(receiver)),
         replay_id="r1",
         collection=FLIGHTS,
-        clock=lambda: NOON,
+        clock=options.pop("clock", lambda: NOON),
         **options,
     )
 
@@ -526,3 +530,87 @@ def test_a_target_is_closed_without_having_been_used(
     with receiving() as receiver:
         assert sent(make(receiver)) == []
     assert receiver.connections == 0
+
+
+class Verifying:
+    """A receiver that takes what Standard Webhooks says it may, and nothing else."""
+
+    def __init__(self, secret: bytes, *, fails: int = 0) -> None:
+        self.secret = secret
+        self.fails = fails
+        self.seen: list[str] = []
+
+    def __call__(self, request: Request) -> Reply:
+        signed_id, seconds = request.header("webhook-id"), request.header("webhook-timestamp")
+        text = f"{signed_id}.{seconds}.".encode() + request.body
+        expected = b64encode(hmac.digest(self.secret, text, "sha256")).decode()
+        made = (request.header("webhook-signature") or "").split(" ")
+        if f"v1,{expected}" not in made or request.names().count("webhook-signature") != 1:
+            return Reply(401)
+        self.seen.append(signed_id or "")
+        return Reply(500 if len(self.seen) <= self.fails else 204)
+
+
+SIGNED = HttpOptions(signing="standard")
+SECRETS = [bytes([n]) * 32 for n in range(2)]
+
+
+def signing_with(*secrets: bytes) -> str:
+    return "\n".join(f"whsec_{b64encode(one).decode()}" for one in secrets)
+
+
+@pytest.mark.parametrize("mode", ["add", "verbatim"])
+@pytest.mark.parametrize("payload", [b"{}", b"", b"\x00\xff", "é".encode() * 100_000])
+def test_a_receiver_that_verifies_takes_what_is_signed(mode, payload: bytes) -> None:
+    """Whatever the bytes are, and also where the event came with the signature of its sender."""
+    stale = (("Webhook-Signature", b"v1,stale"), ("webhook-timestamp", b"1"), ("X-Kept", b"1"))
+    with receiving(Verifying(SECRETS[0])) as receiver:
+        target = http(receiver, options=SIGNED, secret=signing_with(*SECRETS), headers=mode)
+        outcomes = sent(target, event(payload, id="e.1\r\nX: 1", headers=stale))
+
+    assert outcomes == [Delivered(204)]
+    assert receiver.requests[0].header("x-kept") == "1"
+    assert receiver.requests[0].header("x") is None
+
+
+def test_one_that_has_another_secret_does_not() -> None:
+    """Else the tests above would say nothing."""
+    with receiving(Verifying(SECRETS[1])) as receiver:
+        outcomes = sent(
+            http(receiver, options=SIGNED, secret=signing_with(SECRETS[0])), event(b"{}")
+        )
+
+    assert outcomes == [Failed("answered 401", 401)]
+
+
+def test_each_attempt_is_signed_with_its_own_time() -> None:
+    """An event that waits an hour for its destination would be refused as too old."""
+    now = [NOON]
+    with receiving(Verifying(SECRETS[0], fails=1)) as receiver:
+        target = http(
+            receiver, options=SIGNED, secret=signing_with(SECRETS[0]), clock=lambda: now[0]
+        )
+
+        async def main() -> list[Outcome]:
+            first = await target.send([Message(event(b"{}", id="e1"), Position(0, 0), 1)])
+            now[0] += 3_600_000_000
+            second = await target.send([Message(event(b"{}", id="e1"), Position(0, 0), 2)])
+            await target.close()
+            return [*first, *second]
+
+        outcomes = asyncio.run(main())
+
+    assert outcomes == [Retry("answered 500", 500), Delivered(204)]
+    times = [int(one.header("webhook-timestamp") or 0) for one in receiver.requests]
+    assert times == [NOON // 1_000_000, NOON // 1_000_000 + 3600]
+
+
+@pytest.mark.parametrize("name", ["webhook-id", "Webhook-Signature"])
+def test_a_destination_cannot_set_what_its_signature_sets(name: str) -> None:
+    with receiving() as receiver, pytest.raises(BadRequest, match="cannot set the header"):
+        http(
+            receiver,
+            options=SIGNED,
+            secret=signing_with(SECRETS[0]),
+            own_headers=((name, "x"),),
+        )

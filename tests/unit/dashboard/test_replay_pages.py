@@ -460,6 +460,16 @@ def test_what_a_form_asks_is_what_the_kind_has() -> None:
     assert (kafka["secret"], kafka["headers"]) == ("u:p:q", [])
     assert destinations.asked_for("http", form)["headers"] == [("X", "")]
     assert destinations.asked_for("sqs", form)["secret"] is None
+    assert destinations.asked_for("http", form)["secret"] is None
+
+
+def test_what_signs_is_given_in_two_fields_and_kept_a_line_each() -> None:
+    fields = {"signing": ["stripe"], "signing_secret": ["new"], "signing_before": ["old"]}
+
+    asked = destinations.asked_for("http", Form(fields))
+    assert (asked["options"], asked["secret"]) == ({"signing": "stripe"}, "new\nold")
+    one = destinations.asked_for("http", Form({**fields, "signing_before": [""], "signing": [""]}))
+    assert (one["options"], one["secret"]) == ({}, "new")
 
 
 def test_a_destination_is_tested_and_what_it_said_is_kept(

@@ -42,6 +42,13 @@ def test_over_http_it_is_the_request_without_the_destinations_credentials() -> N
     assert b"hidden" not in b"".join(value or b"" for _, value in told)
 
 
+def test_of_a_signature_it_is_the_names() -> None:
+    """It will be that of another moment, and whoever has one can send the body again."""
+    signing = replace(destination(), options={"signing": "stripe"}, secret="s3cret")
+
+    assert dict(preview(signing, "verbatim").headers)["Stripe-Signature"] is None
+
+
 def test_verbatim_adds_nothing() -> None:
     told = preview(destination(), "verbatim").headers
 
