@@ -50,15 +50,12 @@ def previews(
         clock=clock,
         headers=mode,
     )
-    own = len(destination.headers)
     found = []
     for message in messages:
-        pairs = target.headers(message)
-        # The destination's own come last, and may hold credentials.
-        hidden = [(name, None) for name, _ in pairs[len(pairs) - own :]]
+        hidden = [(name, None) for name, _ in target.own(message)]
         # A signature is that of the moment in which it is sent.
         hidden += [(name, None) for name in target.signature]
-        told = [(name, value.encode()) for name, value in pairs[: len(pairs) - own]]
+        told = [(name, value.encode()) for name, value in target.passed_on(message)]
         found.append(Preview(message.event, [*told, *hidden]))
     return found
 

@@ -33,6 +33,7 @@ class Reply:
 class Request:
     """What was sent: the headers as they stood on the wire."""
 
+    method: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
@@ -97,7 +98,11 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         request = Request(
-            self._path.decode(), tuple(self._headers), b"".join(self._body), self._number
+            self._parser.get_method().decode(),
+            self._path.decode(),
+            tuple(self._headers),
+            b"".join(self._body),
+            self._number,
         )
         self._receiver.requests.append(request)
         reply = self._receiver.answer(request)

@@ -36,13 +36,16 @@ def create(
     ],
     header: Annotated[
         list[str] | None,
-        typer.Option(help="HTTP: 'Name: value' for every event; the value is never shown again."),
+        typer.Option(
+            help="HTTP: 'Name: value' for every event, or 'X-Id: {event.id}'; the value is never "
+            "shown again."
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="name=value, as the kind has it: signing (standard, stripe, github); partition, "
-            "timestamp, tls, sasl; exchange, routing_key; region, group."
+            help="name=value, as the kind has it: method, signing (standard, stripe, github); "
+            "partition, timestamp, tls, sasl; exchange, routing_key; region, group."
         ),
     ] = None,
     ca_file: Annotated[

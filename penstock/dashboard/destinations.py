@@ -36,7 +36,7 @@ _NAMES: Mapping[Kind, str] = {
 _ADDRESSES: Mapping[Kind, tuple[str, str]] = {
     "http": (
         "https://billing.example/events",
-        "One POST for each event, with the bytes that were received.",
+        "One request for each event, with the bytes that were received.",
     ),
     "kafka": (
         "kafka://broker1:9092,broker2:9092/topic",
@@ -60,7 +60,7 @@ _LONGEST = 40
 
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
-    "http": ("signing",),
+    "http": ("method", "signing"),
     "kafka": ("partition", "timestamp", "tls", "sasl", "ca"),
     "rabbitmq": ("exchange", "routing_key", "ca"),
     "sqs": ("region", "group"),

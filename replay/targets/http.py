@@ -1,4 +1,4 @@
-"""Replay to HTTP: one POST per event, with the bytes and headers that were received.
+"""Replay to HTTP: one request per event, with the bytes and headers that were received.
 
 Of the original headers everything is sent again except
 
@@ -43,6 +43,7 @@ from replay.targets import (
 )
 from replay.targets.places import HttpOptions
 from replay.targets.signing import HEADERS, signer
+from replay.targets.templates import template
 from replay.targets.wire import CONNECT_SECONDS, Wire
 
 TOTAL_SECONDS = 30.0
@@ -82,7 +83,7 @@ _DEFAULTS = HttpOptions()
 
 
 class HttpTarget:
-    """Posts events to one URL. Opens nothing before the first `send`; used by one event loop."""
+    """Sends events to one URL. Opens nothing before the first `send`; used by one event loop."""
 
     most = 1
     ordered = False
@@ -110,7 +111,9 @@ class HttpTarget:
         self.signature = HEADERS[options.signing]
         """The headers of the signature, which are behind `headers`."""
         self._sign = signer(options.signing, secret)
-        self._own = check_own_headers(own_headers, not_settable=self.signature)
+        checked = check_own_headers(own_headers, not_settable=self.signature)
+        self._own = [(name, value, template(value, collection)) for name, value in checked]
+        self._method = options.method
         self._add = headers == "add"
         self._forwarding = Forwarding(
             [name for name, _ in own_headers]
@@ -125,6 +128,22 @@ class HttpTarget:
 
     def headers(self, message: Message) -> list[tuple[str, str]]:
         """Answer the headers of one attempt, without those that frame the body or sign it."""
+        return [*self.passed_on(message), *self.own(message)]
+
+    def own(self, message: Message) -> list[tuple[str, str]]:
+        """Answer the headers that the destination has of its own; they may hold credentials.
+
+        One that is made of what the event lacks, or of what HTTP cannot carry, is left out.
+        """
+        pairs = []
+        for name, value, fill in self._own:
+            made = value if fill is None else fill(message)
+            if made is not None and (fill is None or _sendable(made)):
+                pairs.append((name, made))
+        return pairs
+
+    def passed_on(self, message: Message) -> list[tuple[str, str]]:
+        """Answer the headers that come of the event, and those that the replay adds."""
         event = message.event
         pairs = self._forwarding.of(event.headers) if event.headers else []
         kind = event.content_type
@@ -139,7 +158,6 @@ class HttpTarget:
             )
             if _sendable(event.id):
                 pairs.append(("penstock-event-id", event.id))
-        pairs += self._own
         return pairs
 
     def check(self, message: Message) -> Failed | None:
@@ -148,11 +166,11 @@ class HttpTarget:
         return None
 
     async def examine(self) -> str | None:
-        """Answer that nothing is known to be wrong: a POST is the only question HTTP has."""
+        """Answer that nothing is known to be wrong: HTTP can be asked by sending an event only."""
         return None
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
-        """Post each message; answer what became of it."""
+        """Send each message; answer what became of it."""
         return [await self._post(message) for message in messages]
 
     async def _post(self, message: Message) -> Outcome:
@@ -187,7 +205,7 @@ class HttpTarget:
         return outcome
 
     def _open(self) -> Wire:
-        self._wire = Wire(self._url, self._guard, self._lookup)
+        self._wire = Wire(self._url, self._guard, self._lookup, method=self._method)
         return self._wire
 
     async def close(self) -> None:

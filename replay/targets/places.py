@@ -73,6 +73,7 @@ class SqsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an HTTP destination is posted to, beside its headers."""
 
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
     signing: Signing = "none"
     """How each request is signed with the secret."""
 

@@ -28,7 +28,7 @@ class Wire:
     than half of the time of a replay, and here it is decided already.
     """
 
-    def __init__(self, url: URL, guard: Guard, lookup: Lookup) -> None:
+    def __init__(self, url: URL, guard: Guard, lookup: Lookup, *, method: str = "POST") -> None:
         self._guard = guard
         self._seen: set[object] = set()
         self._connector = aiohttp.TCPConnector(
@@ -37,8 +37,10 @@ class Wire:
             socket_factory=guard.open_socket,
         )
         # Says where to connect to, and is not sent.
-        self._where = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        self._start = f"POST {url.raw_path_qs} HTTP/1.1\r\nHost: {self._where.headers['Host']}\r\n"
+        self._where = aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop())
+        self._start = (
+            f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {self._where.headers['Host']}\r\n"
+        )
 
     async def connect(self) -> Connection:
         """Answer a connection that is free, or a new one."""

@@ -614,3 +614,54 @@ def test_a_destination_cannot_set_what_its_signature_sets(name: str) -> None:
             secret=signing_with(SECRETS[0]),
             own_headers=((name, "x"),),
         )
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+def test_the_method_and_the_query_of_the_address_are_the_destinations(method: str) -> None:
+    """Receivers take them for what they are, in the spelling that was given."""
+    path = "/in?a=%2Fx&b=1+2&c=&a=%c3%a9;d"
+    with receiving() as receiver:
+        target = http(
+            receiver,
+            url=f"http://127.0.0.1:{receiver.port}{path}",
+            options=HttpOptions(method=method),
+        )
+        outcomes = sent(target, event(b"{}"), event(b"[]"))
+
+    assert outcomes == [Delivered(200)] * 2
+    assert [(one.method, one.path, one.body) for one in receiver.requests] == [
+        (method, path, b"{}"),
+        (method, path, b"[]"),
+    ]
+
+
+def test_a_header_can_be_made_of_the_event() -> None:
+    own = (("X-Trace", "{event.id}/{event.header.hop}"), ("Authorization", "Bearer a{b}"))
+    first = event(b"{}", id="e1", headers=(("hop", b"7"), ("x-trace", b"old")))
+    with receiving() as receiver:
+        sent(http(receiver, own_headers=own), first, event(b"{}", id="e2"))
+
+    assert [one.header("x-trace") for one in receiver.requests] == ["e1/7", None]
+    assert [one.header("authorization") for one in receiver.requests] == ["Bearer a{b}"] * 2
+
+
+@pytest.mark.parametrize(
+    "evil", ["a\r\nInjected: 1", "a\nInjected: 1", "a\x00", "a\r\n\r\nPOST /", "\ud800"]
+)
+def test_what_an_event_brings_injects_no_header(evil: str) -> None:
+    """Ids and headers are the senders' choice, and this request carries the credentials."""
+    own = (("X-Trace", "{event.id}"), ("X-Hop", "{event.header.hop}"), ("X-Own", "1"))
+    odd = event(b"{}", id=evil, headers=(("hop", evil.encode(errors="surrogatepass")),))
+    with receiving() as receiver:
+        outcomes = sent(http(receiver, own_headers=own), odd)
+
+    assert outcomes == [Delivered(200)]
+    [request] = receiver.requests
+    assert request.header("injected") is None
+    assert request.header("x-trace") is request.header("x-hop") is None
+    assert request.header("x-own") == "1"
+
+
+def test_a_header_of_what_no_event_has_is_found_when_the_destination_is_made() -> None:
+    with receiving() as receiver, pytest.raises(BadRequest, match="event does not have"):
+        http(receiver, own_headers=(("X-Trace", "{event.nix}"),))
