@@ -16,6 +16,9 @@ FormatName = Literal["json", "plain", "protobuf", "avro"]
 Framing = Literal["datum", "single-object", "confluent"]
 """What stands before a value of Avro and says its schema: nothing, its fingerprint, its id."""
 
+Credential = Literal["client_secret", "client_certificate", "client_key"]
+"""What an HTTP destination may have beside what signs."""
+
 Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
 """What a destination is."""
 

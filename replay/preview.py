@@ -53,8 +53,8 @@ def previews(
     found = []
     for message in messages:
         hidden = [(name, None) for name, _ in target.own(message)]
-        # A signature is that of the moment in which it is sent.
-        hidden += [(name, None) for name in target.signature]
+        # Tokens and signatures are those of the moment in which it is sent.
+        hidden += [(name, None) for name in target.added]
         told = [(name, value.encode()) for name, value in target.passed_on(message)]
         found.append(Preview(message.event, [*told, *hidden]))
     return found

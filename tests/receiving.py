@@ -6,6 +6,7 @@ Runs in a thread of the test, or as a process of its own that counts: ``python r
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -149,14 +150,18 @@ class _Connection(asyncio.Protocol):
 
 @contextmanager
 def receiving(
-    answer: Callable[[Request], Reply] = lambda _: Reply(), *, seconds: float = 0.0, port: int = 0
+    answer: Callable[[Request], Reply] = lambda _: Reply(),
+    *,
+    seconds: float = 0.0,
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Receiver]:
     """Serve on 127.0.0.1 in a thread until the block ends."""
     receiver = Receiver(port, answer, seconds=seconds)
     loop = asyncio.new_event_loop()
 
     async def serve() -> asyncio.Server:
-        return await loop.create_server(lambda: _Connection(receiver), "127.0.0.1", port)
+        return await loop.create_server(lambda: _Connection(receiver), "127.0.0.1", port, ssl=tls)
 
     server = loop.run_until_complete(serve())
     receiver.port = server.sockets[0].getsockname()[1]

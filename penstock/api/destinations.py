@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import get_args
 
 from fastapi import APIRouter, Response
 from fastapi.concurrency import run_in_threadpool
@@ -13,6 +14,7 @@ from penstock.contract.base import moment
 from penstock.contract.destinations import DestinationTold, NewDestination, Tried
 from penstock.envelope import CollectionId, Event, Position, check_name
 from penstock.metadata.records import Destination, ListedDestination
+from penstock.vocabulary import Credential
 from replay.targets import Delivered, Failed, Message, Outcome, Retry
 from replay.targets.opening import checked, open_target
 from replay.targets.places import kind_of
@@ -20,6 +22,8 @@ from replay.targets.places import kind_of
 router = APIRouter(prefix=f"{API}/destinations", tags=["destinations"])
 
 TRIAL_SECONDS = 10.0
+
+CREDENTIALS: tuple[Credential, ...] = get_args(Credential)
 
 
 @router.get("")
@@ -40,6 +44,7 @@ def create_destination(asked: NewDestination, caller: Admin, here: Here) -> Dest
         headers=tuple(asked.headers),
         options=asked.options,
         secret=asked.secret,
+        credentials=dict(asked.credentials),
         created_at=here.clock(),
     )
     record = checked(record, here.guard, own_topics=here.own_topics)
@@ -103,6 +108,7 @@ def _told(record: ListedDestination) -> DestinationTold:
         headers=[*record.headers],
         options=record.options,
         secret=record.secret,
+        credentials=[one for one in CREDENTIALS if one in record.credentials],
         created_at=moment(record.created_at),
         tried_at=moment(record.tried_at),
         tried=None if record.tried is None else Tried.model_validate(record.tried),

@@ -44,7 +44,8 @@ def create(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help="name=value, as the kind has it: method, signing (standard, stripe, github); "
+            help="name=value, as the kind has it: method, signing (standard, stripe, github), "
+            "token_url, client_id, scope, client_auth; "
             "partition, timestamp, tls, sasl; exchange, routing_key; region, group."
         ),
     ] = None,
@@ -57,6 +58,13 @@ def create(
             help="The file with user:password (Kafka, RabbitMQ), KEY_ID:SECRET_KEY (SQS) or what "
             "signs (HTTP: one or two lines, the newest first); - asks or reads standard input. "
             "The environment's PENSTOCK_SECRET does too."
+        ),
+    ] = None,
+    credential_file: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="HTTP: NAME=FILE for client_secret (with the option token_url), "
+            "client_certificate and client_key (PEM); may be given several times."
         ),
     ] = None,
     kind: Annotated[
@@ -77,6 +85,7 @@ def create(
             headers=[parse_header(one) for one in header or []],
             options=options,
             secret=read_secret(secret_file),
+            credentials=dict(parse_credential(one) for one in credential_file or []),
         )
     print_json(made) if as_json else out().print(f"created {safe(f'{made.name} → {made.url}')}")
 
@@ -147,7 +156,8 @@ def shown(one: DestinationTold) -> list[str]:
         for name, value in one.options.items()
         if value is not None
     ]
-    return [*one.headers, *options, *(["a secret"] if one.secret else [])]
+    secret = ["a secret"] if one.secret else []
+    return [*one.headers, *options, *secret, *one.credentials]
 
 
 def parse_option(text: str) -> tuple[str, object]:
@@ -156,6 +166,14 @@ def parse_option(text: str) -> tuple[str, object]:
     if not equals or not name:
         raise BadRequest("an option is written name=value")
     return name, {"true": True, "false": False}.get(value, value)
+
+
+def parse_credential(text: str) -> tuple[str, str]:
+    """Read ``NAME=FILE``, and the file."""
+    name, equals, file = text.partition("=")
+    if not equals or not name or not file:
+        raise BadRequest("a credential is given as NAME=FILE")
+    return name, Path(file).read_text().strip()
 
 
 def read_secret(file: Path | None) -> str | None:

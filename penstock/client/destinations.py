@@ -24,6 +24,7 @@ class Destinations(Wire):
         headers: Sequence[tuple[str, str]] = (),
         options: Mapping[str, object] | None = None,
         secret: str | None = None,
+        credentials: Mapping[str, str] | None = None,
     ) -> DestinationTold:
         """Make a destination; without `kind` the URL's scheme says what it is."""
         body = asked(
@@ -34,6 +35,7 @@ class Destinations(Wire):
             headers=list(headers),
             options=options,
             secret=secret,
+            credentials=credentials,
         )
         return self._post(path_of("destinations"), DestinationTold, body)
 

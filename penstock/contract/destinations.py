@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from penstock.contract.base import Asked, LongText, ShortText, Time, Told, example
-from penstock.vocabulary import Kind
+from penstock.vocabulary import Credential, Kind
 
 
 class NewDestination(Asked):
@@ -30,6 +30,12 @@ class NewDestination(Asked):
         description="Kafka, RabbitMQ: user:password. SQS: KEY_ID:SECRET_KEY[:SESSION]. HTTP: what "
         "signs, with the option signing; two while receivers change theirs, one a line.",
     )
+    credentials: dict[Credential, LongText] = Field(
+        default={},
+        repr=False,
+        description="HTTP: client_secret with the option token_url; client_certificate and "
+        "client_key (PEM) for TLS.",
+    )
 
 
 class Tried(Told):
@@ -43,7 +49,7 @@ class Tried(Told):
 
 
 class DestinationTold(Told):
-    """A destination; of its headers only the names, and whether there is a secret."""
+    """A destination; of headers and credentials the names, and whether there is a secret."""
 
     name: str
     kind: Kind
@@ -51,6 +57,7 @@ class DestinationTold(Told):
     headers: list[str]
     options: dict[str, Any]
     secret: bool
+    credentials: list[Credential]
     created_at: Time
     tried_at: Time | None = Field(description="When it was last tested.")
     tried: Tried | None = Field(description="What became of that.")

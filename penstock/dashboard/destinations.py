@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from penstock.api import destinations
+from penstock.api.destinations import CREDENTIALS
 from penstock.api.platform import Here, Platform
 from penstock.api.replays import list_replays
 from penstock.contract.destinations import DestinationTold, NewDestination, Tried
@@ -60,7 +61,7 @@ _LONGEST = 40
 
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
-    "http": ("method", "signing"),
+    "http": ("method", "signing", "ca", "token_url", "client_id", "scope", "client_auth"),
     "kafka": ("partition", "timestamp", "tls", "sasl", "ca"),
     "rabbitmq": ("exchange", "routing_key", "ca"),
     "sqs": ("region", "group"),
@@ -139,8 +140,13 @@ def asked_for(kind: Kind, form: Form) -> dict[str, object]:
         "url": form.text("url"),
         "headers": headers if kind == "http" else [],
         "options": options,
+        "credentials": _credentials(form) if kind == "http" else {},
         "secret": ("\n" if kind == "http" else ":").join(parts) or None,
     }
+
+
+def _credentials(form: Form) -> dict[str, str]:
+    return {name: form.text(name) for name in CREDENTIALS if form.text(name)}
 
 
 def destination_at(address: str, visit: Visit, here: Platform) -> str:

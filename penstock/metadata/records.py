@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.envelope import CollectionId, Micros
 from penstock.schema.formats import Format
-from penstock.vocabulary import Contract, Kind, Scope, State, Wish
+from penstock.vocabulary import Contract, Credential, Kind, Scope, State, Wish
 
 
 class CollectionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +78,9 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A named place that replays go to.
 
-    `headers` may hold credentials, `secret` is one: its text shows neither, and the store keeps
-    them encrypted. `options` are those of the kind, without secrets.
+    `headers` may hold credentials, `secret` is one, and `credentials` are more of them by name: its
+    text shows none, and the store keeps them encrypted. `options` are those of the kind, without
+    secrets.
     """
 
     team: str
@@ -89,6 +90,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     options: dict[str, object] = {}
     secret: str | None = None
+    credentials: dict[Credential, str] = {}
     created_at: Micros
     tried_at: Micros | None = None
     tried: dict[str, object] | None = None
@@ -103,7 +105,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ListedDestination(msgspec.Struct, frozen=True, kw_only=True):
-    """A destination without its credentials: of its headers the names, and whether it has a secret.
+    """A destination without its credentials: their names, and whether it has a secret.
 
     No key is needed for it.
     """
@@ -115,6 +117,7 @@ class ListedDestination(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...]
     options: dict[str, object]
     secret: bool
+    credentials: tuple[str, ...]
     created_at: Micros
     tried_at: Micros | None
     tried: dict[str, object] | None

@@ -403,6 +403,7 @@ class Store:
                 sealed = _sealed(self._keys, record)
                 connection.execute(update(destinations).where(mine).values(sealed))
                 done += len(record.headers) + (record.secret is not None)
+                done += len(record.credentials)
         return done
 
     @contextmanager
@@ -866,8 +867,10 @@ def _destination_of(connection: Connection, team: str, name: str) -> Mapping[Any
 def _listed(row: Mapping[Any, Any]) -> ListedDestination:
     known = {name: row[name] for name in ListedDestination.__struct_fields__}
     names = tuple(name for name, _ in row["headers"])
+    secret, credentials = row["secret"] is not None, tuple(row["credentials"])
     return msgspec.convert(
-        {**known, "headers": names, "secret": row["secret"] is not None}, ListedDestination
+        {**known, "headers": names, "secret": secret, "credentials": credentials},
+        ListedDestination,
     )
 
 
@@ -886,6 +889,10 @@ def _sealed(keys: Keyring, record: Destination) -> dict[str, Any]:
         "secret": None
         if record.secret is None
         else keys.seal(record.secret, of=_owner(team, name, "secret")),
+        "credentials": {
+            what: keys.seal(text, of=_owner(team, name, f"credentials/{what}"))
+            for what, text in record.credentials.items()
+        },
     }
 
 
@@ -897,7 +904,12 @@ def _unsealed(keys: Keyring, row: Mapping[Any, Any]) -> Destination:
     ]
     if secret is not None:
         secret = keys.unseal(secret, of=_owner(team, name, "secret"))
-    return _record(Destination, {**row, "headers": headers, "secret": secret})
+    credentials = {
+        what: keys.unseal(text, of=_owner(team, name, f"credentials/{what}"))
+        for what, text in row["credentials"].items()
+    }
+    read = {"headers": headers, "secret": secret, "credentials": credentials}
+    return _record(Destination, {**row, **read})
 
 
 def _keys_needed(connection: Connection) -> dict[str, list[str]]:
@@ -906,6 +918,7 @@ def _keys_needed(connection: Connection) -> dict[str, list[str]]:
     for row in connection.execute(query).mappings():
         sealed = [value for _, value in row["headers"]]
         sealed += [] if row["secret"] is None else [row["secret"]]
+        sealed += row["credentials"].values()
         for key in sorted(set(map(key_of, sealed))):
             needed.setdefault(key, []).append(f"{row['team']}.{row['name']}")
     return needed

@@ -93,6 +93,7 @@ destinations = Table(
     Column("headers", JSON, nullable=False),
     Column("options", JSON, nullable=False),
     Column("secret", Text),
+    Column("credentials", JSON, nullable=False),
     Column("created_at", Micros, nullable=False),
     Column("tried_at", Micros),
     Column("tried", JSON(none_as_null=True)),

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Literal
 
 import aiohttp
@@ -29,6 +30,7 @@ from yarl import URL
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import AddressRefused, BadRequest
 from penstock.guard import Guard, Lookup, system_lookup
+from penstock.vocabulary import Credential
 from replay.request import moment_of, rfc3339
 from replay.targets import (
     ADDED,
@@ -41,9 +43,11 @@ from replay.targets import (
     Outcome,
     Retry,
 )
+from replay.targets.oauth import NoToken, Tokens
 from replay.targets.places import HttpOptions
 from replay.targets.signing import HEADERS, signer
 from replay.targets.templates import template
+from replay.targets.tls import client_tls
 from replay.targets.wire import CONNECT_SECONDS, Wire
 
 TOTAL_SECONDS = 30.0
@@ -99,6 +103,7 @@ class HttpTarget:
         clock: Clock,
         own_headers: Sequence[tuple[str, str]] = (),
         secret: str | None = None,
+        credentials: Mapping[Credential, str] | None = None,
         headers: Literal["add", "verbatim"] = "add",
         timeout: float = TOTAL_SECONDS,
         lookup: Lookup = system_lookup,
@@ -108,17 +113,31 @@ class HttpTarget:
         self._guard = guard
         self._lookup = lookup
         self._clock = clock
-        self.signature = HEADERS[options.signing]
-        """The headers of the signature, which are behind `headers`."""
+        credentials = credentials or {}
+        self._tls = client_tls(
+            options.ca, credentials.get("client_certificate"), credentials.get("client_key")
+        )
+        self._tokens: Tokens | None = None
+        if options.token_url is not None:
+            self._tokens = Tokens(
+                token_endpoint(guard, options.token_url),
+                options,
+                credentials.get("client_secret", ""),
+                guard=guard,
+                clock=clock,
+                lookup=lookup,
+                tls=client_tls(options.ca),
+            )
+        authorized = () if self._tokens is None else ("Authorization",)
+        self.added = (*authorized, *HEADERS[options.signing])
+        """The headers behind `headers`: those of a token and of the signature."""
         self._sign = signer(options.signing, secret)
-        checked = check_own_headers(own_headers, not_settable=self.signature)
+        checked = check_own_headers(own_headers, not_settable=self.added)
         self._own = [(name, value, template(value, collection)) for name, value in checked]
         self._method = options.method
         self._add = headers == "add"
         self._forwarding = Forwarding(
-            [name for name, _ in own_headers]
-            + [*self.signature]
-            + (list(ADDED) if self._add else [])
+            [name for name, _ in own_headers] + [*self.added] + (list(ADDED) if self._add else [])
         )
         self._own_type = any(name.lower() == "content-type" for name, _ in own_headers)
         self._replay_id = replay_id
@@ -127,7 +146,7 @@ class HttpTarget:
         self._wire: Wire | None = None
 
     def headers(self, message: Message) -> list[tuple[str, str]]:
-        """Answer the headers of one attempt, without those that frame the body or sign it."""
+        """Answer the headers of one attempt, without those that frame, authorize or sign it."""
         return [*self.passed_on(message), *self.own(message)]
 
     def own(self, message: Message) -> list[tuple[str, str]]:
@@ -171,21 +190,45 @@ class HttpTarget:
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Send each message; answer what became of it."""
-        return [await self._post(message) for message in messages]
+        return [await self._attempt(message) for message in messages]
 
-    async def _post(self, message: Message) -> Outcome:
+    async def _attempt(self, message: Message) -> Outcome:
+        """Send the message; a second time, with another token, if the first was refused."""
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        if self._tokens is None:
+            return await self._post(message, deadline)
+        try:
+            async with asyncio.timeout_at(deadline):
+                token = await self._tokens.token()
+            outcome = await self._post(message, deadline, token)
+            if outcome.status != HTTPStatus.UNAUTHORIZED:
+                return outcome
+            async with asyncio.timeout_at(deadline):
+                other = await self._tokens.other_than(token)
+        except NoToken as error:
+            return error.outcome
+        except TimeoutError as error:
+            return outcome_of_error(error)
+        if other is None:
+            return outcome
+        outcome = await self._post(message, deadline, other)
+        if outcome.status == HTTPStatus.UNAUTHORIZED:
+            self._tokens.refused_again()
+        return outcome
+
+    async def _post(self, message: Message, deadline: float, token: str | None = None) -> Outcome:
         wire = self._wire or self._open()
         outcome: Outcome | None = None
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout_at(deadline):
                 connection = await wire.connect()
                 try:
                     wire.check(connection)
                     event = message.event
                     signed = self._sign(event.id, self._clock(), event.payload)
-                    answer, body = await wire.exchange(
-                        connection, [*self.headers(message), *signed], event.payload
-                    )
+                    bearer = [] if token is None else [("Authorization", f"Bearer {token}")]
+                    headers = [*self.headers(message), *bearer, *signed]
+                    answer, body = await wire.exchange(connection, headers, event.payload)
                     outcome = outcome_of_status(answer.code, answer.headers, now=self._clock())
                     await _read_away(body)
                 except BaseException:
@@ -205,11 +248,13 @@ class HttpTarget:
         return outcome
 
     def _open(self) -> Wire:
-        self._wire = Wire(self._url, self._guard, self._lookup, method=self._method)
+        self._wire = Wire(self._url, self._guard, self._lookup, method=self._method, tls=self._tls)
         return self._wire
 
     async def close(self) -> None:
         """Close every connection."""
+        if self._tokens is not None:
+            await self._tokens.close()
         if self._wire is not None:
             await self._wire.close()
             self._wire = None
@@ -222,6 +267,18 @@ def agreed_url(guard: Guard, url: str) -> URL:
     if (parsed.raw_host, parsed.port, parsed.user) != (endpoint.host, endpoint.port, None):
         raise AddressRefused("the URL can be read in two ways")
     return parsed
+
+
+def token_endpoint(guard: Guard, url: str) -> URL:
+    """Answer the checked URL of a token endpoint; a secret is told to none that speaks no TLS.
+
+    On this machine itself nobody listens in.
+    """
+    endpoint = guard.endpoint(url)
+    alone = endpoint.literal is not None and endpoint.literal.is_loopback
+    if endpoint.scheme != "https" and not alone:
+        raise BadRequest("the option token_url begins with https://")
+    return agreed_url(guard, url)
 
 
 def check_own_headers(

@@ -71,6 +71,7 @@ def open_http(
         clock=clock,
         own_headers=record.headers,
         secret=record.secret,
+        credentials=record.credentials,
         headers=headers,
         timeout=timeout,
         lookup=lookup,

@@ -76,6 +76,14 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     signing: Signing = "none"
     """How each request is signed with the secret."""
+    ca: str | None = None
+    """Certificates (PEM) to trust instead of the system's."""
+    token_url: str | None = None
+    """Where a token is asked for with client_id and the credential client_secret."""
+    client_id: str | None = None
+    scope: str | None = None
+    client_auth: Literal["basic", "body"] = "basic"
+    """How id and secret are told to the token endpoint."""
 
 
 class KafkaPlace(NamedTuple):
@@ -211,13 +219,15 @@ def check_place(record: Destination, guard: Guard) -> Destination:
     Raises `AddressRefused` for an address that replays may not reach, `BadRequest` for one that
     cannot be read, for options that the kind does not have, and for a secret it cannot use.
     """
-    if record.kind != "http" and record.headers:
-        raise BadRequest("only HTTP destinations have headers of their own")
+    if record.kind != "http" and (record.headers or record.credentials):
+        raise BadRequest("only HTTP destinations have headers and credentials of their own")
     if record.secret is not None and len(record.secret) > _LONGEST_SECRET:
         raise BadRequest(f"a secret has {_LONGEST_SECRET} characters at most")
     match record.kind:
         case "http":
-            signer(http_options(record.options).signing, record.secret)
+            options = http_options(record.options)
+            signer(options.signing, record.secret)
+            _check_http(record, options)
             return record
         case "kafka":
             kafka_options(record.options)
@@ -232,6 +242,22 @@ def check_place(record: Destination, guard: Guard) -> Destination:
             if record.secret is None or len(record.secret.split(":", 2)) < 2:  # noqa: PLR2004
                 raise BadRequest("SQS needs a secret: write it as KEY_ID:SECRET_KEY[:SESSION]")
     return msgspec.structs.replace(record, url=url)
+
+
+def _check_http(record: Destination, options: HttpOptions) -> None:
+    """Raise `BadRequest` unless what belongs together is there together."""
+    asks = (options.token_url, options.client_id, record.credentials.get("client_secret"))
+    if any(asks) and not all(asks):
+        raise BadRequest(
+            "a token is asked for with the options token_url and client_id and the credential "
+            "client_secret: give all three or none"
+        )
+    if not options.token_url and (options.scope or options.client_auth != "basic"):
+        raise BadRequest("scope and client_auth are said to a token_url, and there is none")
+    if not record.url.lower().startswith("https:") and (
+        options.ca or "client_certificate" in record.credentials
+    ):
+        raise BadRequest("certificates need an address that begins with https://")
 
 
 def pair_of(secret: str | None) -> tuple[str, str] | None:

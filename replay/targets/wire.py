@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import cast
@@ -28,7 +29,15 @@ class Wire:
     than half of the time of a replay, and here it is decided already.
     """
 
-    def __init__(self, url: URL, guard: Guard, lookup: Lookup, *, method: str = "POST") -> None:
+    def __init__(
+        self,
+        url: URL,
+        guard: Guard,
+        lookup: Lookup,
+        *,
+        method: str = "POST",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._guard = guard
         self._seen: set[object] = set()
         self._connector = aiohttp.TCPConnector(
@@ -37,7 +46,9 @@ class Wire:
             socket_factory=guard.open_socket,
         )
         # Says where to connect to, and is not sent.
-        self._where = aiohttp.ClientRequest(method, url, loop=asyncio.get_running_loop())
+        self._where = aiohttp.ClientRequest(
+            method, url, loop=asyncio.get_running_loop(), ssl=tls or True
+        )
         self._start = (
             f"{method} {url.raw_path_qs} HTTP/1.1\r\nHost: {self._where.headers['Host']}\r\n"
         )

@@ -372,6 +372,7 @@ class TestCredentials:
         [listed] = without.destinations("main")
 
         assert (listed.headers, listed.secret) == (("authorization", "X-Empty"), True)
+        assert listed.credentials == ("client_key",)
         assert without.listed_destination("main", "bus") == listed
         assert "hidden" not in repr(listed) + repr(without)
         with pytest.raises(NotFound):
@@ -387,7 +388,7 @@ class TestCredentials:
         with pytest.raises(KeyMissing, match=r"no key to encrypt .* 'penstock key rotate' makes"):
             without.add_destination(secured("more"))
         assert [one.name for one in store.destinations("main")] == ["bus"]
-        without.add_destination(replace(secured("open"), headers=(), secret=None))
+        without.add_destination(replace(destination("open"), headers=()))
         assert without.destination("main", "open").headers == ()
 
     @pytest.mark.parametrize("to", [{"team": "rivals"}, {"name": "mine"}])
@@ -429,7 +430,7 @@ class TestCredentials:
             both.unneeded_key(old.id),
         ):
             pytest.fail("it is needed")
-        assert both.reseal() == 6
+        assert both.reseal() == 8
         assert both.keys_needed() == {new.id: ["main.bus", "main.other"]}
         assert alone.destination("main", "bus") == secured()
         with both.unneeded_key(old.id):
@@ -439,7 +440,8 @@ class TestCredentials:
 def secured(name: str = "bus") -> Destination:
     """Answer a destination with credentials of both kinds."""
     headers = (("authorization", "Bearer hidden"), ("X-Empty", ""))
-    return replace(destination(name), headers=headers, secret="s3cret")
+    keys = {"client_key": "hidden key"}
+    return replace(destination(name), headers=headers, secret="s3cret", credentials=keys)
 
 
 def kept(store: Store) -> str:

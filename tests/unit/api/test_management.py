@@ -589,6 +589,7 @@ class TestDestinations:
             "headers": ["Authorization"],
             "options": {},
             "secret": False,
+            "credentials": [],
             "created_at": NOON_TEXT,
             "tried_at": None,
             "tried": None,

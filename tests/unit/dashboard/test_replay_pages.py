@@ -468,6 +468,11 @@ def test_what_signs_is_given_in_two_fields_and_kept_a_line_each() -> None:
 
     asked = destinations.asked_for("http", Form(fields))
     assert (asked["options"], asked["secret"]) == ({"signing": "stripe"}, "new\nold")
+    access = {"client_secret": [" s "], "client_key": ["\n"], "token_url": ["https://i.example/t"]}
+    asked = destinations.asked_for("http", Form(access))
+    assert asked["options"] == {"token_url": "https://i.example/t"}
+    assert asked["credentials"] == {"client_secret": "s"}
+    assert destinations.asked_for("sqs", Form(access))["credentials"] == {}
     one = destinations.asked_for("http", Form({**fields, "signing_before": [""], "signing": [""]}))
     assert (one["options"], one["secret"]) == ({}, "new")
 
