@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from penstock.codec import TIME
 from penstock.envelope import Event, Micros, Position
+from replay.request import Timing
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -99,6 +100,10 @@ class Events(Sequence[Original]):
     def position(self, number: int) -> Position:
         """Answer where one of them was on the log."""
         return Position(self.partition, self.offsets[number])
+
+    def time(self, number: int, timing: Timing) -> Micros | None:
+        """Answer the time of one of them: of its receipt, or its own."""
+        return (self.event_times if timing == "event" else self.received_at)[number]
 
     def event(self, number: int) -> Event:
         """Answer one of them as an object."""

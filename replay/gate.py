@@ -72,6 +72,14 @@ class Gate:
         while self._waiters:
             _end(self._waiters.popleft())
 
+    def call(self, count: int) -> None:
+        """Have so many of those who wait look again, and whoever waits for the rate."""
+        left = count + 1
+        while self._waiters and left:
+            waiter = self._waiters.popleft()
+            left -= not waiter.done()
+            _end(waiter)
+
 
 def _end(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():

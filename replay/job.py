@@ -72,6 +72,13 @@ class Headers(Enum):
     verbatim = "verbatim"
 
 
+class Timing(Enum):
+    """By which time of an event the next one waits."""
+
+    received = "received"
+    event = "event"
+
+
 class ReplayConfig(dg.Config):
     """A replay that was asked for, by its id; or a new one, with everything else here.
 
@@ -102,6 +109,16 @@ class ReplayConfig(dg.Config):
     )
     rate: float | None = Field(
         default=None, description="Sends per second at most, retries included."
+    )
+    speed: float = Field(
+        default=0.0, description="1: in the time it came in, 10: in a tenth. 0: as fast as it goes."
+    )
+    gap: float | None = Field(
+        default=None, description="With a speed: the longest silence, in seconds."
+    )
+    timing: Timing = Field(
+        default=Timing.received,
+        description="With a speed: by the time of receipt, or the `event`'s own where it has one.",
     )
     concurrency: int = Field(default=32, description="Sends at the same time, with order `key`.")
     max_events: int | None = Field(default=None, description="Send the first so many only.")
@@ -350,5 +367,6 @@ def figures(record: ReplayRecord) -> Mapping[str, dg.MetadataValue]:
         "unknown": dg.MetadataValue.int(books.unknown),
         "repeated": dg.MetadataValue.int(books.repeated),
         "attempts": dg.MetadataValue.int(books.attempts),
+        "late": dg.MetadataValue.int(books.late),
         "bytes": dg.MetadataValue.int(progress.bytes),
     }

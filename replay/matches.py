@@ -34,7 +34,8 @@ from penstock.schema.shape import Struct
 from penstock.search import DuplicatesShown
 from penstock.search.facts import with_facts, with_leaves
 from replay.events import Events, events_of
-from replay.request import View
+from replay.request import Timing, View
+from replay.timing import Stretch
 
 WIDTH = 4096
 """Log offsets of one bucket."""
@@ -297,6 +298,28 @@ class Matches:
                 *(column.to_pylist() for column in table.columns), strict=True
             )
         )
+
+    def stretches(self, timing: Timing, width: Micros) -> list[Stretch]:
+        """Answer between which times events lie, so many microseconds wide, by partition and time.
+
+        Events whose time is not known are left out.
+        """
+        time = "event_time" if timing == "event" else "received_at"
+        columns = (
+            f"log_partition, epoch_us({time}) // {width} AS place, "
+            f"epoch_us(min({time})), epoch_us(max({time})), count(*)"
+        )
+        found: dict[tuple[int, int], Stretch] = {}
+        for table in self._select(columns, sql(f"{time} IS NOT NULL"), "GROUP BY 1, 2"):
+            for partition, number, first, last, events in zip(
+                *(column.to_pylist() for column in table.columns), strict=True
+            ):
+                each = Stretch(partition, first, last, events)
+                old = found.get((partition, number), each._replace(events=0))
+                found[partition, number] = Stretch(
+                    partition, min(old.first, first), max(old.last, last), old.events + events
+                )
+        return [found[place] for place in sorted(found)]
 
     def batches(
         self, buckets: Iterable[Bucket], after: Position | None, *, size: int = SLICE_BYTES

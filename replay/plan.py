@@ -8,7 +8,7 @@ its tail included, is in the plan, and what arrived since is not.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from penstock.errors import (
 from penstock.query import Query, parse
 from replay.matches import Bucket, Matches, Selection
 from replay.request import Options, ReplayRequest, rfc3339
+from replay.timing import lasts, width
 
 log = structlog.get_logger()
 
@@ -402,6 +403,7 @@ def warnings(
         said.append(f"only the first {options.max_events:,} of {count:,} matches are sent")
     if options.headers == "verbatim":
         said.append("verbatim: receivers cannot tell the replay from the original")
+    said += _of_times(options, {bucket.partition for bucket in buckets})
     if options.order == "log" and options.concurrency > 1:
         said.append("log order sends one event at a time, whatever the concurrency")
     if query.facts or (options.view == "quarantine" and query.reads_payload):
@@ -409,6 +411,19 @@ def warnings(
     if options.dry_run:
         said.append("dry run: nothing is sent")
     return tuple(said)
+
+
+def _of_times(options: Options, partitions: Collection[int]) -> Iterator[str]:
+    """Answer what somebody should know of the times of such a replay."""
+    if options.gap is not None and not options.speed:
+        yield "gap shortens silences of a replay with a speed; this one has none"
+    if options.speed and len(partitions) > 1:
+        yield (
+            "the partitions of the log are sent one after the other, each in its own time, so this "
+            "takes as many times as long"
+        )
+    if options.speed and options.order == "log":
+        yield "log order waits for each answer: events that are due sooner are sent late"
 
 
 def _figures(
@@ -435,8 +450,19 @@ def _figures(
         "earliest": rfc3339(min(b.earliest for b in buckets)) if buckets else None,
         "latest": rfc3339(max(b.latest for b in buckets)) if buckets else None,
         "spans": reaches(buckets),
-        "estimated_seconds": estimated_seconds(to_send, options),
+        "estimated_seconds": max(
+            estimated_seconds(to_send, options), _lasts(matches, options, to_send)
+        ),
     }
+
+
+def _lasts(matches: Matches | None, options: Options, to_send: int) -> float:
+    """Answer how long the events take in their own time; 0 where that is not kept."""
+    if matches is None or not options.speed:
+        return 0.0
+    speed, gap, timing = options.tempo()
+    stretches = matches.stretches(timing, width(speed, gap))
+    return round(lasts(stretches, speed, gap, most=to_send), 1)
 
 
 def reaches(buckets: Sequence[Bucket]) -> tuple[Reach, ...]:

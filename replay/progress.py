@@ -59,6 +59,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     bytes: int = 0
     """Payload bytes delivered."""
+    late: int = 0
+    """Events that were sent more than `LATE_SECONDS` after they were due."""
     last_failure: str | None = None
     waiting: str | None = None
     """Why nothing is sent just now, if that is not a pause."""
@@ -102,6 +104,7 @@ def with_course(progress: Progress, before: Sequence[Reached]) -> Progress:
     return replace(progress, course=(*kept, now))
 
 
+LATE_SECONDS = 0.1
 POINTS = 120
 _SECOND: Micros = 1_000_000
 
@@ -120,6 +123,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     repeated: int
     attempts: int
+    late: int
 
 
 def report(progress: Progress, *, matched: int, ended: bool) -> Report:
@@ -135,6 +139,7 @@ def report(progress: Progress, *, matched: int, ended: bool) -> Report:
         waiting=0 if ended else left,
         repeated=progress.repeated,
         attempts=progress.attempts,
+        late=progress.late,
     )
 
 

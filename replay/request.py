@@ -24,6 +24,7 @@ from penstock.metadata.records import ReplayRecord
 View = Literal["main", "quarantine"]
 Order = Literal["log", "key"]
 HeaderMode = Literal["add", "verbatim"]
+Timing = Literal["received", "event"]
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +33,7 @@ _LONGEST_DESTINATION = 100
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a replay sends. `rate` and `concurrency` may be changed while it runs."""
+    """How a replay sends. `rate`, `speed`, `gap` and `concurrency` may change while it runs."""
 
     view: View = "main"
     """The collection's table, or its quarantine."""
@@ -46,6 +47,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     rate: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
     """Sends per second at most, retries included; null for no limit."""
+
+    speed: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """1 keeps the time that was between events, 10 sends them in a tenth of it; 0 sends as fast
+    as the rest allows."""
+
+    gap: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """With a speed: the longest silence between two events, in seconds; null leaves silences."""
+
+    timing: Timing = "received"
+    """With a speed: by the time of receipt, or by the ``event``'s own where it has one."""
 
     concurrency: Annotated[int, Meta(ge=1, le=1_000)] = 32
     """Sends at the same time; with ``order: log`` always 1."""
@@ -72,6 +83,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def at_once(self) -> int:
         """Answer how many sends may be under way together."""
         return 1 if self.order == "log" else self.concurrency
+
+    def tempo(self) -> tuple[float, float | None, Timing]:
+        """Answer what decides when events are due."""
+        return self.speed, self.gap, self.timing
 
     def patience(self) -> int:
         """Answer how many failed attempts in a row pause the replay."""
@@ -109,7 +124,7 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """Answer a hash of everything that decides which messages are sent, and in what form.
 
         A plan is resumed only under the digest it was made for. What may change while a replay
-        runs (rate, concurrency, patience with failures) is not part of it.
+        runs (rate, speed, concurrency, patience with failures) is not part of it.
         """
         options = self.options
         deciding = [

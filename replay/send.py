@@ -32,8 +32,9 @@ from replay.gate import Gate
 from replay.lease import DEFAULT_BOUNDS, Bounds, Keeper, Lease, Orders, Standing
 from replay.ledger import Ledger
 from replay.pacing import BURST_SECONDS, Breaker, Chance, delay
-from replay.progress import NOT_TRIED, Attempt, Attempts, Progress, Tried
+from replay.progress import LATE_SECONDS, NOT_TRIED, Attempt, Attempts, Progress, Tried
 from replay.request import rfc3339
+from replay.schedule import Schedule
 from replay.targets import (
     Delivered,
     Failed,
@@ -48,13 +49,14 @@ from replay.window import Item, Lanes, Window
 
 log = structlog.get_logger()
 
-_COUNTS = ("delivered", "failed", "skipped", "unknown", "repeated", "attempts", "bytes")
+_COUNTS = ("delivered", "failed", "skipped", "unknown", "repeated", "attempts", "bytes", "late")
 # With Retry-After these speak for the whole destination, not for one event.
 _HOLDS = frozenset({429, 503})
 _LEDGER_DELAYS = (0.5, 5.0)
 _SOON = 0.05
 # One that an ordered target brings to its end, and one that it takes meanwhile.
 _SENDS = 2
+_BEHIND_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,13 +151,15 @@ class Sender:
         """Events of an ordered target that have to be sent again before any other is."""
         self._setbacks = 0
         """How often one was: what was about to be sent then has to get behind it."""
-        self._gate = Gate(options.rate, self._may_send)
+        self._gate, self._schedule = Gate(options.rate, self._may_send), Schedule(options)
         self._breaker = Breaker(options.patience())
 
-        # Where an event is: fresh, announced, ready (or in its lane), flying, answered, and
-        # either over or due again.
+        # Where an event is: fresh, announced, early where times are kept, ready (or in its lane),
+        # flying, answered, and either over or due again.
         self._fresh: deque[Item] = deque()
         self._announced: list[Item] = []
+        self._recorded: list[Item] = []
+        """Announced, while the ledger is told of them."""
         self._ready: deque[Item] = deque()
         self._flying: set[Item] = set()
         self._answers: list[_Answer] = []
@@ -170,10 +174,8 @@ class Sender:
         self._trouble: str | None = None
         self._ending: State | None = None
         self._paused_at = self._now()
-        self._booked_at = float("-inf")
-        self._writes = 0
-        self._books = asyncio.Event()
-        self._space = asyncio.Event()
+        self._booked_at, self._writes = float("-inf"), 0
+        self._books, self._space = asyncio.Event(), asyncio.Event()
         self._workers: dict[int, asyncio.Task[None]] = {}
         self._sends: set[asyncio.Task[None]] = set()
         """What an ordered target has under way: no worker waits for it."""
@@ -195,9 +197,10 @@ class Sender:
                 beat = group.create_task(self._lease.beat())
                 await self._close_open_attempts()
                 reader = group.create_task(self._read())
+                timer = group.create_task(self._keep_time())
                 self._staff()
                 await self._keep_books()
-                for task in (beat, reader, *self._workers.values()):
+                for task in (beat, reader, timer, *self._workers.values()):
                     task.cancel()
         except BaseExceptionGroup as errors:
             broken = _first(errors)
@@ -257,7 +260,7 @@ class Sender:
         """Answer how many events may be one item: one, where something is known of each."""
         if not self._target.ordered or self._tried or self._window.expects or self._was_intended():
             return 1
-        return self._most()
+        return 1 if self._schedule.on else self._most()
 
     def _take(self, most: int) -> Item | None:
         """Take the next events from the batch, as one item."""
@@ -268,8 +271,54 @@ class Sender:
         item = self._window.take(*feed.next(most), tried)
         feed.passed(1 if item is None else item.count)
         if item is not None:
+            self._schedule.place(item)
             self._fresh.append(item)
         return item
+
+    # Keeping times
+
+    async def _keep_time(self) -> None:
+        """Let events go when they are due, in the order of the log, whatever became of others."""
+        schedule = self._schedule
+        while True:
+            wait: float | None = None
+            if schedule.early and self._runs():
+                count = 0
+                for item in schedule.due(self._now()):
+                    self._let_go(item)
+                    count += 1
+                self._gate.call(count)
+                wait = schedule.wait(self._now()) if schedule.early else None
+            await self._gate.wait(wait)
+
+    def _runs(self) -> bool:
+        """Say whether the time of the replay goes on: not in a pause, nor in one that was asked."""
+        return self._state == "running" and self._ending is None and self._gate.held() <= 0
+
+    def _let_go(self, item: Item) -> None:
+        if self._lanes.enter(item):
+            self._ready.append(item)
+
+    def _retime(self) -> None:
+        """Go on at another speed from the first event that was not due yet."""
+        announced = (item for item in (*self._recorded, *self._announced) if not item.entered)
+        self._schedule.stop(self._ready)
+        self._schedule.change(self._options, (*self._schedule.early, *announced, *self._fresh))
+
+    def _behind(self) -> float:
+        """Answer for how long the event that is next has been due."""
+        due = self._ready[0].due if self._ready else None
+        return 0.0 if due is None else self._now() - due
+
+    def _announces_at(self) -> float:
+        """Answer when there are events to be announced."""
+        if not self._fresh or self._state != "running":
+            return float("inf")
+        waiting = bool(self._schedule.early or self._recorded or self._announced)
+        return self._schedule.announces_at(self._fresh[0], self._now(), waiting=waiting)
+
+    def _announceable(self) -> bool:
+        return self._announces_at() <= self._now()
 
     # Sending
 
@@ -343,6 +392,10 @@ class Sender:
         )
         self._flying.update(items)
         started, setbacks = self._now(), self._setbacks
+        for item in items:
+            if item.due is not None and started - item.due > LATE_SECONDS:
+                self._counts["late"] += item.count
+            item.due = None
         try:
             outcomes = await self._target.send(messages)
         except asyncio.CancelledError:
@@ -407,6 +460,7 @@ class Sender:
                 due = self._now() + delay(item.attempt, outcome.after, self._chance)
                 if outcome.after is not None and outcome.status in _HOLDS:
                     self._gate.hold(outcome.after)
+                    self._schedule.stop(self._ready)
                 elif counts:
                     self._failed(reason)
                 if self._target.ordered and not final:
@@ -448,16 +502,19 @@ class Sender:
     def _pause(self, reason: str | None) -> None:
         self._state, self._error = "paused", reason
         self._paused_at = self._now()
+        self._schedule.stop(self._ready)
         log.info("replay paused", replay=self._job.replay, reason=reason)
 
     def _change(self, orders: Orders) -> None:
         """Take over what may change while a replay runs."""
-        options = orders.options
-        if options.rate != self._options.rate:
+        options, before = orders.options, self._options
+        if options.rate != before.rate:
             self._gate.change(options.rate)
         if not self._target.ordered:
-            self._at_once = options.concurrency if self._options.order == "key" else 1
+            self._at_once = options.concurrency if before.order == "key" else 1
         self._options = options
+        if options.tempo() != before.tempo():
+            self._retime()
         if self._workers:
             self._staff()
 
@@ -465,6 +522,11 @@ class Sender:
         waiting = self._trouble
         if waiting is None and (left := self._gate.held()) > 0:
             waiting = f"the destination asked to be left alone for another {left:.0f} s"
+        if waiting is None and self._state == "running" and self._behind() > _BEHIND_SECONDS:
+            waiting = (
+                f"{self._behind():.0f} s behind its times: the destination, the rate or the "
+                "concurrency allows no more"
+            )
         return Standing(self._state, self._error, waiting)
 
     # Books
@@ -501,10 +563,14 @@ class Sender:
             return True
         if answers >= self._sizes.answers:
             return True
-        if self._backlog >= max(2 * self._at_once, self._sizes.window // 8):
+        # What waits for its time has to be ready before it comes.
+        part = 2 if self._schedule.on else 8
+        if self._backlog >= max(2 * self._at_once, self._sizes.window // part):
             return False
-        if self._announced or (self._fresh and self._state == "running"):
+        if self._announced or self._announceable():
             return True
+        if self._schedule.on and self._fresh:
+            return False
         # Nothing else can be sent: the answers may be what keeps the window shut.
         return answers > 0 and (self._backlog == 0 or not self._window.room())
 
@@ -513,9 +579,11 @@ class Sender:
         end = float("inf")
         if self._answers:
             end = self._booked_at + self._bounds.checkpoint_seconds
-        if self._announced or (self._fresh and self._state == "running"):
+        if self._announced or self._announceable():
             # The backlog may wait behind a few keys, with nothing for the workers to do.
             end = min(end, self._booked_at + _SOON)
+        else:
+            end = min(end, self._announces_at())
         if self._state == "paused":
             return min(end, self._linger_end())
         return min(end, self._due[0][0]) if self._due else end
@@ -531,6 +599,7 @@ class Sender:
         """Record what was answered and announced, let that go, announce more, and save."""
         answers, self._answers, self._answered_events = self._answers, [], 0
         announced, self._announced = self._announced, []
+        self._recorded = announced
         at = rfc3339(self._clock())
         rows = [answer.rows for answer in answers]
         rows += [self._rows(item, at=at) for item in announced]
@@ -540,9 +609,12 @@ class Sender:
             self._close(answer)
         if self._blocked:
             self._unblock(announced)
+        self._recorded = []
         for item in announced:
-            if self._lanes.enter(item):
-                self._ready.append(item)
+            if self._schedule.on and not item.entered:
+                self._schedule.early.append(item)
+            else:
+                self._let_go(item)
         if self._target.ordered and any(item.attempt > 1 for item in announced):
             self._put_in_order()
         self._backlog += sum(map(len, announced))
@@ -562,12 +634,14 @@ class Sender:
 
     def _announce(self) -> None:
         """Take what may be sent next; the checkpoint that follows says so."""
+        fresh = self._announceable()
         while self._due and self._due[0][0] <= self._now():
             self._announced.append(heapq.heappop(self._due)[2])
-        if self._fresh:
-            self._intended = self._fresh[-1].last
-            self._announced += self._fresh
-            self._fresh.clear()
+        if fresh:
+            far = self._schedule.announces_to(self._fresh[0], self._now())
+            while self._fresh and self._fresh[0].place <= far:
+                self._announced.append(self._fresh.popleft())
+            self._intended = self._announced[-1].last
         for item in self._announced:
             item.attempt += 1
             item.open = True
@@ -673,6 +747,7 @@ class Sender:
             repeated=counts["repeated"],
             attempts=counts["attempts"],
             bytes=counts["bytes"],
+            late=counts["late"],
             last_failure=self._last_failure,
         )
         await self._lease.save(progress)

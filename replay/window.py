@@ -19,7 +19,19 @@ class Item:
     counts from 1, and is 0 before the first is announced.
     """
 
-    __slots__ = ("attempt", "bytes", "count", "entered", "events", "final", "open", "start", "stop")
+    __slots__ = (
+        "attempt",
+        "bytes",
+        "count",
+        "due",
+        "entered",
+        "events",
+        "final",
+        "open",
+        "place",
+        "start",
+        "stop",
+    )
 
     def __init__(self, events: Events, start: int, stop: int, tried: Tried) -> None:
         self.events = events
@@ -31,6 +43,10 @@ class Item:
         self.entered = False
         """It has its place among the events of its key."""
         self.final = False
+        self.place = 0.0
+        """Where it is on the replay's timeline."""
+        self.due: float | None = None
+        """When it was to be sent first, in a replay that keeps times."""
         self.count = stop - start
         payloads = events.payloads
         single = stop - start == 1
@@ -66,6 +82,7 @@ class Item:
             stop = min(start + length, self.stop)
             part = Item(self.events, start, stop, Tried(self.attempt, self.open))
             part.entered = self.entered
+            part.due = self.due
             found.append(part)
         return found
 

@@ -27,6 +27,7 @@ from penstock.cli.console import (
 from penstock.cli.home import DEFAULT_HOME, HomeOption, command, connect
 from penstock.cli.moments import SinceOption, UntilOption, parse_moment, utc_now
 from penstock.errors import BadRequest
+from penstock.pace import read_gap, read_speed
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -46,6 +47,17 @@ To = Annotated[
 ]
 Id = Annotated[str, typer.Argument(help="The replay's id.", autocompletion=replays)]
 Rate = Annotated[float | None, typer.Option(help="Sends per second at most.")]
+Speed = Annotated[
+    str | None,
+    typer.Option(help="1x: in the time it came in; 10x: in a tenth; 0: as fast as it goes. [0]"),
+]
+Gap = Annotated[
+    str | None, typer.Option(help="With --speed: no silence longer than this: 5s, 200ms, 1m.")
+]
+Timing = Annotated[
+    str | None,
+    typer.Option(help="With --speed: the time received, or the event's own if known. [received]"),
+]
 Concurrency = Annotated[int | None, typer.Option(help="Sends at the same time. [32]")]
 Order = Annotated[str | None, typer.Option(help="log: one at a time; key: in order per key. [key]")]
 MaxEvents = Annotated[int | None, typer.Option("--max-events", help="Send the first so many.")]
@@ -67,6 +79,9 @@ def plan(
     since: SinceOption = None,
     until: UntilOption = None,
     rate: Rate = None,
+    speed: Speed = None,
+    gap: Gap = None,
+    timing: Timing = None,
     concurrency: Concurrency = None,
     order: Order = None,
     max_events: MaxEvents = None,
@@ -86,6 +101,9 @@ def plan(
             since=parse_moment(since, now),
             until=parse_moment(until, now),
             rate=rate,
+            speed=read_speed(speed),
+            gap=read_gap(gap),
+            timing=timing,
             concurrency=concurrency,
             order=order,
             max_events=max_events,
@@ -107,6 +125,9 @@ def start(
     since: SinceOption = None,
     until: UntilOption = None,
     rate: Rate = None,
+    speed: Speed = None,
+    gap: Gap = None,
+    timing: Timing = None,
     concurrency: Concurrency = None,
     order: Order = None,
     max_events: MaxEvents = None,
@@ -141,6 +162,9 @@ def start(
             since=parse_moment(since, now),
             until=parse_moment(until, now),
             rate=rate,
+            speed=read_speed(speed),
+            gap=read_gap(gap),
+            timing=timing,
             concurrency=concurrency,
             order=order,
             max_events=max_events,
@@ -228,28 +252,36 @@ def cancel(replay_id: Id, home: HomeOption = DEFAULT_HOME, as_json: JsonFlag = F
 def pace(
     replay_id: Id,
     rate: Annotated[float | None, typer.Option(help="Sends per second at most; 0: no end.")] = None,
+    speed: Speed = None,
+    gap: Annotated[str | None, typer.Option(help="The longest silence: 5s; 0: no end.")] = None,
     concurrency: Concurrency = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
     """Change how fast a replay sends, while it sends. What is left out stays as it is."""
-    changed = pace_of(rate, concurrency)
+    changed = pace_of(rate, concurrency, speed, gap)
     with connect(home) as client:
         replay = client.pace_replay(replay_id, changed)
     print_json(replay) if as_json else show(replay, home)
 
 
-def pace_of(rate: float | None, concurrency: int | None) -> Pace:
+def pace_of(
+    rate: float | None, concurrency: int | None, speed: str | None = None, gap: str | None = None
+) -> Pace:
     """Answer what is to be changed; raise `BadRequest` where that is nothing."""
     from penstock.contract.replays import Pace
 
     values: dict[str, float | None] = {}
     if rate is not None:
         values["rate"] = rate or None
+    if speed is not None:
+        values["speed"] = read_speed(speed)
+    if gap is not None:
+        values["gap"] = None if gap == "0" else read_gap(gap)
     if concurrency is not None:
         values["concurrency"] = concurrency
     if not values:
-        raise BadRequest("say what is to change: --rate or --concurrency")
+        raise BadRequest("say what is to change: --rate, --speed, --gap or --concurrency")
     return Pace.model_validate(values)
 
 
@@ -345,7 +377,7 @@ def show(replay: ReplayTold, home: Path) -> None:
     console.print(f"  {safe(way)}")
     if replay.plan is not None:
         console.print(f"  {finished_events(replay):,} of {replay.plan.count:,} events done")
-    for name in ("delivered", "failed", "skipped", "unknown", "repeated"):
+    for name in ("delivered", "failed", "skipped", "unknown", "repeated", "late"):
         count = getattr(replay.progress, name)
         if count:
             console.print(f"    {name} {count:,}")

@@ -31,6 +31,9 @@ class ReplayOptions(TypedDict, total=False):
     duplicates: str | None
     order: str | None
     rate: float | None
+    speed: float | None
+    gap: float | None
+    timing: str | None
     concurrency: int | None
     max_events: int | None
     headers: str | None

@@ -26,6 +26,16 @@ class ReplayAsked(Asked):
     )
     order: Literal["log", "key"] = "key"
     rate: float | None = Field(default=None, description="Sends per second at most.")
+    speed: float = Field(
+        default=0.0, description="1: in the time it came in, 10: in a tenth. 0: as fast as it goes."
+    )
+    gap: float | None = Field(
+        default=None, description="With a speed: the longest silence, in seconds."
+    )
+    timing: Literal["received", "event"] = Field(
+        default="received",
+        description="With a speed: by the time of receipt, or the event's own where it has one.",
+    )
     concurrency: int = Field(default=32, description="Sends at the same time.")
     max_events: int | None = Field(default=None, description="Send the first so many only.")
     headers: Literal["add", "verbatim"] = "add"
@@ -96,6 +106,7 @@ class ReplayProgress(Told):
     repeated: int
     attempts: int
     bytes: int
+    late: int
     last_failure: str | None
     waiting: str | None
 
@@ -129,6 +140,12 @@ class Pace(Asked):
     model_config = example(rate=50, concurrency=8)
 
     rate: float | None = Field(default=None, description="Sends per second at most; null: no end.")
+    speed: float = Field(
+        default=0.0, description="Of the time they came in; 0: as fast as it goes."
+    )
+    gap: float | None = Field(
+        default=None, description="The longest silence, in seconds; null: as long as it was."
+    )
     concurrency: int = Field(default=32, description="Sends at the same time.")
 
 
@@ -193,3 +210,4 @@ class ReplayBooks(Told):
     waiting: int
     repeated: int
     attempts: int
+    late: int = Field(description="Sent more than 0.1 s after they were due, with a speed.")

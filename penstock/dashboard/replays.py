@@ -37,8 +37,9 @@ from penstock.dashboard.destinations import CREATING, destination_at
 from penstock.dashboard.forms import Form, Wrong, asked
 from penstock.dashboard.render import is_htmx
 from penstock.envelope import Micros
-from penstock.errors import BadQuery, NotFound, Rejected, Unavailable
+from penstock.errors import BadQuery, BadRequest, NotFound, Rejected, Unavailable
 from penstock.metadata.states import ENDS
+from penstock.pace import read_gap, read_speed
 from penstock.query import times
 from replay.request import Options
 
@@ -62,6 +63,7 @@ _CHOICES = {
         ("verbatim", "only what was received"),
     ],
     "duplicates": [("fold", "are left out, as in a search"), ("include", "are sent, too")],
+    "timing": [("received", "when it was received"), ("event", "its own, where it has one")],
 }
 # What stands below "More", with what it is if nobody says otherwise.
 _MORE = {
@@ -70,6 +72,7 @@ _MORE = {
     "duplicates": "fold",
     "max_events": "",
     "concurrency": "32",
+    "timing": "received",
     "dry_run": "",
 }
 
@@ -78,14 +81,26 @@ _T = TypeVar("_T")
 # What the form asks for, in its order; the plan's own form carries them on.
 FIELDS = (
     *("collection", "query", "since", "until", "view", "destination", "order", "rate"),
-    *("concurrency", "max_events", "headers", "duplicates", "dry_run", "why"),
+    *(
+        "speed",
+        "gap",
+        "timing",
+        "concurrency",
+        "max_events",
+        "headers",
+        "duplicates",
+        "dry_run",
+        "why",
+    ),
 )
 # Those that are options of a replay.
 _OPTIONS = (
-    *("view", "order", "rate", "concurrency", "max_events"),
+    *("view", "order", "rate", "speed", "gap", "timing", "concurrency", "max_events"),
     *("headers", "duplicates", "dry_run"),
 )
-_ASKED = tuple(name for name in FIELDS if name not in ("since", "until", "dry_run", "why"))
+_READ = {"speed": read_speed, "gap": read_gap}
+"""Fields that people write as they say them: ``10x``, ``5s``."""
+_ASKED = tuple(name for name in FIELDS if name not in ("since", "until", "dry_run", "why", *_READ))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,12 +246,15 @@ def cancel_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A
 @router.post("/{id}/pace", name="pace_replay")
 def pace_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
     """Change how fast it sends; an empty field takes the bound away, or leaves it at 32."""
-    rate, concurrency = visit.form.text("rate"), visit.form.text("concurrency")
+    form = visit.form
+    given = {name: form.text(name) for name in ("rate", "speed", "gap", "concurrency")}
     try:
-        # `asked` leaves out what is empty; here an empty rate means something.
-        pace = asked(Pace, {"concurrency": concurrency, **({"rate": rate} if rate else {})})
-        if not rate:
-            pace = pace.model_copy(update={"rate": None})
+        values = {**given, **_read_as_said(given)}
+        # `asked` leaves out what is empty; here an empty field means something.
+        pace = asked(Pace, values).model_copy(
+            update={name: None for name in ("rate", "gap") if not given[name]}
+            | ({} if given["speed"] else {"speed": 0.0})
+        )
         changed = _told_at_fields(lambda: replays.pace_replay(id, pace, visit.caller, here))
     except Wrong as error:
         now = replays.show_replay(id, visit.caller, here)
@@ -262,6 +280,7 @@ def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
     """
     values: dict[str, Any] = {name: given[name] for name in _ASKED}
     values["dry_run"] = bool(given["dry_run"])
+    values |= _read_as_said(given)
     wrong = {}
     for name in ("since", "until"):
         if not given[name]:
@@ -270,6 +289,19 @@ def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
             values[name] = moment(times.moment(given[name], now))
         except times.NotATime:
             wrong[name] = times.EXPECTED
+    if wrong:
+        raise Wrong(wrong)
+    return values
+
+
+def _read_as_said(given: Mapping[str, str]) -> dict[str, float | None]:
+    """Answer the fields that people write with a unit as numbers; raise `Wrong`."""
+    values, wrong = {}, {}
+    for name, read in _READ.items():
+        try:
+            values[name] = read(given[name] or None)
+        except BadRequest as error:
+            wrong[name] = str(error)
     if wrong:
         raise Wrong(wrong)
     return values

@@ -312,7 +312,8 @@ def test_every_method_and_field_of_the_grpc_contract_is_told() -> None:
 def test_every_option_of_a_replay_has_its_default() -> None:
     """Nobody sends a million events by an option they had to guess."""
     told = rows("replay")
-    words = {"rate": "none", "max_events": "none", "pause_after": told["pause_after"][0]}
+    words = dict.fromkeys(("rate", "gap", "max_events"), "none")
+    words |= {"pause_after": told["pause_after"][0]}
 
     def default(name: str, value: object) -> str:
         if value is None:

@@ -97,7 +97,10 @@ def test_a_replay_waits_for_dagster(
         ({"rate": 0}, 400, "rate"),
         ({"concurrency": 5000}, 400, "concurrency"),
         ({"order": "random"}, 400, "order"),
-        ({"speed": 2}, 400, "speed: there is no such field"),
+        ({"speed": -1}, 400, "speed"),
+        ({"gap": 0}, 400, "gap"),
+        ({"timing": "landed"}, 400, "timing"),
+        ({"sped": 2}, 400, "sped: there is no such field"),
         ({"team": "rivals"}, 400, "team: there is no such field"),
         ({"since": "2025-11-24T16:00:00Z", "until": "2025-11-24T16:00:00Z"}, 400, "empty"),
         ({"since": "yesterday"}, 400, "since"),
@@ -277,7 +280,13 @@ def test_the_pace_changes_and_nothing_else(replayer: Caller, here: Platform) -> 
     told = replayer("PATCH", path, {"rate": None}).json()
     assert told["options"] == {**made["options"], "rate": None}
     assert replayer("PATCH", path, {"concurrency": 4}).json()["options"]["concurrency"] == 4
-    for change in ({"rate": 0}, {"concurrency": 0}, {"order": "key"}, {"rate": "fast"}):
+    told = replayer("PATCH", path, {"speed": 10, "gap": 5}).json()
+    assert (told["options"]["speed"], told["options"]["gap"]) == (10, 5)
+    assert replayer("PATCH", path, {"gap": None}).json()["options"]["gap"] is None
+    for change in (
+        *({"rate": 0}, {"concurrency": 0}, {"order": "key"}, {"rate": "fast"}),
+        *({"speed": -1}, {"speed": "1x"}, {"gap": 0}, {"timing": "event"}),
+    ):
         assert replayer("PATCH", path, change).status_code == 400, change
     assert here.store.replay("main", made["id"]).options["order"] == "log"
 

@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 import typer
 
-from penstock.cli.replay import follow, show
+from penstock.cli.replay import follow, pace_of, show
 from penstock.client import Client
 from penstock.contract.replays import PlanTold, ReplayProgress, ReplayTold
+from penstock.errors import BadRequest
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -37,6 +38,7 @@ PROGRESS = ReplayProgress(
     unknown=0,
     repeated=0,
     attempts=3,
+    late=0,
     bytes=300,
     last_failure=None,
     waiting=None,
@@ -116,3 +118,16 @@ def test_a_paused_replay_says_why_and_what_can_be_done(tmp_path: Path, capsys) -
     assert "flights: note:[a TO b] → shop" in told
     assert "penstock replay resume r1" in told
     assert "penstock replay cancel r1" in told
+
+
+def test_a_pace_is_what_was_said_and_nothing_else() -> None:
+    """What is not said stays as it is; 0 takes a bound away."""
+    said = pace_of(None, None, "10x", "200ms").model_dump(exclude_unset=True)
+    assert said == {"speed": 10.0, "gap": 0.2}
+    assert pace_of(0, None, "0", "0").model_dump(exclude_unset=True) == {
+        "rate": None,
+        "speed": 0.0,
+        "gap": None,
+    }
+    with pytest.raises(BadRequest, match="--speed"):
+        pace_of(None, None)

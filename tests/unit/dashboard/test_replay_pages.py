@@ -324,6 +324,18 @@ def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform)
     assert (options["rate"], options["concurrency"], options["order"]) == (2.5, 4, "key")
     posted(visitor, "/replays/r1/pace", {"rate": "", "concurrency": ""}, htmx="pace")
     assert stocked.store.replay("main", "r1").options["rate"] is None
+    posted(visitor, "/replays/r1/pace", {"speed": "10x", "gap": "200ms"}, htmx="pace")
+    options = stocked.store.replay("main", "r1").options
+    assert (options["speed"], options["gap"], options["rate"]) == (10.0, 0.2, None)
+    shown = visitor.get("/replays/r1").text
+    assert 'name="speed" type="text" value="10x"' in shown
+    assert "at 10x the time they came in, no silence longer than 0.2 s" in shown
+    refused = visitor.send("/replays/r1/pace", {"speed": "fast"}, htmx="pace")
+    assert refused.status_code == 422
+    assert "no speed: write 1x" in refused.text
+    posted(visitor, "/replays/r1/pace", {"speed": "", "gap": ""}, htmx="pace")
+    options = stocked.store.replay("main", "r1").options
+    assert (options["speed"], options["gap"]) == (0.0, None)
 
     posted(visitor, "/replays/r1/pace", {"rate": "1500", "concurrency": "4"}, htmx="pace")
     assert 'name="rate" type="text" value="1500"' in visitor.get("/replays/r1").text

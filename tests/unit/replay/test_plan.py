@@ -250,6 +250,43 @@ def test_a_plan_says_where_it_begins_and_ends(world: World) -> None:
     assert read_plan(plan.as_dict()) == plan
 
 
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({"speed": 1.0}, 58.0),
+        ({"speed": 10.0}, 5.8),
+        ({"speed": 1.0, "gap": 0.5}, 14.5),
+        ({"speed": 10.0, "rate": 1.0}, 30.0),
+        ({"speed": 1.0, "max_events": 11}, 20.0),
+        ({"speed": 1.0, "timing": "event"}, 29.0),
+    ],
+)
+def test_a_plan_says_how_long_a_replay_in_time_takes(
+    world: World, options: dict[str, object], seconds: float
+) -> None:
+    """Nobody should find out on the second day that the first one is a week."""
+    world.append(
+        *(
+            replace(one, received_at=NOON + n * 2_000_000, event_time=NOON + n * 1_000_000)
+            for n, one in enumerate(flights(30))
+        )
+    )
+
+    plan = world.plan(request(**options), "r1")
+
+    # What is cut off by a number of events is known to the minute only.
+    assert plan.estimated_seconds == pytest.approx(seconds, abs=38 if plan.to_send < 30 else 0.01)
+
+
+def test_a_plan_warns_of_what_times_cannot_be(world: World) -> None:
+    """A gap without a speed, and an order that waits for answers."""
+    world.append(*flights(3))
+
+    assert "gap shortens" in " ".join(world.plan(request(gap=5.0)).warnings)
+    told = " ".join(world.plan(request(speed=1.0, order="log")).warnings)
+    assert "sent late" in told
+
+
 def test_now_in_a_query_means_the_time_of_the_plan_for_ever(world: World) -> None:
     """A replay that is resumed tomorrow must not mean other events."""
     world.append(*flights(10))

@@ -84,6 +84,13 @@ def test_what_is_left_out_has_its_default() -> None:
         {"rate": "5"},
         {"rate": float("nan")},
         {"rate": float("inf")},
+        {"speed": -1},
+        {"speed": "1x"},
+        {"speed": float("nan")},
+        {"speed": float("inf")},
+        {"gap": 0},
+        {"gap": -1},
+        {"timing": "landed"},
         {"concurrency": 0},
         {"concurrency": 1_001},
         {"concurrency": 2.5},
@@ -120,7 +127,8 @@ def test_names_are_names(name: str) -> None:
 def test_the_digest_is_about_what_is_sent_and_not_how_fast() -> None:
     """Rate and concurrency change while a replay runs; which events, never."""
     asked = read(query="a", since=5, until=9)
-    same = [{"rate": 9.0}, {"concurrency": 3}, {"retries": 0}, {"timeout": 2}, {"pause_after": 1}]
+    same = [{"speed": 10.0}, {"gap": 5.0}, {"timing": "event"}]
+    same += [{"rate": 9.0}, {"concurrency": 3}, {"retries": 0}, {"timeout": 2}, {"pause_after": 1}]
     other = [
         *[{"query": "b"}, {"since": 6}, {"until": 8}, {"destination": "d2"}],
         *[{"order": "log"}, {"view": "quarantine"}, {"headers": "verbatim"}],
@@ -173,7 +181,7 @@ def test_options_are_read_as_strictly_as_requests() -> None:
     with pytest.raises(BadRequest):
         read_options({"rate": "fast"})
     with pytest.raises(BadRequest):
-        read_options({"speed": 5})
+        read_options({"sped": 5})
 
 
 def test_a_row_that_was_written_by_something_else_is_refused() -> None:
