@@ -46,7 +46,7 @@ def create(
         typer.Option(
             help="name=value, as the kind has it: method, signing (standard, stripe, github), "
             "token_url, client_id, scope, client_auth; "
-            "partition, timestamp, tls, sasl; exchange, routing_key; region, group."
+            "partition, timestamps, tls, sasl; exchange, routing_key; region, group."
         ),
     ] = None,
     ca_file: Annotated[

@@ -62,7 +62,7 @@ _LONGEST = 40
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
     "http": ("method", "signing", "ca", "token_url", "client_id", "scope", "client_auth"),
-    "kafka": ("partition", "timestamp", "tls", "sasl", "ca"),
+    "kafka": ("partition", "timestamps", "tls", "sasl", "ca"),
     "rabbitmq": ("exchange", "routing_key", "ca"),
     "sqs": ("region", "group"),
 }

@@ -65,7 +65,7 @@ from replay.targets import (
 )
 from replay.targets.added import CONTENT_TYPE, Added, has_type
 from replay.targets.kafka_metadata import UNKNOWN_TOPIC, Login, NotLetIn, Told, ask_cluster
-from replay.targets.places import KafkaOptions, KafkaPlace
+from replay.targets.places import KafkaOptions, KafkaPlace, Timestamps
 
 try:
     from confluent_kafka import KafkaError, KafkaException, Producer
@@ -356,15 +356,12 @@ class KafkaTarget:
         partitions: Iterable[int] = repeat(_ANY_PARTITION)
         if self._options.partition == "kept":
             partitions = map(_partition_of, events.metadata[part])
-        times: Iterable[int] = repeat(_NOW)
-        if self._options.timestamp == "original":
-            times = map(_milliseconds_of, events.event_times[part], events.received_at[part])
         return zip(
             events.payloads[part],
             events.keys[part],
             self._headers(parcel.attempt, events, part),
             partitions,
-            times,
+            times_of(self._options.timestamps, events, part),
             strict=False,
         )
 
@@ -570,6 +567,13 @@ def _partition_of(metadata: Mapping[str, str]) -> int:
     if number.isascii() and number.isdecimal():
         return min(int(number), _LAST_PARTITION)
     return _ANY_PARTITION
+
+
+def times_of(timestamps: Timestamps, events: Events, part: slice) -> Iterable[int]:
+    """Answer the times of records, in milliseconds since 1970, or 0 for the client's own."""
+    if timestamps == "fresh":
+        return repeat(_NOW)
+    return map(_milliseconds_of, events.event_times[part], events.received_at[part])
 
 
 def _milliseconds_of(event_time: Micros | None, received_at: Micros) -> int:

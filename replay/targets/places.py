@@ -38,12 +38,16 @@ _LONGEST_CA = 100_000
 _LONGEST_SECRET = 10_000
 
 
+Timestamps = Literal["original", "fresh"]
+
+
 class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a Kafka destination is written to."""
 
     partition: Literal["key", "kept"] = "key"
     """By the hash of the key, or the one that the event came from (where it is known)."""
-    timestamp: Literal["now", "original"] = "now"
+    timestamps: Timestamps = "fresh"
+    """The time of a record: that of sending; or the event's own, else that of its receipt."""
     tls: bool = False
     sasl: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
     """How the secret, ``user:password``, is told; not at all without one."""

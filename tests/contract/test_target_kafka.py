@@ -229,7 +229,7 @@ def test_partition_and_time_are_kept_where_that_is_asked() -> None:
     events.append(event(b"none such", metadata={"partition": "9"}))
     # Retention goes by the time of the records: this broker would delete them in a second.
     with far_side("kafka", **{"retention.ms": "-1"}) as far:
-        outcomes = sent(far.open(partition="kept", timestamp="original"), events)
+        outcomes = sent(far.open(partition="kept", timestamps="original"), events)
         took = far.took(30)
 
     assert outcomes[-1] == Failed("the topic has no such partition")

@@ -412,7 +412,7 @@ def test_no_destination_teaches_and_each_kind_has_its_own_form(visitor: Browser)
         for kind in ("http", "kafka", "rabbitmq", "sqs")
     }
     assert {"header0", "value0"} <= forms["http"]
-    assert {"partition", "timestamp", "tls", "sasl", "ca", "password"} <= forms["kafka"]
+    assert {"partition", "timestamps", "tls", "sasl", "ca", "password"} <= forms["kafka"]
     assert {"exchange", "routing_key", "ca", "user"} <= forms["rabbitmq"]
     assert {"region", "group", "key_id", "secret_key"} <= forms["sqs"]
     assert not forms["http"] & {"password", "region", "exchange", "tls"}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import base64
 import string
+from itertools import islice
 
 import pytest
-from builders import event
+from builders import NOON, event
 from hypothesis import given
 from hypothesis import strategies as st
+from replaying import in_columns
 
+from penstock.envelope import Position
+from penstock.errors import BadRequest
+from replay.events import Original
+from replay.targets.kafka import times_of
 from replay.targets.kafka_metadata import Login, Scram
+from replay.targets.places import kafka_options
 from replay.targets.rabbitmq import headers_of as from_table
 from replay.targets.rabbitmq import message_id, table_of
 from replay.targets.sqs import attributes_of, body_of, group_of, payload_of
@@ -83,3 +90,18 @@ def test_scram_answers_as_the_standard_says(nonce: str) -> None:
     )
     with pytest.raises(ValueError, match="not SCRAM"):
         Scram(login, nonce + "mine").final(challenge)
+
+
+def test_a_record_has_the_time_of_its_event_where_that_is_asked() -> None:
+    """Unasked it is fresh: a topic deletes at once what is older than it keeps."""
+    happened = NOON - 5_000_000
+    told = [event(b"1", event_time=happened), event(b"2"), event(b"3", event_time=-7)]
+    events = in_columns([Original(Position(0, n), each) for n, each in enumerate(told)])
+
+    kept = times_of(kafka_options({"timestamps": "original"}).timestamps, events, slice(0, 3))
+    fresh = times_of(kafka_options({}).timestamps, events, slice(0, 3))
+
+    assert list(kept) == [happened // 1_000, NOON // 1_000, 1]
+    assert list(islice(fresh, 3)) == [0, 0, 0], "the client's own"
+    with pytest.raises(BadRequest):
+        kafka_options({"timestamps": "now"})
