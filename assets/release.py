@@ -9,20 +9,24 @@ killed at any point, repeated, and done by two people at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from lakehouse import Lake
 from lakehouse.closings import (
     Closing,
+    State,
     Worked,
     close,
     closed_positions,
     closings_of,
     quarantined,
+    state_of,
     works,
 )
 from penstock.buffer import Buffer
@@ -40,7 +44,10 @@ from penstock.schema.leaves import json_text, leaves
 from penstock.schema.shape import EMPTY
 from penstock.search import Found, Searcher, SearchRequest
 
+_A = TypeVar("_A")
+
 _CHUNK_BYTES = 4 << 20
+_MOST_REMEMBERED = 500
 _MOST_OF_ONE_ID = 100
 
 
@@ -142,8 +149,33 @@ class _Open:
     cursor: str | None
 
 
+class _Remembered(Generic[_A]):
+    """What was read of quarantines, for as long as they hold the same."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._known: OrderedDict[Hashable, tuple[State, _A]] = OrderedDict()
+
+    def answer(self, asked: Hashable, state: State, read: Callable[[], _A]) -> _A:
+        """Answer what was read in this state of the quarantine, or read it."""
+        with self._guard:
+            known = self._known.get(asked)
+        if known is not None and known[0] == state:
+            return known[1]
+        answer = read()
+        with self._guard:
+            self._known[asked] = (state, answer)
+            self._known.move_to_end(asked)
+            if len(self._known) > _MOST_REMEMBERED:
+                self._known.popitem(last=False)
+        return answer
+
+
 class Workplace:
-    """The quarantines of all collections. Threads may share it."""
+    """The quarantines of all collections. Threads may share it.
+
+    Causes and works are read again only when the tables have changed: pages ask every few seconds.
+    """
 
     def __init__(
         self,
@@ -161,6 +193,8 @@ class Workplace:
         self._rules = rules
         self._clock = clock
         self._chance = chance
+        self._causes = _Remembered[Causes]()
+        self._works = _Remembered[list[Worked]]()
 
     def causes(
         self,
@@ -171,9 +205,14 @@ class Workplace:
         bars: int = 60,
     ) -> Causes:
         """Answer why the events that have landed in quarantine, and are open, are there."""
-        closed = closed_positions(self._lake, collection, since=since, until=until)
-        rows = quarantined(self._lake, collection, since=since, until=until)
-        return count_causes(rows, closed, bars=bars)
+
+        def read() -> Causes:
+            closed = closed_positions(self._lake, collection, since=since, until=until)
+            rows = quarantined(self._lake, collection, since=since, until=until)
+            return count_causes(rows, closed, bars=bars)
+
+        asked = (collection, since, until, bars)
+        return self._causes.answer(asked, state_of(self._lake, collection), read)
 
     def show(self, collection: CollectionId, event_id: str) -> Shown:
         """Answer the newest quarantined event with this id, an open one before closed ones.
@@ -207,7 +246,8 @@ class Workplace:
 
     def works(self, collection: CollectionId) -> list[Worked]:
         """Answer who released or discarded how many events, the latest work first."""
-        return works(self._lake, collection)
+        state = state_of(self._lake, collection)
+        return self._works.answer(collection, state, lambda: works(self._lake, collection))
 
     def attempt(
         self, asked: Asked, repair: Repair, *, limit: int, cursor: str | None = None

@@ -107,6 +107,21 @@ def closed_schema() -> Schema:
     )
 
 
+class State(NamedTuple):
+    """What a quarantine holds, by the snapshots of its tables; other contents have another one."""
+
+    quarantined: int | None
+    closed: int | None
+
+
+def state_of(lake: Lake, collection: CollectionId) -> State:
+    """Answer the state of a quarantine; what is read after it may be newer, and is never older."""
+    tables = (lake.table(name(collection)) for name in (quarantine_table, closed_table))
+    return State(
+        *(None if table is None else table.metadata.current_snapshot_id for table in tables)
+    )
+
+
 def closings_of(
     lake: Lake, collection: CollectionId, origins: Iterable[Origin]
 ) -> dict[Origin, Closing]:

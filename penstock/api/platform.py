@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 
 from assets.accounting import Watch, stand
 from assets.contract import Trials
-from assets.release import ReleaseDoor
+from assets.release import ReleaseDoor, Workplace
 from lakehouse import Lake
 from lakehouse.sql import Limits, Sql
 from penstock.api.publishing import Publisher
@@ -84,6 +84,18 @@ class Platform:
     def suggesting(self) -> Suggesting:
         """What may stand in a search that is being written; what it knows is kept for a while."""
         return Suggesting(self.searcher, clock=self.clock)
+
+    @cached_property
+    def workplace(self) -> Workplace:
+        """The quarantines; what was read of them is kept until they change."""
+        return Workplace(
+            self.lake,
+            self.buffer,
+            self.searcher,
+            rules=self.rules,
+            clock=self.clock,
+            chance=self.chance,
+        )
 
     @cached_property
     def watch(self) -> Watch:

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from assets.release import Asked, Done, Shown, Trial, Workplace
+from assets.release import Asked, Done, Shown, Trial
 from lakehouse.closings import Closing, Worked
 from penstock.api.access import Admin, Credentials, Reader, known_as
 from penstock.api.collections import one_of, readable
-from penstock.api.platform import API, Here, Platform
+from penstock.api.platform import API, Here
 from penstock.api.search import event_told, misfits
 from penstock.api.values import base64_of, text_of
 from penstock.bus import LAND
@@ -59,7 +59,7 @@ def list_causes(
     """Count the open events that have landed in quarantine, by cause, over time."""
     collection = readable(here, caller, c)
     with here.rooms.search:
-        found = _workplace(here).causes(
+        found = here.workplace.causes(
             collection.id, since=micros(since), until=micros(until), bars=bars
         )
     return _causes(c, found)
@@ -71,7 +71,7 @@ def show_quarantined(c: str, event_id: str, caller: Reader, here: Here) -> Quara
     """Show the newest quarantined event with this id, and where its payload is wrong."""
     collection = readable(here, caller, c).id
     with here.rooms.search:
-        return _shown(_workplace(here).show(collection, event_id))
+        return _shown(here.workplace.show(collection, event_id))
 
 
 @router.get("/works")
@@ -84,7 +84,7 @@ def list_works(
     """List who released or discarded how many events and why, the latest first."""
     collection = readable(here, caller, c).id
     with here.rooms.search:
-        return [_work(one) for one in _workplace(here).works(collection)[:limit]]
+        return [_work(one) for one in here.workplace.works(collection)[:limit]]
 
 
 @router.post("/try")
@@ -92,7 +92,7 @@ def try_repair(c: str, asked: TryAsked, caller: Reader, here: Here) -> TriedTold
     """Say what the first open events would become after a repair, and change nothing."""
     collection = readable(here, caller, c).id
     with here.rooms.search:
-        tried = _workplace(here).attempt(
+        tried = here.workplace.attempt(
             _asked(asked, collection), _repair(asked.repair), limit=asked.limit, cursor=asked.cursor
         )
     return TriedTold(
@@ -114,7 +114,7 @@ def release_events(
     collection = one_of(here, caller.team, c).id
     release = asked.release or here.chance(8).hex()
     with here.rooms.search:
-        done = _workplace(here).release(
+        done = here.workplace.release(
             _asked(asked, collection),
             _repair(asked.repair),
             release=release,
@@ -133,7 +133,7 @@ def discard_events(c: str, asked: DiscardAsked, caller: Admin, here: Here) -> Do
     """Take a page of open events out of the list; what they are, who did it and why is kept."""
     collection = one_of(here, caller.team, c).id
     with here.rooms.search:
-        done = _workplace(here).discard(
+        done = here.workplace.discard(
             _asked(asked, collection),
             why=asked.why,
             by=known_as(here, caller),
@@ -266,15 +266,4 @@ def _done(done: Done, release: str | None) -> DoneTold:
         closed=done.closed,
         waiting=done.waiting,
         cursor=done.cursor,
-    )
-
-
-def _workplace(here: Platform) -> Workplace:
-    return Workplace(
-        here.lake,
-        here.buffer,
-        here.searcher,
-        rules=here.rules,
-        clock=here.clock,
-        chance=here.chance,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ STEPS: tuple[Micros, ...] = tuple(
     minutes * _MINUTE for minutes in (1, 5, 10, 30, 60, 180, 360, 720, 1_440, 10_080, 43_200)
 )
 """How long a bar may be."""
+
+_AT_ONCE = 65_536
+"""Rows that are grouped at once: of few it takes as long."""
 
 _PLACE = ("log_id", "log_partition", "log_offset")
 
@@ -72,13 +75,11 @@ def count_causes(batches: Iterable[pa.RecordBatch], closed: pa.Table, *, bars: i
     minutes: dict[Why, Counter[int]] = {}
     total = left = 0
     shut = closed.select(_PLACE).combine_chunks()
-    for batch in batches:
-        rows = pa.Table.from_batches([batch])
+    for rows in _together(batches):
+        still = rows.join(shut, keys=list(_PLACE), join_type="left anti") if shut.num_rows else rows
         total += rows.num_rows
-        if shut.num_rows:
-            rows = rows.join(shut, keys=list(_PLACE), join_type="left anti")
-        left += rows.num_rows
-        _add(rows, seen, minutes)
+        left += still.num_rows
+        _add(still, seen, minutes)
     if not seen:
         return Causes((), 0, STEPS[0], left, total - left)
     first = min(one.first for one in seen.values())
@@ -104,6 +105,18 @@ def step_for(span: Micros, bars: int) -> Micros:
             return step
     longest = STEPS[-1]
     return longest * (span // (longest * max(1, bars - 1)) + 1)
+
+
+def _together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Answer the rows of small batches in tables: every file is a batch at least."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(one.num_rows for one in held) >= _AT_ONCE:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
 
 
 def _add(rows: pa.Table, seen: dict[Why, _Seen], minutes: dict[Why, Counter[int]]) -> None:

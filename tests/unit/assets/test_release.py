@@ -91,6 +91,25 @@ def test_causes_are_counted_over_time(home: Home) -> None:
     assert home.work.causes(FLIGHTS, until=NOON + 2).open == 1
 
 
+def test_a_quarantine_is_read_again_only_when_it_has_changed(home: Home) -> None:
+    """Pages ask every few seconds: each time all rows would be read, of every collection."""
+    first, before = home.work.causes(FLIGHTS), home.work.works(FLIGHTS)
+    home.send(b'{"n": 9}')
+    home.land()
+
+    assert home.work.causes(FLIGHTS) is first
+    assert home.work.works(FLIGHTS) is before
+    assert home.work.causes(FLIGHTS, until=NOON + 2).open == 1
+
+    home.work.discard(ALL, why="a test", by="ann", limit=1)
+    assert (home.work.causes(FLIGHTS).open, home.work.causes(FLIGHTS).closed) == (2, 1)
+    assert [one.count for one in home.work.works(FLIGHTS)] == [1]
+
+    home.send(b'{"n": NaN}')
+    home.land()
+    assert home.work.causes(FLIGHTS).open == 3
+
+
 def test_a_collection_of_which_nothing_landed_has_no_causes(tmp_path: Path, engine: Engine) -> None:
     assert Home(tmp_path, engine).work.causes(FLIGHTS).causes == ()
 
