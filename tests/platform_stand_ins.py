@@ -237,6 +237,8 @@ class StandInSearcher:
     number: int = 0
     unsearched: int = 0
     asked: list[SearchRequest] = field(default_factory=list)
+    looked_up: int = 0
+    """How often an event was looked up by its id."""
 
     def search(self, asked: SearchRequest) -> Page:
         self.asked.append(asked)
@@ -261,6 +263,7 @@ class StandInSearcher:
         return Known((KnownField(Payload(("carrier",)), "string"),), NOON)
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
+        self.looked_up += 1
         for found in self.events:
             if found.event_id == event_id:
                 return found

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import structlog
 from fastapi import APIRouter, Query
 
-from penstock.api.access import Reader
+from penstock.api.access import Caller, Reader
 from penstock.api.collections import readable
-from penstock.api.platform import API, Here
+from penstock.api.platform import API, Here, Platform
+from penstock.api.search import event_told
 from penstock.contract.base import moment
 from penstock.contract.events import (
     AroundTold,
@@ -21,7 +22,10 @@ from penstock.contract.events import (
     DeliveryTold,
     MisfitTold,
 )
+from penstock.contract.search import EventTold
 from penstock.envelope import CollectionId
+from penstock.errors import Unavailable
+from penstock.metadata.records import CollectionRecord
 from penstock.query.tree import Payload
 from penstock.query.writing import condition_text
 from penstock.schema.why import Reasons
@@ -33,6 +37,8 @@ from replay.progress import Attempt
 log = structlog.get_logger()
 
 router = APIRouter(prefix=f"{API}/collections/{{c}}", tags=["search"])
+
+NEIGHBOURS = 5
 
 MOST_ROWS = 1_000
 """Rows of the ledger that are read for an event; each attempt has two."""
@@ -48,13 +54,50 @@ def show_around(
     event_id: str,
     caller: Reader,
     here: Here,
-    most: Annotated[int, Query(ge=0, le=100, description="Neighbours on each side.")] = 5,
+    most: Annotated[int, Query(ge=0, le=100, description="Neighbours on each side.")] = NEIGHBOURS,
 ) -> AroundTold:
     """Show the row of the newest event with this id, its neighbours, and what repeats it."""
     record = readable(here, caller, c)
     with here.rooms.search:
+        return _around(here, record, here.searcher.event(record.id, event_id), most)
+
+
+@router.get("/deliveries/{event_id:path}")
+def show_deliveries(c: str, event_id: str, caller: Reader, here: Here) -> DeliveriesTold:
+    """Show every attempt of a replay to send the newest event with this id.
+
+    What the ledger has acknowledged is there, whether or not it has landed.
+    """
+    collection = readable(here, caller, c).id
+    with here.rooms.search:
+        return _deliveries(here, collection, here.searcher.event(collection, event_id))
+
+
+class Surroundings(NamedTuple):
+    """An event, what stands about it, and who received it."""
+
+    event: EventTold
+    around: AroundTold
+    deliveries: DeliveriesTold | None
+    """None while the ledger does not answer."""
+
+
+def show_beside(c: str, event_id: str, caller: Caller, here: Platform) -> Surroundings:
+    """Answer what stands about the newest event with this id, and who received it."""
+    record = readable(here, caller, c)
+    with here.rooms.search:
         event = here.searcher.event(record.id, event_id)
-        found = here.searcher.around(record.id, event, most=most)
+        around = _around(here, record, event, NEIGHBOURS)
+        received: DeliveriesTold | None = None
+        try:
+            received = _deliveries(here, record.id, event)
+        except Unavailable as error:
+            log.warning("the ledger is away, an event has no deliveries", reason=str(error))
+    return Surroundings(event_told(event), around, received)
+
+
+def _around(here: Platform, record: CollectionRecord, event: Found, most: int) -> AroundTold:
+    found = here.searcher.around(record.id, event, most=most)
     cells, reasons = found.cells, Reasons(found.shape, record.contract)
     return AroundTold(
         event_id=event.event_id,
@@ -75,24 +118,16 @@ def show_around(
     )
 
 
-@router.get("/deliveries/{event_id:path}")
-def show_deliveries(c: str, event_id: str, caller: Reader, here: Here) -> DeliveriesTold:
-    """Show every attempt of a replay to send the newest event with this id.
-
-    What the ledger has acknowledged is there, whether or not it has landed.
-    """
-    collection = readable(here, caller, c).id
-    with here.rooms.search:
-        event = here.searcher.event(collection, event_id)
-        page = here.searcher.search(
-            SearchRequest(
-                collection=ATTEMPTS,
-                query=about(collection, event),
-                since=event.received_at,
-                newest_first=False,
-                limit=MOST_ROWS,
-            )
+def _deliveries(here: Platform, collection: CollectionId, event: Found) -> DeliveriesTold:
+    page = here.searcher.search(
+        SearchRequest(
+            collection=ATTEMPTS,
+            query=about(collection, event),
+            since=event.received_at,
+            newest_first=False,
+            limit=MOST_ROWS,
         )
+    )
     return DeliveriesTold(
         event_id=event.event_id,
         deliveries=deliveries(collection, event, _attempts(page.events)),

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlencode
 
-import structlog
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -18,18 +17,16 @@ from penstock.api import events, quarantine
 from penstock.api.platform import Here, Platform
 from penstock.api.search import show_event
 from penstock.contract.base import rfc3339
-from penstock.contract.events import DeliveriesTold, DeliveryTold
+from penstock.contract.events import DeliveryTold
 from penstock.contract.quarantine import QuarantinedTold
 from penstock.contract.search import EventTold
 from penstock.dashboard.access import Reading, Visit
 from penstock.dashboard.payload import as_bytes, as_text, laid_out
-from penstock.errors import NotFound, Unavailable
+from penstock.errors import NotFound
 from penstock.query.tree import Column
 from penstock.query.writing import condition_text
 
 router = APIRouter(prefix="/collections/{c}")
-
-log = structlog.get_logger()
 
 As = Literal["pretty", "raw", "hex"]
 
@@ -60,17 +57,14 @@ class Received:
 def show(c: str, event_id: str, visit: Reading, here: Here) -> Response:
     """Show the newest event with an id."""
     event = show_event(c, event_id, visit.caller, here)
-    around = events.show_around(c, event_id, visit.caller, here)
     content = event.payload_bytes()
     pretty = laid_out(content)
     wanted = visit.request.query_params.get("as", "")
     shown_as: As = shown(wanted, json=pretty is not None, text=event.payload is not None)
-    received, more = _received(visit, here, c, event_id)
     return visit.show(
         "event.html",
         c=c,
         event=event,
-        around=around,
         size=len(content),
         shown_as=shown_as,
         pretty=pretty if shown_as == "pretty" else None,
@@ -78,9 +72,22 @@ def show(c: str, event_id: str, visit: Reading, here: Here) -> Response:
         text=as_text(content) if shown_as == "raw" else None,
         hex=as_bytes(content) if shown_as == "hex" else None,
         held=_held(visit, here, c, event),
-        received=received,
-        more_received=more,
         alone=alone(event),
+        most=MOST_CELLS,
+    )
+
+
+@router.get("/beside/{event_id:path}", name="beside")
+def show_beside(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+    """Show the row of the newest event with an id, who received it, and what is around it."""
+    event, around, told = events.show_beside(c, event_id, visit.caller, here)
+    return visit.show(
+        "event_beside.html",
+        c=c,
+        event=event,
+        around=around,
+        received=None if told is None else by_replay(told.deliveries),
+        more_received=told is not None and told.more,
         command=command(c, event),
         most=MOST_CELLS,
     )
@@ -141,18 +148,6 @@ def by_replay(deliveries: Sequence[DeliveryTold]) -> list[Received]:
 
 def _newest(received: Received) -> datetime:
     return received.last.at
-
-
-def _received(
-    visit: Visit, here: Platform, c: str, event_id: str
-) -> tuple[list[Received] | None, bool]:
-    """Answer what replays did with it; None while the ledger does not answer."""
-    try:
-        told: DeliveriesTold = events.show_deliveries(c, event_id, visit.caller, here)
-    except Unavailable as error:
-        log.warning("the ledger is away, an event has no deliveries", reason=str(error))
-        return None, False
-    return by_replay(told.deliveries), told.more
 
 
 def _held(visit: Visit, here: Platform, c: str, event: EventTold) -> QuarantinedTold | None:

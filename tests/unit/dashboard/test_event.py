@@ -159,6 +159,35 @@ def test_nothing_of_a_hostile_event_is_markup(reader: Browser, searcher: StandIn
         assert '"/><a' not in page.text
         assert "&lt;script&gt;alert" in page.text
 
+    beside = reader.get(path.replace("/events/", "/beside/"))
+    assert beside.status_code == 200
+    assert "<script>alert" not in beside.text
+    assert "&lt;script&gt;alert" in beside.text
+
+
+def test_what_is_beside_an_event_comes_after_it_and_is_a_page_without_script(
+    reader: Browser, searcher: StandInSearcher
+) -> None:
+    """The event itself is what somebody opens the page for: it waits for no neighbour."""
+    searcher.events = [found(event_id="a/b")]
+
+    page = reader.get("/collections/flights/events/a%2Fb").text
+    assert searcher.looked_up == 1
+    assert searcher.asked == []
+    assert 'href="/collections/flights/beside/a/b"' in page.replace("%2F", "/")
+    assert "Typed row" not in page
+
+    beside = reader.get("/collections/flights/beside/a%2Fb").text
+    assert searcher.looked_up == 2
+    for title in ("Typed row", "Who received it", "Around it on the log"):
+        assert f">{title}" in beside
+
+    part = reader.get(
+        "/collections/flights/beside/a%2Fb", **{"HX-Request": "true", "HX-Target": "beside"}
+    ).text
+    assert "<html" not in part
+    assert ">Typed row" in part
+
 
 def test_the_payload_comes_as_a_file_byte_for_byte(
     reader: Browser, searcher: StandInSearcher
