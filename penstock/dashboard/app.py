@@ -87,7 +87,7 @@ def create_dashboard(api: FastAPI, addresses: Addresses) -> FastAPI:
     )
     app.state.platform = platform
     app.state.publisher = api.state.publisher
-    app.state.describe = api.openapi
+    app.state.described = reference.described(api.openapi)
     app.state.addresses = addresses
     app.state.renderer = Renderer(files, addresses, PLACES, clock=platform.clock)
     add_problems(app)

@@ -6,6 +6,7 @@ import re
 import shlex
 
 from fastapi import FastAPI
+from forms import URL as PAGES
 from forms import browser
 from platform_stand_ins import grant
 
@@ -79,3 +80,23 @@ def test_the_page_is_for_who_may_read(app: FastAPI, here: Platform) -> None:
 
     assert "/api/v1/collections/{c}/search" in page
     assert browser(app).get("/reference").status_code == 303
+
+
+def test_an_operation_is_told_when_it_is_opened_and_has_a_page_without_script(
+    app: FastAPI, here: Platform
+) -> None:
+    """All of them at once are a page of 300 kB, of which people read one or two."""
+    visitor = browser(app, grant(here.store, "read"))
+
+    whole = visitor.get("/reference").text
+    assert 'href="/reference/search"' in whole
+    assert "Body of search" not in whole
+    assert len(whole) < 60_000
+
+    page = visitor.get("/reference/search").text
+    part = visitor.get("/reference/search", **{"HX-Request": "true"}).text
+    for told in (page, part):
+        assert "Body of search" in told
+        assert f"{PAGES}/api/v1/collections/flights/search" in told
+    assert ("<html" in page, "<html" in part) == (True, False)
+    assert visitor.get("/reference/nothing").status_code == 404
