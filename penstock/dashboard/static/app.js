@@ -1,36 +1,38 @@
-// What every page does. Each module looks for its own attributes, also in what htmx brings.
-import { startKeys } from "./keys.js";
+// What every page does at once: keys, dialogs, parts that renew themselves. A module that only some
+// pages have a use for comes when the page is there and has something for it, also from htmx.
 import { startDialogs } from "./dialogs.js";
-import { startCopying } from "./copy.js";
-import { startPlots } from "./plot.js";
+import { startKeys } from "./keys.js";
 import { startLive } from "./live.js";
-import { startAddress } from "./address.js";
-import { startBars } from "./bars.js";
-import { startCompletion } from "./completion.js";
-import { startFollowing } from "./following.js";
-import { startSignIn } from "./sign-in.js";
-import { startThemeSwitch } from "./theme-switch.js";
 
-// What only works with these modules is hidden until they are here.
-const reveal = (root) => {
-  for (const one of root.querySelectorAll("[data-opens][hidden], [data-copies][hidden], [data-theme-switch][hidden]")) {
+const later = new Map([
+  ["[data-address]", async () => (await import("./address.js")).startAddress()],
+  ["[data-theme-switch]", async () => (await import("./theme-switch.js")).startThemeSwitch()],
+  ["[data-copies]", async () => (await import("./copy.js")).startCopying()],
+  ["[data-plot]", async () => (await import("./plot.js")).startPlots()],
+  ["[data-bars], [data-narrow-closes], [data-not]", async () => (await import("./bars.js")).startBars()],
+  ["[data-completes]", async () => (await import("./completion.js")).startCompletion()],
+  ["[data-follow]", async () => (await import("./following.js")).startFollowing()],
+]);
+
+const bring = async () => {
+  const wanted = [...later].filter(([marks]) => document.querySelector(marks));
+  for (const [marks] of wanted) later.delete(marks);
+  await Promise.all(wanted.map(([, start]) => start()));
+  // What only works with a module is hidden until it is here.
+  for (const one of document.querySelectorAll("[data-opens][hidden], [data-copies][hidden], [data-theme-switch][hidden]")) {
     one.hidden = false;
   }
 };
 
-reveal(document);
-document.addEventListener("htmx:load", (event) => reveal(event.detail.elt.parentElement ?? document));
-
-startAddress();
 startKeys();
 startDialogs();
-startCopying();
-startPlots();
 startLive();
-startBars();
-startCompletion();
-startFollowing();
-startSignIn();
-startThemeSwitch();
-// Tests wait for it: htmx has its forms by then.
-document.addEventListener("DOMContentLoaded", () => { document.documentElement.dataset.ready = ""; });
+
+const begin = async () => {
+  document.addEventListener("htmx:load", bring);
+  await bring();
+  // Tests wait for it: htmx has its forms by then.
+  document.documentElement.dataset.ready = "";
+};
+if (document.readyState === "complete") begin();
+else addEventListener("load", begin);

@@ -1,5 +1,7 @@
 // The histogram of a search (data-bars): a range that is dragged over is the next search's. What
 // stands beside it (data-narrow-closes) is closed where there is no beside.
+import { bringDrawing } from "./drawing.js";
+
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const two = (number) => String(number).padStart(2, "0");
 
@@ -65,13 +67,15 @@ const draw = (figure) => {
 
 export const startBars = () => {
   const drawn = new Map();
-  const all = () => {
+  const all = async () => {
     for (const [figure, { plot, watcher }] of drawn) {
       if (figure.isConnected) continue;
       watcher.disconnect();
       plot.destroy();
       drawn.delete(figure);
     }
+    if (!document.querySelector("[data-bars]")) return;
+    await bringDrawing();
     for (const figure of document.querySelectorAll("[data-bars]")) {
       if (!drawn.has(figure)) drawn.set(figure, draw(figure));
     }

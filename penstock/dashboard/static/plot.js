@@ -1,4 +1,6 @@
 // Plots over time: figures with data-plot. A plot whose id comes again keeps its canvas.
+import { bringDrawing } from "./drawing.js";
+
 const plots = new Map();
 
 const colours = (figure) => ({
@@ -67,7 +69,8 @@ const draw = (figure) => {
   plots.set(figure.id, { figure, plot, watcher, lines: told.series.length });
 };
 
-export const startPlots = () => {
+export const startPlots = async () => {
+  await bringDrawing();
   const all = (root) => root.querySelectorAll("[data-plot]").forEach(draw);
   all(document);
   document.addEventListener("htmx:afterSwap", (event) => all(event.detail.target));

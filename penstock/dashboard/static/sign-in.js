@@ -11,8 +11,6 @@ const takeToken = () => {
   else form.requestSubmit();
 };
 
-export const startSignIn = () => {
-  takeToken();
-  // The link pasted into a tab that shows this page already loads nothing anew.
-  addEventListener("hashchange", takeToken);
-};
+takeToken();
+// The link pasted into a tab that shows this page already loads nothing anew.
+addEventListener("hashchange", takeToken);

@@ -16,6 +16,7 @@ from platform_stand_ins import Caller, InProcess, grant
 from penstock.api.platform import Platform
 from penstock.dashboard.access import May
 from penstock.dashboard.app import VIEWS, add_dashboard
+from penstock.dashboard.files import read_files
 from penstock.dashboard.policy import HEADERS, Addresses
 from penstock.errors import EngineUnavailable
 
@@ -240,6 +241,24 @@ def test_every_answer_has_the_headers_also_what_is_refused_or_fails(
     ]
     assert "ZeroDivisionError" not in failed.text
     assert "Internal error" in failed.text
+
+
+def test_a_page_brings_what_every_page_runs_and_leaves_the_rest_for_later(visitor: Browser) -> None:
+    """Each file is a request and an evaluation before a page is there."""
+    files = read_files().by_path
+    module = files["app.js"].decode()
+    at_once = set(re.findall(r'from "\./([\w-]+\.js)"', module))
+    later = set(re.findall(r'import\("\./([\w-]+\.js)"\)', module))
+
+    page = visitor.get("/").text
+
+    assert set(re.findall(r'"modulepreload" href="/static/[0-9a-f]+/([^"]+)"', page)) == at_once
+    assert re.findall(r'<script src="/static/[0-9a-f]+/([^"]+)"', page) == [
+        *("theme.js", "vendor/htmx.min.js", "app.js")
+    ]
+    assert "uPlot" not in page
+    assert at_once | later <= files.keys()
+    assert not at_once & later
 
 
 def test_a_file_under_an_older_stamp_is_not_kept(visitor: Browser) -> None:
