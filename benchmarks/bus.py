@@ -14,16 +14,20 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from assets.stores import Stores, opened
 from assets.upkeep import Notes, aims_of, tend
 from benchmarks.data import event_id
+from lakehouse.sql import open_engine
 from penstock.buffer import Appender, open_appender
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId, Event, Micros
 from penstock.samples import flights, orders
+from penstock.search.filters import Filters
+from penstock.search.keeping import Keeping
 from penstock.settings import Settings, load_settings
 
 COLLECTION = CollectionId(DEFAULT_TEAM, "bus")
@@ -73,6 +77,18 @@ def kept_bus(environ: Mapping[str, str], folder: Path, *, rows: int = ROWS) -> B
     shutil.rmtree(home, ignore_errors=True)
     _copy(made, home)
     return Bus(load_settings(home, {}), rows, json.loads(told.read_text())["end"])
+
+
+def filters_of(bus: Bus) -> Filters:
+    """Answer the filters of the home's data files."""
+    return Filters(bus.settings.home / "filters")
+
+
+def make_filters(bus: Bus, stores: Stores) -> int:
+    """Make the filters that are missing, as the platform does beside everything else; how many."""
+    engine = open_engine(bus.settings.home / "sql", memory="1GB", threads=1)
+    with closing(engine):
+        return Keeping(stores.lake, filters_of(bus), engine, most_bytes=1 << 30).keep(COLLECTION)
 
 
 def one_after_the_other() -> Iterator[Event]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from assets.stores import Stores, opened
-from benchmarks.bus import COLLECTION, DAYS, ROWS, Bus, kept_bus
+from benchmarks.bus import COLLECTION, DAYS, ROWS, Bus, filters_of, kept_bus, make_filters
 from benchmarks.measure import Facts, percentile
 from lakehouse.files import path_of
 from lakehouse.sql import Engine, open_engine
@@ -29,9 +29,7 @@ from penstock.envelope import Micros
 from penstock.query.tree import Payload
 from penstock.search import SearchRequest, View
 from penstock.search.embedded import EmbeddedSearcher
-from penstock.search.filters import Filters
 from penstock.search.index import Index
-from penstock.search.keeping import Keeping
 
 PAGE = 50
 BARS = 60
@@ -407,23 +405,16 @@ def searching(
             engine,
             rules=stores.rules,
             clock=lambda: machine_clock() - behind,
-            filters=_filters(bus),
+            filters=filters_of(bus),
             index=index,
         )
 
 
-def _filters(bus: Bus) -> Filters:
-    return Filters(bus.settings.home / "filters")
-
-
 def _filter(bus: Bus, stores: Stores) -> Facts:
     """Make the filters of the files, as the platform does beside everything else."""
-    filters = _filters(bus)
-    engine = open_engine(bus.settings.home / "sql", memory="1GB", threads=1)
-    with closing(engine):
-        keeping = Keeping(stores.lake, filters, engine, most_bytes=1 << 30)
-        begun, worked = time.perf_counter(), time.process_time()
-        made = keeping.keep(COLLECTION)
+    filters = filters_of(bus)
+    begun, worked = time.perf_counter(), time.process_time()
+    made = make_filters(bus, stores)
     seconds, worked = time.perf_counter() - begun, time.process_time() - worked
     view = stores.lake.view(COLLECTION)
     assert view is not None
