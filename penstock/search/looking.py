@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import pyarrow as pa
 
@@ -90,6 +90,8 @@ class Definite:
     query: Query
     now: Micros
     after: Place | None
+    counted: tuple[Field, ...] = ()
+    """The fields whose values are counted of what is found."""
 
     @property
     def descending(self) -> bool:
@@ -114,7 +116,10 @@ class Definite:
     @property
     def reads_payloads(self) -> bool:
         """Whether only payloads can tell which events are found."""
-        return bool(self.query.facts) or (self.quarantine and self.query.reads_payload)
+        return bool(self.query.facts) or (
+            self.quarantine
+            and (self.query.reads_payload or any(isinstance(one, Payload) for one in self.counted))
+        )
 
     def tail(self, cut: Cut) -> Iterator[tuple[pa.Table, Struct]]:
         """Answer what of the cut's tail this view shows, a table for each shape."""
@@ -517,20 +522,25 @@ class Looking:
         text = ", ".join(column.text for column in columns)
         return Sql(text, tuple(p for column in columns for p in column.parameters))
 
-    def facet(self, field: Field, most: int) -> Facet:
-        """Answer the values of a field that most of the events found have."""
+    def facets(self, most: int) -> list[Facet]:
+        """Answer of each field that is counted the values that most of the events found have."""
+        fields = self._search.counted
         rows: Rows = "quarantine" if self._search.quarantine else "rows"
         with ExitStack() as opened:
             events: list[Sql] = []
             for source in (*self._found, *self._tail):
-                columns = facet_columns(field, source.shape, rows=rows)
+                columns = facet_columns(fields, source.shape, rows=rows)
                 for relation, where in self._parts(source, ALWAYS, opened):
                     text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608
                     events.append(Sql(text, (*columns.parameters, *where.parameters)))
             if not events:
-                return Facet((), found=0, missing=0, others=0)
-            statement = facet_statement(events, most)
-            return _facet(self._reader.rows(statement.text, statement.parameters))
+                return [_NOTHING] * len(fields)
+            statement = facet_statement(events, len(fields), most)
+            found = self._reader.rows(statement.text, statement.parameters).to_pylist()
+        values: list[list[_Counted]] = [[] for _ in fields]
+        for row in found:
+            values[row["field"]].append(row)
+        return [_facet(some) for some in values]
 
     def since_newest(self, newest: int) -> Micros | None:
         """Answer when the earliest of about so many newest events was received."""
@@ -608,10 +618,10 @@ def refuse_uncountable(field: Field) -> None:
             raise BadRequest(f"name one of them, as in {field_text(field)}.NAME")
 
 
-def counting(search: Definite, field: Field) -> Definite:
-    """Answer the search without modifiers, as one that reads what the values of a field need."""
-    query = replace(search.query, order_by=field, unique=None, limit=None)
-    return replace(search, query=query)
+def counting(search: Definite, fields: Sequence[Field]) -> Definite:
+    """Answer the search without modifiers, as one that counts the values of these fields."""
+    query = replace(search.query, order_by=None, unique=None, limit=None)
+    return replace(search, query=query, counted=tuple(fields))
 
 
 # What events have names for themselves for, and how to list those of one event.
@@ -639,18 +649,35 @@ def columns_known(shapes: Sequence[Struct]) -> Iterator[KnownField]:
             yield KnownField(Payload(keys_of(column.path)), column.kind)
 
 
-def _facet(rows: pa.Table) -> Facet:
-    events, missing, distinct = (
-        rows[name][0].as_py() for name in ("events", "missing", "distinct_values")
-    )
-    values = [
-        FacetValue(text if number is None else number_text(number), number is not None, n)
-        for number, text, n in zip(
-            *(rows[name].to_pylist() for name in ("number", "text", "n")), strict=True
+class _Counted(TypedDict):
+    """A row of `facet_statement`."""
+
+    events: int
+    missing: int
+    distinct_values: int
+    number: float | None
+    text: str | None
+    n: int | None
+
+
+_NOTHING = Facet((), found=0, missing=0, others=0)
+
+
+def _facet(rows: Sequence[_Counted]) -> Facet:
+    if not rows:
+        return _NOTHING
+    values = tuple(
+        FacetValue(
+            row["text"] or "" if row["number"] is None else number_text(row["number"]),
+            row["number"] is not None,
+            row["n"],
         )
-        if n is not None
-    ]
-    return Facet(tuple(values), found=events, missing=missing, others=distinct - len(values))
+        for row in rows
+        if row["n"] is not None
+    )
+    of_all = rows[0]
+    others = of_all["distinct_values"] - len(values)
+    return Facet(values, found=of_all["events"], missing=of_all["missing"], others=others)
 
 
 def _as_one_part(

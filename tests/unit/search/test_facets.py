@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import FLIGHTS, event
+from builders import FLIGHTS, NOON, event
 from indexing import Home
 from query_reference import Read, lowered
 from ugly_events import UglyEvents
 
 from lakehouse.sql import Engine, open_engine
 from penstock.errors import BadRequest
-from penstock.query.parse import field_of
+from penstock.query.parse import field_of, parse
 from penstock.query.tree import Payload
 from penstock.query.writing import condition_text, field_text, number_text
 from penstock.search import Facet, FacetValue, SearchRequest
+from penstock.search.looking import Definite, Looking, counting
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +153,50 @@ def expected(reads: list[Read], path: str) -> tuple[Counter[object], int]:
         found.update(values)
         missing += not values
     return found, missing
+
+
+def test_fields_are_counted_in_one_reading(home) -> None:
+    """Each field would read what all of them ask again."""
+    home.send('{"a": 1, "b": "x"}', '{"a": 2, "b": "x", "c": [1, 2]}')
+    home.land()
+    asked: list[str] = []
+
+    class Heard:
+        def __init__(self, reader) -> None:
+            self._reader = reader
+
+        def __getattr__(self, name: str):
+            return getattr(self._reader, name)
+
+        def rows(self, text, parameters=()):
+            asked.append(text)
+            return self._reader.rows(text, parameters)
+
+    fields = [Payload((name,)) for name in "abca"]
+    request = SearchRequest(collection=FLIGHTS)
+    search = counting(Definite(request, parse("", now=NOON), NOON, None), fields)
+    cut = home.searcher.cuts.take(FLIGHTS, "main")
+    with home.engine.reader() as reader:
+        a, b, c, again = Looking(search, cut, Heard(reader), home.engine).facets(10)
+
+    assert [text.count("iceberg_scan") for text in asked] == [1]
+    assert (a.values, a.others) == ((FacetValue("1", True, 1), FacetValue("2", True, 1)), 0)
+    assert (b.values, b.missing) == ((FacetValue("x", False, 2),), 0)
+    assert ([v.value for v in c.values], c.missing) == (["1", "2"], 1)
+    assert again == a
+
+
+def test_of_no_event_every_field_is_told(home: Home) -> None:
+    home.send('{"a": 1}')
+    home.land()
+
+    request = SearchRequest(collection=FLIGHTS, query="a:2")
+    fields = [Payload(("a",)), Payload(("b",))]
+    assert (
+        home.searcher.facets(request, fields, most=3)
+        == [Facet((), found=0, missing=0, others=0)] * 2
+    )
+    assert home.searcher.facets(request, [], most=3) == []
 
 
 @pytest.mark.parametrize("seed", range(2))
