@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -30,6 +30,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import TimestamptzType
 
 from lakehouse.columns import DATA, arrow_schema, shape_in
+from lakehouse.payloads import Chunk, OtherPagesError, chunk_of, payloads_in
 from lakehouse.tables import Lake, TableView
 from penstock.envelope import Micros
 from penstock.errors import EngineUnavailable
@@ -54,11 +55,15 @@ EVER = (-(1 << 63), (1 << 63) - 1)
 
 
 class Group(NamedTuple):
-    """A row group: its rows, and from when to when their events were received, both included."""
+    """A row group: its rows, and from when to when their events were received, both included.
+
+    `payloads` is where they are, if single ones can be read.
+    """
 
     rows: int
     first: Micros
     last: Micros
+    payloads: Chunk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,29 @@ class Listing:
             raise EngineUnavailable("the tables cannot be read now") from error
         with self._guard:
             _remember(self._answers, view.uuid, (view.metadata_location, found), _MOST_TABLES)
+        return found
+
+    def payloads(self, file: Listed, rows: Sequence[int]) -> list[bytes] | None:
+        """Answer the payloads of these rows of a file, whose numbers rise.
+
+        None where single ones cannot be read. Raises `EngineUnavailable` if they cannot be now.
+        """
+        found: list[bytes] = []
+        first = 0
+        with self._lake.open(file.path) as stream:
+            for group in file.groups:
+                end = first + group.rows
+                here = [row - first for row in rows if first <= row < end]
+                first = end
+                if not here:
+                    continue
+                if group.payloads is None:
+                    return None
+                stream.seek(group.payloads.start)
+                try:
+                    found += payloads_in(stream.read(group.payloads.size), here)
+                except OtherPagesError:
+                    return None
         return found
 
     def _read(self, view: TableView) -> tuple[Listed, ...]:
@@ -216,7 +244,7 @@ def _groups(footer: pq.FileMetaData) -> Iterator[Group]:
         if statistics is not None and statistics.has_min_max:
             first, last = statistics.min_raw, statistics.max_raw
         if group.num_rows:
-            yield Group(group.num_rows, first, last)
+            yield Group(group.num_rows, first, last, chunk_of(footer, number))
 
 
 def _names_any(manifest: ManifestFile) -> bool:

@@ -77,6 +77,10 @@ class Reader(Protocol):
         """Answer what to write behind FROM for data files that have the same columns."""
         ...
 
+    def file_name(self, file: str) -> str:
+        """Answer what `filename` is of the rows of a data file."""
+        ...
+
     def arrow(self, rows: pa.Table | pa.RecordBatchReader) -> str:
         """Answer what to write behind FROM for these rows; a reader can be read once."""
         ...

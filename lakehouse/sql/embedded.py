@@ -240,6 +240,10 @@ class DuckReader:
         # Folders are named after the day; that is no column of the table.
         return f"read_parquet([{listed}], hive_partitioning := false)"
 
+    def file_name(self, file: str) -> str:
+        """Answer what `filename` is of the rows of a data file."""
+        return _place(file)
+
     def rows(self, text: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Answer all rows."""
         table: pa.Table = self._cursor.execute(text, list(parameters)).to_arrow_table()

@@ -281,7 +281,9 @@ class EmbeddedSearcher:
             if view is None or view.snapshot_id is None or search.quarantine:
                 return None
             listed = self._listing.files(view)
-            return None if listed is None else TableFiles(listed, view.uuid, self._filters)
+            if listed is None:
+                return None
+            return TableFiles(listed, view.uuid, self._filters, self._listing.payloads)
 
         return Looking(
             search,

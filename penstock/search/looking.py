@@ -49,6 +49,7 @@ from penstock.search.filters import Filters
 from penstock.search.indexed import NoAnswer, Part
 from penstock.search.ordering import first_of, ordered_rows, sorting_columns
 from penstock.search.places import (
+    BUT_PAYLOADS,
     PLACE,
     SHOWN,
     at_places,
@@ -80,6 +81,8 @@ class TableFiles(NamedTuple):
     listed: tuple[Listed, ...]
     table: str
     filters: Filters | None
+    payloads: Callable[[Listed, Sequence[int]], list[bytes] | None]
+    """Reads the payloads of rows of a file, whose numbers rise; None where it takes an engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,7 @@ class Looking:
     def _pieces(self) -> tuple[list[Piece], list[Piece]]:
         """Where in the files events may be that are found, and those with opaque payloads."""
         assert self._files is not None  # noqa: S101 - asked where there are files
-        listed, table, filters = self._files
+        listed, table, filters, _ = self._files
         search = self._search
         since, until, after = search.asked.since, search.asked.until, search.after
         time = Window(EVER[0] if since is None else since, EVER[1] if until is None else until - 1)
@@ -396,13 +399,43 @@ class Looking:
             events.update((found.place, found) for found in found_of(rows))
         if len(events) < len(places):  # not all of them are new
             times = {place.received_at for place in places if place not in events}
-            sources = self._lake_within(*(Window(time, time) for time in times))
-            for rows in self._select(sources, columns, where):
-                events.update((found.place, found) for found in found_of(rows))
+            for source in self._lake_within(*(Window(time, time) for time in times)):
+                for rows in self._shown(source, where):
+                    events.update((found.place, found) for found in found_of(rows))
         if self._part is not None and any(place not in events for place in places):
             # Rows went, or came back otherwise, by other means than landing.
             raise NoAnswer("the index finds events that the lake does not have", away=False)
         return [events[place] for place in places]
+
+    def _shown(self, source: Source, where: Sql) -> Iterator[pa.Table]:
+        """Answer what is shown of rows of a source of the lake, which are few."""
+        found = list(self._with_single_payloads(source, where))
+        if None in found:
+            yield from self._select([source], Sql(SHOWN[self._search.asked.view]), where)
+        else:
+            yield from (rows for rows in found if rows is not None)
+
+    def _with_single_payloads(self, source: Source, where: Sql) -> Iterator[pa.Table | None]:
+        """Answer the same without unpacking other payloads; None where that cannot be done."""
+        if self._files is None or not isinstance(source.rows, Reading):
+            yield None
+            return
+        listed, _, _, read = self._files
+        paths = set(source.rows.paths)
+        files = {self._reader.file_name(one.path): one for one in listed if one.path in paths}
+        for unsorted in self._select([source], BUT_PAYLOADS, where):
+            rows = unsorted.sort_by([("filename", "ascending"), ("file_row", "ascending")])
+            named = zip(rows["filename"].to_pylist(), rows["file_row"].to_pylist(), strict=True)
+            payloads: list[bytes] = []
+            for name, some in groupby(named, key=lambda one: one[0]):
+                file = files.get(name)
+                told = None if file is None else read(file, [row for _, row in some])
+                if told is None:
+                    yield None
+                    return
+                payloads += told
+            column = pa.array(payloads, pa.binary())
+            yield rows.drop_columns(["filename", "file_row"]).append_column("payload", column)
 
     def newer(self, event_id: str, newest: Found | None) -> Found | None:
         """Answer the newest event with exactly this id, or the one given if none is newer."""

@@ -31,6 +31,12 @@ SHOWN: Mapping[View, str] = {
 }
 
 
+BUT_PAYLOADS = Sql(
+    f"{SHOWN['main'].replace('payload, ', '')}, filename, file_row_number AS file_row"
+)
+"""What is shown of rows in files but for their payloads, and which rows they are."""
+
+
 PLACE = Sql("epoch_us(received_at) AS received, log_partition, log_offset")
 
 

@@ -14,6 +14,7 @@ from builders import FLIGHTS, NOON, event
 from lakes import BROKEN, new_lake
 
 from assets.landing import Landing
+from lakehouse.listing import Listing
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.embedded import EmbeddedAppender, EmbeddedBuffer
 from penstock.buffer.memory import MemoryLog
@@ -26,7 +27,7 @@ from penstock.search import cursor as cursors
 from penstock.search.bars import nice_step
 from penstock.search.cut import Cuts
 from penstock.search.embedded import MOST_ORDERED, EmbeddedSearcher
-from penstock.search.looking import Definite, Looking
+from penstock.search.looking import Definite, Looking, TableFiles
 from penstock.search.ordering import Ordered, Value, first_of
 from penstock.search.tail import Tails
 
@@ -259,6 +260,44 @@ def test_the_rows_of_a_page_are_read_and_few_besides(home) -> None:
 
     assert [found.log_offset for found in events] == [7_500, 5_000, 2_500, 0]
     assert [_scanned(json.loads(plan)) for plan in explained] == [4]
+
+
+@pytest.mark.parametrize("singly", [True, False])
+def test_payloads_of_a_page_are_read_one_by_one_where_that_can_be_done(home, singly: bool) -> None:
+    """The engine unpacks all payloads before them, which takes longer than everything else."""
+    for part in range(2):
+        sent = [home.event(f'{{"n": {n}, "part": {part}}}'.encode()) for n in range(3_000)]
+        home.log.append(FLIGHTS, sent).result()
+        home.land()
+    listing = Listing(home.lake)
+    cut = Cuts(home.lake, home.log, Tails(home.log, lambda _: Rules())).take(FLIGHTS, "main")
+    listed = listing.files(cut.table)
+    assert listed is not None
+    asked: list[str] = []
+
+    class Heard:
+        def __init__(self, reader) -> None:
+            self._reader = reader
+
+        def __getattr__(self, name: str):
+            return getattr(self._reader, name)
+
+        def rows(self, text, parameters=()):
+            asked.append(text)
+            return self._reader.rows(text, parameters)
+
+    request = SearchRequest(collection=FLIGHTS, query="n:7 OR n:2999")
+    search = Definite(request, parse(request.query, now=NOON), NOON, None)
+    read = listing.payloads if singly else lambda file, rows: None
+    files = TableFiles(listed, cut.table.uuid, None, read)
+    with home.engine.reader() as reader:
+        looking = Looking(search, cut, Heard(reader), home.engine, files=lambda: files)
+        events = looking.read(looking.first(10))
+
+    assert [found.payload for found in events] == [
+        f'{{"n": {n}, "part": {part}}}'.encode() for part in (1, 0) for n in (2_999, 7)
+    ]
+    assert any(" payload," in text for text in asked) is not singly
 
 
 def _scanned(plan) -> int:
