@@ -57,13 +57,20 @@ EVER = (-(1 << 63), (1 << 63) - 1)
 class Group(NamedTuple):
     """A row group: its rows, and from when to when their events were received, both included.
 
-    `payloads` is where they are, if single ones can be read.
+    `payloads` is where they are, if single ones can be read; `ids` are the least and the greatest
+    id of its events, if it says so.
     """
 
     rows: int
     first: Micros
     last: Micros
     payloads: Chunk | None = None
+    ids: tuple[str, str] | None = None
+
+    def may_have(self, event_id: str) -> bool:
+        """Say whether an event may be in it that has this id."""
+        # As bytes: engines compare them so, and Python's letters have the same order.
+        return self.ids is None or self.ids[0] <= event_id <= self.ids[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,15 +243,21 @@ def _remember(kept: OrderedDict[str, _Remembered], key: str, value: _Remembered,
 def _groups(footer: pq.FileMetaData) -> Iterator[Group]:
     """Answer the row groups that have rows."""
     names = [footer.schema.column(number).path for number in range(footer.num_columns)]
-    at = names.index("received_at") if "received_at" in names else None
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)
-        statistics = None if at is None else group.column(at).statistics
-        first, last = EVER
-        if statistics is not None and statistics.has_min_max:
-            first, last = statistics.min_raw, statistics.max_raw
+        times, ids = (
+            _statistics(group, names.index(name)) if name in names else None
+            for name in ("received_at", "event_id")
+        )
+        first, last = EVER if times is None else (times.min_raw, times.max_raw)
+        within = None if ids is None else (ids.min, ids.max)
         if group.num_rows:
-            yield Group(group.num_rows, first, last, chunk_of(footer, number))
+            yield Group(group.num_rows, first, last, chunk_of(footer, number), within)
+
+
+def _statistics(group: pq.RowGroupMetaData, column: int) -> pq.Statistics | None:
+    found = group.column(column).statistics
+    return found if found is not None and found.has_min_max else None
 
 
 def _names_any(manifest: ManifestFile) -> bool:

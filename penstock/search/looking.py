@@ -70,6 +70,7 @@ from penstock.search.spans import (
     readings,
     whole_files,
     windows,
+    with_id,
 )
 
 _POSITION = "log_id, log_partition, log_offset"
@@ -231,6 +232,13 @@ class Looking:
         if cut.table is None or cut.table.snapshot_id is None:
             return []
         return [Source(cut.table, cut.table.shape, cut.landed())]
+
+    def _lake_with(self, event_id: str) -> list[Source]:
+        """Answer what of the lake may have an event with this id."""
+        if self._files is None:
+            return self._table
+        pieces, landed = with_id(self._files.listed, event_id), self._cut.landed()
+        return [Source(one, one.shape, landed, one) for one in readings(pieces, WHOLE)]
 
     def _lake_within(self, *times: Window) -> list[Source]:
         """Answer the files of the lake that have something of one of these times."""
@@ -407,23 +415,25 @@ class Looking:
             raise NoAnswer("the index finds events that the lake does not have", away=False)
         return [events[place] for place in places]
 
-    def _shown(self, source: Source, where: Sql) -> Iterator[pa.Table]:
+    def _shown(self, source: Source, where: Sql, rest: str = "") -> Iterator[pa.Table]:
         """Answer what is shown of rows of a source of the lake, which are few."""
-        found = list(self._with_single_payloads(source, where))
+        found = list(self._with_single_payloads(source, where, rest))
         if None in found:
-            yield from self._select([source], Sql(SHOWN[self._search.asked.view]), where)
+            yield from self._select([source], Sql(SHOWN[self._search.asked.view]), where, rest)
         else:
             yield from (rows for rows in found if rows is not None)
 
-    def _with_single_payloads(self, source: Source, where: Sql) -> Iterator[pa.Table | None]:
+    def _with_single_payloads(
+        self, source: Source, where: Sql, rest: str
+    ) -> Iterator[pa.Table | None]:
         """Answer the same without unpacking other payloads; None where that cannot be done."""
-        if self._files is None or not isinstance(source.rows, Reading):
+        if not isinstance(source.rows, Reading) or self._files is None:
             yield None
             return
         listed, _, _, read = self._files
         paths = set(source.rows.paths)
         files = {self._reader.file_name(one.path): one for one in listed if one.path in paths}
-        for unsorted in self._select([source], BUT_PAYLOADS, where):
+        for unsorted in self._select([source], BUT_PAYLOADS, where, rest):
             rows = unsorted.sort_by([("filename", "ascending"), ("file_row", "ascending")])
             named = zip(rows["filename"].to_pylist(), rows["file_row"].to_pylist(), strict=True)
             payloads: list[bytes] = []
@@ -439,19 +449,27 @@ class Looking:
 
     def newer(self, event_id: str, newest: Found | None) -> Found | None:
         """Answer the newest event with exactly this id, or the one given if none is newer."""
-        columns = Sql(SHOWN[self._search.asked.view])
         by_id = sql("event_id = {0}", value(event_id))
         order = first_places(1, descending=True)
         if not self._search.quarantine:
             order = order.replace("ORDER BY ", "ORDER BY duplicate_of NULLS FIRST, ", 1)
+        for source in self._tail:
+            newest = self._newer_in(source, by_id, order, newest)
         # With the time of one in the tail, engines need not look into any file of the lake.
-        for source in (*self._tail, *self._table):
-            # One that repeats another gives way to it, however old that is.
-            known = newest if newest is not None and newest.duplicate_of is None else None
-            since = all_of(*received(since=known.received_at if known else None, until=None))
-            for rows in self._select([source], columns, all_of(since, by_id), order):
-                found = [*found_of(rows), *([newest] if newest else [])]
-                newest = max(found, key=_first_to_show, default=None)
+        known = newest is not None and newest.duplicate_of is None
+        for source in self._table if known else self._lake_with(event_id):
+            newest = self._newer_in(source, by_id, order, newest)
+        return newest
+
+    def _newer_in(
+        self, source: Source, by_id: Sql, order: str, newest: Found | None
+    ) -> Found | None:
+        # One that repeats another gives way to it, however old that is.
+        known = newest if newest is not None and newest.duplicate_of is None else None
+        since = all_of(*received(since=known.received_at if known else None, until=None))
+        for rows in self._shown(source, all_of(since, by_id), order):
+            found = [*found_of(rows), *([newest] if newest else [])]
+            newest = max(found, key=_first_to_show, default=None)
         return newest
 
     def _select(

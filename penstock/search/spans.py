@@ -62,6 +62,16 @@ class Reading:
 WHOLE = Window(*EVER)
 
 
+def with_id(files: Iterable[Listed], event_id: str) -> list[Piece]:
+    """Answer the pieces in which an event with this id may be."""
+    return [
+        Piece(file, number, group.first, group.last, group.rows)
+        for file in files
+        for number, group in enumerate(file.groups)
+        if group.may_have(event_id)
+    ]
+
+
 def bounded(pieces: Iterable[Piece], within: Window) -> list[Piece]:
     """Answer the pieces that have something of a time."""
     return [one for one in pieces if one.first <= within.last and one.last >= within.first]

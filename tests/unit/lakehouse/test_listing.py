@@ -46,6 +46,10 @@ def test_files_are_told_with_their_times_and_shapes(tmp_path: Path, engine: Engi
 
     assert (first.rows, second.rows) == (2, 1)
     assert first.last < second.first == second.last
+    assert [group.ids for group in (*first.groups, *second.groups)] == [
+        ("e0", "e1"),
+        ("e2", "e2"),
+    ]
     assert [(group.rows, group.first, group.last) for group in first.groups] == [
         (2, first.first, first.last)
     ]

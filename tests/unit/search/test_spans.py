@@ -20,6 +20,7 @@ from penstock.search.spans import (
     readings,
     whole_files,
     windows,
+    with_id,
 )
 
 
@@ -131,3 +132,21 @@ def test_steps_go_by_what_was_found_in_those_before() -> None:
     assert next_step(50_000, 10, 51) == 307_500
     assert next_step(1_000_000, 50, 51) == 500_000
     assert next_step(50_000, 1, 51) == next_step(50_000, 0, 51) == 400_000
+
+
+ids = st.text(min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(ids, ids), min_size=1), ids)
+def test_an_id_is_looked_for_wherever_it_may_be(ends: list[tuple[str, str]], wanted: str) -> None:
+    """Engines compare the bytes of ids; a row group that does not say its ids may have any."""
+    groups = tuple(
+        Group(10, 0, 9, None, None if "?" in a else (min(a, b), max(a, b))) for a, b in ends
+    )
+    told = Listed("/0.parquet", 10, 10, 0, 9, EMPTY, groups)
+
+    assert [piece.group for piece in with_id([told], wanted)] == [
+        number
+        for number, (a, b) in enumerate(ends)
+        if "?" in a or min(a.encode(), b.encode()) <= wanted.encode() <= max(a.encode(), b.encode())
+    ]
