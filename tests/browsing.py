@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from penstock.clock import machine_clock
 from penstock.dashboard.app import add_dashboard, addresses_of
 from penstock.envelope import CollectionId
 from penstock.metadata.records import CollectionRecord
+from penstock.metadata.rotation import ensure_key
 from penstock.settings import Settings, load_settings
 
 SCREENS = Path(__file__).parents[1] / "build" / "screens"
@@ -87,6 +89,7 @@ def site(home: Path, *, filled: bool) -> Iterator[Site]:
         _send(settings)
     else:
         open_appender(settings.log).close()
+    ensure_key(settings, chance=secrets.token_bytes)
     with opened(settings, dagster) as here:
         app = create_app(here)
         add_dashboard(app, addresses_of(settings))
