@@ -47,6 +47,7 @@ from penstock.metadata.database import (
     writing,
 )
 from penstock.metadata.home import ensure_admin_token, ensure_system_collections
+from penstock.metadata.keys import NO_KEYS
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tables import metadata
 from penstock.settings import shown
@@ -99,7 +100,7 @@ def refused(work: Callable[[], object]) -> tuple[str, float]:
 
 
 def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_engine(url, NO_KEYS)
     with reading(engine) as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     engine.dispose()
@@ -108,7 +109,7 @@ def test_the_migrations_make_the_tables_that_the_code_expects(url: str) -> None:
 
 
 def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_engine(url, NO_KEYS)
     with writing(engine) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
@@ -118,7 +119,7 @@ def test_a_database_of_a_newer_release_is_left_alone(url: str) -> None:
 
 
 def test_an_undone_migration_leaves_nothing(url: str) -> None:
-    engine = open_engine(url)
+    engine = open_engine(url, NO_KEYS)
 
     def half_a_step() -> None:
         with writing(engine) as connection:
