@@ -15,24 +15,28 @@ import uvloop
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
+    """Reads requests one after the other, and answers each."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
-        self._parser = httptools.HttpRequestParser(self)
+        """Begin."""
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self.parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        """Read on."""
+        self.parser.feed_data(data)
 
     def on_message_complete(self) -> None:
-        self._transport.write(_ANSWER)
+        """Answer the request."""
+        self.transport.write(_ANSWER)
 
 
-async def main() -> None:
+async def serve(connection: type[Connection], port: int) -> None:
     """Serve until killed."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", int(sys.argv[1]))
+    server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(serve(Connection, int(sys.argv[1])))

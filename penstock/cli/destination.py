@@ -76,7 +76,7 @@ def create(
     """Name a destination."""
     options: dict[str, object] = dict(parse_option(one) for one in option or [])
     if ca_file is not None:
-        options["ca"] = ca_file.read_text()
+        options["ca"] = text_of(ca_file)
     with connect(home) as client:
         made = client.create_destination(
             name,
@@ -173,7 +173,15 @@ def parse_credential(text: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not equals or not name or not file:
         raise BadRequest("a credential is given as NAME=FILE")
-    return name, Path(file).read_text().strip()
+    return name, text_of(Path(file))
+
+
+def text_of(file: Path) -> str:
+    """Answer the text of a file, without blanks around it; raise `BadRequest` where it is none."""
+    try:
+        return file.read_text().strip()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{file} is no text") from None
 
 
 def read_secret(file: Path | None) -> str | None:
@@ -181,7 +189,7 @@ def read_secret(file: Path | None) -> str | None:
     if file is None:
         return os.environ.get("PENSTOCK_SECRET")
     if str(file) != "-":
-        return file.read_text().strip()
+        return text_of(file)
     if sys.stdin.isatty():
         text: str = typer.prompt("secret", hide_input=True, err=True)
         return text

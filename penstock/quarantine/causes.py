@@ -110,11 +110,13 @@ def step_for(span: Micros, bars: int) -> Micros:
 def _together(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Answer the rows of small batches in tables: every file is a batch at least."""
     held: list[pa.RecordBatch] = []
+    count = 0
     for batch in batches:
         held.append(batch)
-        if sum(one.num_rows for one in held) >= _AT_ONCE:
+        count += batch.num_rows
+        if count >= _AT_ONCE:
             yield pa.Table.from_batches(held)
-            held = []
+            held, count = [], 0
     if held:
         yield pa.Table.from_batches(held)
 

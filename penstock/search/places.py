@@ -20,20 +20,19 @@ _FEW = 64
 
 
 _ENVELOPE = (
-    "event_id, received_at, event_time, source, content_type, key, headers, metadata, payload, "
+    "event_id, received_at, event_time, source, content_type, key, headers, metadata, "
     "log_partition, log_offset"
 )
+_OF_ROWS = "duplicate_of, misfits"
 
 
 SHOWN: Mapping[View, str] = {
-    "main": f"{_ENVELOPE}, duplicate_of, misfits",
-    "quarantine": f"{_ENVELOPE}, stage, reason, detail, attempts",
+    "main": f"{_ENVELOPE}, payload, {_OF_ROWS}",
+    "quarantine": f"{_ENVELOPE}, payload, stage, reason, detail, attempts",
 }
 
 
-BUT_PAYLOADS = Sql(
-    f"{SHOWN['main'].replace('payload, ', '')}, filename, file_row_number AS file_row"
-)
+BUT_PAYLOADS = Sql(f"{_ENVELOPE}, {_OF_ROWS}, filename, file_row_number AS file_row")
 """What is shown of rows in files but for their payloads, and which rows they are."""
 
 

@@ -64,12 +64,7 @@ WHOLE = Window(*EVER)
 
 def with_id(files: Iterable[Listed], event_id: str) -> list[Piece]:
     """Answer the pieces in which an event with this id may be."""
-    return [
-        Piece(file, number, group.first, group.last, group.rows)
-        for file in files
-        for number, group in enumerate(file.groups)
-        if group.may_have(event_id)
-    ]
+    return [one for one in whole_files(files) if one.file.groups[one.group].may_have(event_id)]
 
 
 def bounded(pieces: Iterable[Piece], within: Window) -> list[Piece]:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from penstock.cli.console import WRONG_USE, moment, plain, print_table, report, size
-from penstock.cli.destination import parse_header, parse_option, read_secret
+from penstock.cli.destination import parse_credential, parse_header, parse_option, read_secret
 from penstock.cli.moments import parse_end, parse_moment
 from penstock.cli.send import Sent, bodies
 from penstock.errors import BadQuery, BadRequest, NotFound
@@ -165,3 +165,18 @@ def test_a_secret_comes_from_a_file_or_the_environment(
     assert read_secret(None) == "u:p"
     monkeypatch.setattr("sys.stdin", io.StringIO("a:b\n"))
     assert read_secret(Path("-")) == "a:b"
+
+
+def test_a_credential_is_read_from_a_file_of_text(tmp_path: Path) -> None:
+    """What a mistyped name points at is said, and never what is in it."""
+    key, garbage = tmp_path / "key.pem", tmp_path / "key.der"
+    key.write_text("-----BEGIN PRIVATE KEY-----\n")
+    garbage.write_bytes(b"0\x82\x04\xa4hidden\xff")
+
+    assert parse_credential(f"client_key={key}") == ("client_key", "-----BEGIN PRIVATE KEY-----")
+    with pytest.raises(BadRequest, match="NAME=FILE"):
+        parse_credential(str(key))
+    for read in (lambda: parse_credential(f"client_key={garbage}"), lambda: read_secret(garbage)):
+        with pytest.raises(BadRequest, match="is no text") as refused:
+            read()
+        assert "hidden" not in str(refused.value)
