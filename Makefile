@@ -11,7 +11,7 @@ WHEEL := build/wheel
 # (6 instead of 2 CPU seconds for one that knows Dagster).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up test test-trip engines engines-stop engines-wipe test-engines test-outage check format docs bench lock proto clean
+.PHONY: help demo up test test-trip engines engines-stop engines-wipe test-engines test-outage faults soak mutants check format docs bench lock proto clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,16 @@ test-outage: $(READY) ## Stop the engines that run, one after the other and unde
 	@PYTHONPATH=tests $(BIN)/python -m engines status
 	@$(BIN)/python -m pytest -q -m outage
 
+faults: $(READY) ## Kill, cut and fill, count what is lost, and write it down (ENGINES=1, ONLY="landing")
+	@PYTHONPATH=tests $(BIN)/python -m evidence faults $(if $(ENGINES),--engines) $(ONLY)
+
+soak: $(READY) ## Ten minutes of load, a fault each 5 s, 20,000 searches (SECONDS=, RATE=, SEED=, SEARCHES=)
+	@PYTHONPATH=tests $(BIN)/python -m evidence soak $(if $(ENGINES),--engines) $(if $(SECONDS),--seconds $(SECONDS)) \
+	  $(if $(RATE),--rate $(RATE)) $(if $(SEED),--seed $(SEED)) $(if $(SEARCHES),--searches $(SEARCHES)) $(ONLY)
+
+mutants: $(READY) ## Put a bug in for every rule, and see a test find it (ENGINES=1, ONLY="commit")
+	@PYTHONPATH=tests $(BIN)/python -m evidence mutants $(if $(ENGINES),--engines) $(ONLY)
+
 check: $(READY) ## Lint, type-check, check the directions of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -78,8 +88,8 @@ format: $(READY) ## Put the code into shape
 docs: $(READY) ## Renew the page of the command line
 	@$(BIN)/python tests/cli_page.py
 
-bench: $(READY) ## Measure against limits taken in the same run; writes the results into benchmarks and docs
-	@$(BIN)/python -m benchmarks
+bench: $(READY) ## Measure against limits taken in the same run; writes results and page (ONLY="search tail")
+	@$(BIN)/python -m benchmarks --keep $(ONLY)
 
 lock: $(READY) ## Renew requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --upgrade \

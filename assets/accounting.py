@@ -12,12 +12,13 @@ The order of the reads is what makes the sum right while events arrive and land:
 
 1. The log's ends. They only grow, and the log keeps what has not landed: behind the marks that
    are read next there is nothing that the log has let go of before.
+   So all ends are read before the first table.
 2. The main table: rows and marks of one load. What landed since 1. is accepted as well, so a
    partition has accepted up to its end or its mark, whichever is further.
-3. Quarantine. It is ahead of the marks for a moment in each landing, and after one that broke
-   off; the rows at or behind the marks still count as waiting, so they are left out. Where rows
-   behind those marks have landed and expired meanwhile nobody can tell how many that were, and
-   2. and 3. are done again.
+3. Quarantine, of the same moment or a later one. It is ahead of the marks for a moment in each
+   landing, and after one that broke off; the rows at or behind the marks still count as waiting,
+   so they are left out. Where rows behind those marks have landed and expired meanwhile nobody
+   can tell how many that were, and 2. and 3. are done again.
 4. What of it is closed. That is part of what quarantine has and never more, so whatever is closed
    in between changes how the two are told apart, and not their sum.
 """
@@ -25,19 +26,28 @@ The order of the reads is what makes the sum right while events arrive and land:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from assets.landing import begin
 from assets.remedies import explained
 from lakehouse.commit import refuse_either_changed
-from lakehouse.tables import TableView
-from penstock.buffer import Buffer
+from lakehouse.tables import Seen, TableView
+from penstock.buffer import Buffer, Glance, Glanced, Kept
 from penstock.envelope import Clock, CollectionId, Extent, Mark, Micros
-from penstock.errors import LogTruncated, Stopped, Unavailable
+from penstock.errors import (
+    EngineUnavailable,
+    LogTruncated,
+    LogUnavailable,
+    Stopped,
+    Unavailable,
+)
 from penstock.search.index import Index
 
 _SECOND: Micros = 1_000_000
+
+_T = TypeVar("_T")
 
 LOOKS = 3
 """So often tables are read at the most, if retention drops what has just landed."""
@@ -193,57 +203,85 @@ def _partition(number: int, extent: Extent, table: TableView | None, log_id: str
 class Log(Protocol):
     """What the books ask of a log, see `penstock.buffer.Buffer`."""
 
-    def log_id(self, collection: CollectionId) -> str:
-        """Answer which log it is."""
-        ...
-
-    def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
-        """Answer what each partition holds."""
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what it keeps of each."""
         ...
 
 
 class Tables(Protocol):
     """What the books ask of a lake, see `lakehouse.Lake`."""
 
-    def view(self, collection: CollectionId) -> TableView | None:
-        """Answer the main table."""
-        ...
-
-    def quarantine_beside(
-        self, collection: CollectionId, main: TableView | None
-    ) -> tuple[TableView | None, int]:
-        """Answer quarantine, and how many of its rows `main` does not cover."""
-        ...
-
-    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
-        """Answer how many quarantined events are closed that `main` covers."""
+    def seen(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Seen | Unavailable]:
+        """Answer the tables of each, quarantine not as it was before the main one."""
         ...
 
 
 def read_books(log: Log, tables: Tables, collection: CollectionId) -> Books:
+    """Read log and tables of one collection; raise `Unavailable` if one does not answer."""
+    return answered(read_all_books(log, tables, [collection])[collection])
+
+
+def read_all_books(
+    log: Log, tables: Tables, collections: Sequence[CollectionId]
+) -> Mapping[CollectionId, Books | Unavailable]:
     """Read log and tables, in the one order in which no sum is wrong; see `balance`.
 
-    Raises `Unavailable` if one of them does not answer.
+    All ends are read before the first table. Where log or tables of a collection do not answer,
+    the error stands in the place of its books.
     """
-    extents = log.extents(collection)
-    log_id = log.log_id(collection)
+    kept = _kept(log, collections)
+    seen: dict[CollectionId, Seen | Unavailable] = {}
+    again = [one for one in collections if isinstance(kept[one], Kept)]
     for _ in range(LOOKS):
-        table = tables.view(collection)
-        quarantine, beyond = tables.quarantine_beside(collection, table)
-        if not expired_beyond(table, quarantine):
+        if not again:
             break
-    # Most collections have nothing there: they need not be asked for one table more.
-    aside = quarantine.rows if quarantine is not None else 0
-    closed = tables.closed_beside(collection, table) if aside > beyond else 0
+        seen |= tables.seen(again)
+        again = [one for one in again if _expired_beyond(seen[one])]
+    return {one: _books(one, kept[one], seen.get(one)) for one in collections}
+
+
+def _kept(
+    log: Log, collections: Sequence[CollectionId]
+) -> Mapping[CollectionId, Kept | LogUnavailable]:
+    try:
+        found = log.kept(collections)
+    except LogUnavailable as error:
+        return dict.fromkeys(collections, error)
+    return {
+        one: found.get(one) or LogUnavailable(f"the log does not tell what it keeps of {one}")
+        for one in collections
+    }
+
+
+def _expired_beyond(seen: Seen | Unavailable) -> bool:
+    return isinstance(seen, Seen) and expired_beyond(seen.main, seen.quarantine)
+
+
+def _books(
+    collection: CollectionId, kept: Kept | LogUnavailable, seen: Seen | Unavailable | None
+) -> Books | Unavailable:
+    if not isinstance(kept, Kept):
+        return kept
+    if not isinstance(seen, Seen):
+        return seen or EngineUnavailable(f"the tables of {collection} do not answer")
     return balance(
         collection,
-        log_id=log_id,
-        extents=extents,
-        table=table,
-        quarantine=quarantine,
-        beyond=beyond,
-        closed=closed,
+        log_id=kept.log_id,
+        extents=kept.extents,
+        table=seen.main,
+        quarantine=seen.quarantine,
+        beyond=seen.beyond,
+        closed=seen.closed,
     )
+
+
+def answered(answer: _T | Unavailable) -> _T:
+    """Answer it, or raise the error that stands in its place."""
+    if isinstance(answer, Unavailable):
+        raise answer
+    return answer
 
 
 def expired_beyond(table: TableView | None, quarantine: TableView | None) -> bool:
@@ -323,79 +361,141 @@ def stand(
 
     Raises `Unavailable` if log or lake do not answer; an index that does not is not known.
     """
-    books = read_books(buffer, lake, collection)
-    stop = stop_of(books, buffer.extents(collection))
-    lag: Micros | None = None
+    return answered(stand_all(buffer, lake, index, [collection], now=now)[collection])
+
+
+def stand_all(
+    buffer: Buffer,
+    lake: Tables,
+    index: Index | None,
+    collections: Sequence[CollectionId],
+    *,
+    now: Micros,
+) -> Mapping[CollectionId, Standing | Unavailable]:
+    """Look at everything that belongs to each of the collections, asked for together.
+
+    Where log or lake do not answer for one, the error stands in its place.
+    """
+    books = read_all_books(buffer, lake, collections)
+    there = [one for one, found in books.items() if isinstance(found, Books)]
+    kept = _kept(buffer, there)
+    looks = [
+        _Look(read, after, index)
+        for one in there
+        if isinstance(read := books[one], Books) and isinstance(after := kept[one], Kept)
+    ]
+    answers = iter(_glanced(buffer, [glance for look in looks for glance in look.glances]))
+    told: dict[CollectionId, Standing | Unavailable] = {}
+    for look in looks:
+        found = [next(answers) for _ in look.glances]
+        told[look.books.collection] = look.standing(found, now)
+    for one in collections:
+        away = kept.get(one) if isinstance(books[one], Books) else books[one]
+        if isinstance(away, Unavailable):
+            told[one] = away
+    return told
+
+
+def _glanced(buffer: Buffer, glances: Sequence[Glance]) -> Sequence[Glanced]:
     try:
-        oldest = [_oldest(buffer, books, one) for one in books.partitions]
-        lag = max((now - at for at in oldest if at is not None), default=0)
-    except Stopped as error:
-        stop = stop or error
-    behind, search_lag = (0, None) if index is None else _indexed(buffer, index, books, now)
-    return Standing(
-        books=books,
-        stop=stop,
-        lake_lag=None if lag is None else max(0, lag),
-        search_lag=search_lag,
-        search_waiting=behind,
-        newest=_newest(buffer, books),
-        at=now,
-    )
+        return buffer.glance(glances) if glances else []
+    except LogUnavailable as error:
+        return [error] * len(glances)
 
 
-def _oldest(buffer: Buffer, books: Books, one: PartitionBooks) -> Micros | None:
-    """Answer when the first waiting event of a partition came; checks the mark in any case."""
+class _Look:
+    """A collection whose books are read: what of the log has to be looked at, and what follows."""
+
+    def __init__(self, books: Books, kept: Kept, index: Index | None) -> None:
+        """Take what the log keeps after the tables were read, see `stop_of`."""
+        self.books = books
+        self._stop = stop_of(books, kept.extents)
+        self._oldest = [_oldest(books, one) for one in books.partitions]
+        self._newest = [_newest(books, one) for one in books.partitions if one.start < one.end]
+        self._indexed = _indexed(index, books)
+
+    @property
+    def glances(self) -> list[Glance]:
+        """What has to be looked at."""
+        behind = self._indexed.glances if self._indexed is not None else ()
+        return [*self._oldest, *self._newest, *behind]
+
+    def standing(self, found: Sequence[Glanced], now: Micros) -> Standing | Unavailable:
+        """Answer how the collection stands, from what `glances` found."""
+        away = next((one for one in found if isinstance(one, Unavailable)), None)
+        if away is not None:
+            return away
+        after, behind = len(self._oldest), len(self._oldest) + len(self._newest)
+        oldest, newest, indexed = found[:after], found[after:behind], found[behind:]
+        broken = next((one for one in oldest if isinstance(one, Stopped)), None)
+        lag = None if broken is not None else max([0, *(now - at for at in _times(oldest))])
+        # What is wrong with the log is told by what reads from the mark.
+        return Standing(
+            books=self.books,
+            stop=self._stop or broken,
+            lake_lag=lag,
+            search_lag=None if self._indexed is None else self._indexed.lag(_times(indexed), now),
+            search_waiting=0 if self._indexed is None else self._indexed.behind,
+            newest=max(_times(newest), default=None),
+            at=now,
+        )
+
+
+def _times(found: Iterable[Glanced]) -> list[Micros]:
+    return [at for at in found if isinstance(at, Micros)]
+
+
+def _oldest(books: Books, one: PartitionBooks) -> Glance:
+    """Answer where the first waiting event of a partition is; the mark is checked in any case."""
     if books.table is None:
         mark = Mark(books.log_id, one.partition, one.start, "")
     else:
         mark = books.table.mark(books.log_id, one.partition)
-    end = one.end if one.waiting else mark.next
-    return _first(buffer, books.collection, mark, end)
+    return Glance(books.collection, mark, one.end if one.waiting else mark.next)
 
 
-def _first(buffer: Buffer, collection: CollectionId, mark: Mark, end: int) -> Micros | None:
-    portion = buffer.read(collection, mark, end=end, max_bytes=1)
-    return portion.rows["received_at"][0].value if portion.rows.num_rows else None
+def _newest(books: Books, one: PartitionBooks) -> Glance:
+    """Answer where the last event of a partition is."""
+    last = Mark(books.log_id, one.partition, one.end - 1, "")
+    return Glance(books.collection, last, one.end)
 
 
-def _newest(buffer: Buffer, books: Books) -> Micros | None:
-    """Answer when the last event of each partition came, the latest of them."""
-    found = []
-    for one in books.partitions:
-        if one.start < one.end:
-            last = Mark(books.log_id, one.partition, one.end - 1, "")
-            try:
-                found.append(_first(buffer, books.collection, last, one.end))
-            except Stopped:
-                # What is wrong with the log is told by what reads from the mark.
-                continue
-    return max((at for at in found if at is not None), default=None)
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """How many landed events the index does not have, and where the first of them are."""
+
+    behind: int
+    glances: tuple[Glance, ...] = ()
+    known: bool = True
+
+    def lag(self, times: Sequence[Micros], now: Micros) -> Micros | None:
+        """Answer the age of the oldest, None where nobody knows."""
+        if not self.known or (self.behind and not times):
+            return None
+        return max([0, *(now - at for at in times)])
 
 
-def _indexed(buffer: Buffer, index: Index, books: Books, now: Micros) -> tuple[int, Micros | None]:
-    """Answer how many landed events the index does not have, and the age of the oldest."""
+def _indexed(index: Index | None, books: Books) -> _Indexed | None:
     table = books.table
+    if index is None:
+        return None
     if table is None:
-        return 0, 0
+        return _Indexed(0)
     try:
         known = index.state(books.collection)
     except Unavailable:
-        return 0, None
+        return _Indexed(0, known=False)
     state = known.state if known is not None else None
     if state is not None and (state.log_id, state.table) != (books.log_id, table.uuid):
         state = None
-    behind, oldest = 0, []
+    behind, glances = 0, []
     for one in books.partitions:
         reached = state.next(one.partition) if state is not None else 0
         if reached < one.mark:
             behind += one.mark - reached
             begin_ = Mark(books.log_id, one.partition, max(reached, one.start), "")
-            try:
-                oldest.append(_first(buffer, books.collection, begin_, max(one.end, one.mark)))
-            except Stopped:
-                continue
-    ages = [now - at for at in oldest if at is not None]
-    return behind, max([0, *ages]) if ages or not behind else None
+            glances.append(Glance(books.collection, begin_, max(one.end, one.mark)))
+    return _Indexed(behind, tuple(glances))
 
 
 class Watch:
@@ -407,15 +507,15 @@ class Watch:
 
     def __init__(
         self,
-        look: Callable[[CollectionId], Standing],
-        extents: Callable[[CollectionId], Mapping[int, Extent]],
+        look: Callable[[Sequence[CollectionId]], Mapping[CollectionId, Standing | Unavailable]],
+        ends: Callable[[Sequence[CollectionId]], Mapping[CollectionId, Mapping[int, int]]],
         *,
         clock: Clock,
         fresh: Micros = 10 * _SECOND,
         idle: Micros = 300 * _SECOND,
     ) -> None:
         self._look = look
-        self._extents = extents
+        self._ends = ends
         self._clock = clock
         self._fresh = fresh
         self._idle = idle
@@ -426,29 +526,36 @@ class Watch:
 
         One that cannot be looked at is left out.
         """
-        found = []
-        for collection in collections:
-            try:
-                found.append(self._one(collection))
-            except Unavailable:
-                self._known.pop(collection, None)
-        return found
+        asked, now = list(collections), self._clock()
+        resting = [one for one in asked if self._rests(one, now)]
+        ends: Mapping[CollectionId, Mapping[int, int]] = {}
+        if resting:
+            with suppress(LogUnavailable):
+                ends = self._ends(resting)
+        same = {one for one in resting if ends.get(one) == _ends_of(self._known[one])}
+        due = [one for one in asked if one not in same and not self._fresh_enough(one, now)]
+        told = self._look(due) if due else {}
+        for one, standing in told.items():
+            if isinstance(standing, Standing):
+                self._known[one] = standing
+            else:
+                self._known.pop(one, None)
+        return [self._known[one] for one in asked if one in self._known]
 
-    def _one(self, collection: CollectionId) -> Standing:
-        known, now = self._known.get(collection), self._clock()
-        age = now - known.at if known is not None else 0
-        if (
-            known is None
-            or not 0 <= age < self._idle
-            or (age >= self._fresh and self._moved(known))
-        ):
-            known = self._known[collection] = self._look(collection)
-        return known
+    def _fresh_enough(self, collection: CollectionId, now: Micros) -> bool:
+        known = self._known.get(collection)
+        return known is not None and 0 <= now - known.at < self._fresh
 
-    def _moved(self, known: Standing) -> bool:
-        """Say whether anything can have changed but by somebody's hand."""
+    def _rests(self, collection: CollectionId, now: Micros) -> bool:
+        """Say whether nothing but events that came can have changed it, for a while yet."""
+        known = self._known.get(collection)
+        if known is None or not self._fresh <= now - known.at < self._idle:
+            return False
         books = known.books
-        if books.waiting or known.search_waiting or known.stop is not None or books.difference:
-            return True
-        ends = {one.partition: (one.start, one.end) for one in books.partitions}
-        return ends != {p: tuple(extent) for p, extent in self._extents(books.collection).items()}
+        return not (
+            books.waiting or known.search_waiting or known.stop is not None or books.difference
+        )
+
+
+def _ends_of(known: Standing) -> Mapping[int, int]:
+    return {one.partition: one.end for one in known.books.partitions}

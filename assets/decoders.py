@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from assets.registered import Fetch, Kept, RegisteredSchemas, Registry
 from penstock.envelope import CollectionId
-from penstock.errors import EngineUnavailable, Unavailable
+from penstock.errors import EngineUnavailable, KeyMissing, Unavailable
 from penstock.guard import Guard
 from penstock.schema.formats import Decoder, Format, open_decoder
 from penstock.schema.formats.avro import Registered, schemas_of
@@ -51,23 +51,28 @@ class Decoders:
 
         What it reads raises `EngineUnavailable` while a registry is away, and after `patience`
         seconds of that it refuses the payload, if that is a number.
-        Raises `EngineUnavailable` where the decoder was never made and its schema cannot be had
-        now: the collection waits, for what was read in another way could not be undone.
+        Raises `EngineUnavailable` where the decoder was never made and its schema, or what the
+        registry asks for, cannot be had now: the collection waits, for what was read in another
+        way could not be undone.
         """
         key = (collection, format, patience)
         with self._guard:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        schema = None
-        if format.schema is not None:
-            try:
+        try:
+            schema = None
+            if format.schema is not None:
                 schema = self._schemas.format_schema(collection, format.schema)
-            except Unavailable as away:
-                raise EngineUnavailable(
-                    f"the schema of {collection} is in the metadata, which is away: {away}"
-                ) from away
-        decoder = self.opened(collection, format, schema, patience=patience)
+            decoder = self.opened(collection, format, schema, patience=patience)
+        except Unavailable as away:
+            raise EngineUnavailable(
+                f"the schema of {collection} is in the metadata, which is away: {away}"
+            ) from away
+        except KeyMissing as missing:
+            raise EngineUnavailable(
+                f"the schema registry of {collection} cannot be asked: {missing}"
+            ) from missing
         with self._guard:
             self._kept[key] = decoder
             while len(self._kept) > _MOST:
@@ -79,11 +84,15 @@ class Decoders:
         collection: CollectionId,
         format: Format,  # noqa: A002
         schema: bytes | None,
+        secret: str | None = None,
         *,
         patience: float | None = None,
     ) -> Decoder | None:
-        """Answer what reads payloads of a format that the collection need not have."""
-        registered = self._registered(collection, format, schema, patience)
+        """Answer what reads payloads of a format that the collection need not have.
+
+        `secret` is what its registry asks for, None where the metadata have that.
+        """
+        registered = self._registered(collection, format, schema, secret, patience)
         return open_decoder(format, schema, registered)
 
     def _registered(
@@ -91,11 +100,15 @@ class Decoders:
         collection: CollectionId,
         format: Format,  # noqa: A002
         schema: bytes | None,
+        secret: str | None,
         patience: float | None,
     ) -> Registered | None:
         if format.registry is None:
             return None
-        key = (format.registry, schemas_of(schema).secret)
+        secret_id = schemas_of(schema).secret_id
+        if secret is None and secret_id is not None:
+            secret = self._schemas.registry_secret(collection, secret_id)
+        key = (format.registry, secret)
         with self._guard:
             # One for all who ask it: where it is away it is away for all of them.
             registry = self._registries.get(key)

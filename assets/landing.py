@@ -7,14 +7,16 @@ and both may be killed at any point: the table's marks say where the next one go
 from __future__ import annotations
 
 import os
+import threading
 import time
 import traceback
 import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,6 +50,8 @@ from penstock.stats import Batch as Counts
 
 log = structlog.get_logger()
 
+_Of = TypeVar("_Of")
+
 _SECOND: Micros = 1_000_000
 
 
@@ -68,6 +72,9 @@ class Limits:
     """Waiting events that are landed without any patience."""
     share: float = 0.25
     """The part of a core that small commits may take."""
+    at_once: int = 1
+    """So many small batches are landed at the same time: a commit mostly waits for its stores.
+    Each has its part of the limits above."""
     shortest_back_off: Micros = _SECOND
     longest_back_off: Micros = 60 * _SECOND
 
@@ -141,13 +148,11 @@ class Lane:
         """Answer whether the partition is in this lane; those of one collection are in turn."""
         return (zlib.crc32(str(collection).encode()) + partition) % self.of == self.number
 
-    def share(
-        self, collection: CollectionId, extents: Mapping[int, Extent]
-    ) -> Mapping[int, Extent]:
+    def share(self, collection: CollectionId, partitions: Mapping[int, _Of]) -> Mapping[int, _Of]:
         """Answer the partitions of a collection that this lane drains."""
         if self.of == 1:
-            return extents
-        return {p: extent for p, extent in extents.items() if self.drains(collection, p)}
+            return partitions
+        return {p: of for p, of in partitions.items() if self.drains(collection, p)}
 
 
 class History(Protocol):
@@ -165,14 +170,14 @@ def due(waiting: int, oldest: Micros, *, plenty: int, patience: Micros) -> bool:
     return waiting >= plenty or (waiting > 0 and oldest >= patience)
 
 
-def patience_among(active: int, commit: Micros, limits: Limits) -> Micros:
-    """Answer how long events wait while `active` collections have some, a commit taking `commit`.
+def patience_among(active: int, pace: Micros, limits: Limits) -> Micros:
+    """Answer how long events wait while `active` collections have some, one landing each `pace`.
 
     One commit each per `patience` takes no more than the limits' share of a core: hundreds of
     small collections make their events wait rather than the machine. But who is the last of them
     in turn has waited for all the others as well, and both together have an end.
     """
-    turn = active * commit
+    turn = active * pace
     fair = round(turn / limits.share)
     return max(limits.patience, min(fair, limits.most_patience - turn))
 
@@ -253,8 +258,18 @@ class _Seen:
     """Whether it waited when this drain began: for how long, only the one before would know."""
 
 
+class _Room(NamedTuple):
+    """What one batch may have, bytes being those of payloads."""
+
+    rows: int
+    bytes: int
+
+
 class Landing:
-    """Lands the collections of one log. One thread uses it; other processes may land beside it."""
+    """Lands the collections of one log. Other processes may land beside it.
+
+    One thread uses it; of its own it has those in which small batches land at the same time.
+    """
 
     def __init__(
         self,
@@ -286,12 +301,15 @@ class Landing:
         self._duplicates = duplicates or Duplicates()
         self._wait = wait
         self._untold: deque[tuple[CollectionId, Micros, tuple[Change, ...]]] = deque(maxlen=1_000)
+        self._telling = threading.Lock()
         self._uuids: dict[CollectionId, str] = {}
         self._fitting: dict[CollectionId, int] = {}
         """How many rows like the last ones a batch can take."""
 
-    def land_once(self, collection: CollectionId) -> Landed | None:
+    def land_once(self, collection: CollectionId, *, parts: int = 1) -> Landed | None:
         """Land one batch of the collection; None if nothing waits.
+
+        The batch takes one of so many `parts` of what the limits allow.
 
         Raises `Stopped` if going on could skip or double events, `Unavailable` if trying again
         later can help. Whatever is raised, nothing is lost or doubled by trying again.
@@ -310,12 +328,12 @@ class Landing:
             starts = begin(view, self._buffer.log_id(collection), extents)
             starts = [m for m in starts if self._lane.drains(collection, m.partition)]
             if read is None or read.starts != starts:
-                read = self._read(collection, starts, extents, self._most_rows(view))
+                read = self._read(collection, starts, extents, self._room(view, parts))
                 fault("span_read")
             if not read.marks:
                 return None
             rules = self._rules(collection)
-            read, converted = self._convert(read, view, rules, extents)
+            read, converted = self._convert(read, view, rules, extents, parts)
             converted = settle_releases(self._lake, collection, converted, clock=self._clock)
             outcome = land(self._lake, self._batch(view, read, converted, rules), clock=self._clock)
             view = outcome.view
@@ -341,14 +359,25 @@ class Landing:
         What goes wrong with one collection never stops the others: it rests, a little longer each
         time.
         """
+        with ThreadPoolExecutor(self._limits.at_once, "landing") as threads:
+            yield from self._drain(threads, collections, until, idle, hurry)
+
+    def _drain(
+        self,
+        threads: Executor,
+        collections: Callable[[], Sequence[CollectionId]],
+        until: Callable[[], bool],
+        idle: Micros | None,
+        hurry: Callable[[], Container[CollectionId]],
+    ) -> Iterator[Landed | Trouble]:
         seen: dict[CollectionId, _Seen] = {}
         # Nothing is known yet: then nobody waits for the sake of the machine.
-        commit = 0
+        pace = 0
         busy_at = self._clock()
         while not until():
             now = self._clock()
             waiting = self._look(_known(collections), seen, now)
-            patience = patience_among(len(waiting), commit, self._limits)
+            patience = patience_among(len(waiting), pace, self._limits)
             urgent = hurry()
             ready = [
                 collection
@@ -356,23 +385,54 @@ class Landing:
                 if self._due(seen[collection], count, now, 0 if collection in urgent else patience)
             ]
             # The oldest first: one that is busy all the time must not starve the others.
-            for collection in sorted(ready, key=lambda c: seen[c].since or 0):
-                begun = self._clock()
-                outcome = self._try(collection, seen[collection])
+            ready.sort(key=lambda c: seen[c].since or 0)
+            begun = self._clock()
+            for outcome in self._turn(threads, ready, waiting, seen, until):
                 if outcome is not None:
                     yield outcome
+                # What is done about a batch while it is answered keeps the next one waiting.
+                ended = self._clock()
                 if isinstance(outcome, Landed) and outcome.rows < self._limits.plenty:
-                    # What is done about a batch while it is answered keeps the next one waiting.
-                    took = max(0, self._clock() - begun)
-                    commit = (7 * commit + took) // 8 if commit else took
-                if until():
-                    return
+                    took = max(0, ended - begun)
+                    pace = (7 * pace + took) // 8 if pace else took
+                begun = ended
+            if until():
+                return
             if any(idle or not seen[collection].stopped for collection in waiting):
                 busy_at = self._clock()
             elif idle is not None and self._clock() - busy_at >= idle:
                 return
             if not ready:
                 self._wait(max(self._limits.patience / 4, _SECOND / 50) / _SECOND)
+
+    def _turn(
+        self,
+        threads: Executor,
+        ready: Sequence[CollectionId],
+        waiting: Mapping[CollectionId, int],
+        seen: Mapping[CollectionId, _Seen],
+        until: Callable[[], bool],
+    ) -> Iterator[Landed | Trouble | None]:
+        """Try each in turn, and answer what came of them in that order.
+
+        Small batches are landed some at a time. One with plenty has the machine for itself.
+        """
+        small = sum(waiting[collection] < self._limits.plenty for collection in ready)
+        parts = max(1, min(small, self._limits.at_once))
+        under_way: deque[Future[Landed | Trouble | None]] = deque()
+        for collection in ready:
+            alone = waiting[collection] >= self._limits.plenty
+            while len(under_way) > (0 if alone else parts - 1):
+                yield under_way.popleft().result()
+            if until():
+                break
+            under_way.append(
+                threads.submit(self._try, collection, seen[collection], 1 if alone else parts)
+            )
+            if alone:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
     def _look(
         self, collections: Sequence[CollectionId], seen: dict[CollectionId, _Seen], now: Micros
@@ -383,6 +443,7 @@ class Landing:
         others land as well the batch that finds nothing says so.
         """
         waiting = {}
+        ends = self._ends(collections)
         for collection in collections:
             known = seen.get(collection)
             if known is None:
@@ -393,11 +454,8 @@ class Landing:
                 except Stopped:
                     # Landing itself meets it, and reports it, whether anything waits or not.
                     known.landed, known.overdue = {}, True
-            extents = self._extents(collection)
-            count = sum(
-                max(0, extent.end - known.landed.get(partition, 0))
-                for partition, extent in extents.items()
-            )
+            mine = self._lane.share(collection, ends.get(collection, {}))
+            count = sum(max(0, end - known.landed.get(p, 0)) for p, end in mine.items())
             if not count:
                 known.since, known.overdue = None, False
                 continue
@@ -407,12 +465,14 @@ class Landing:
             waiting[collection] = count
         return waiting
 
-    def _extents(self, collection: CollectionId) -> Mapping[int, Extent]:
-        """Answer the lane's partitions of a collection; none while the log does not answer."""
+    def _ends(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer where the partitions end; of none while the log does not answer."""
         try:
-            return self._lane.share(collection, self._buffer.extents(collection))
+            return self._buffer.ends(collections)
         except Unavailable as error:
-            log.warning("log not looked at", collection=str(collection), error=str(error))
+            log.warning("log not looked at", error=str(error))
             return {}
 
     def _due(self, known: _Seen, count: int, now: Micros, patience: Micros) -> bool:
@@ -438,10 +498,10 @@ class Landing:
             known.landed = {mark.partition: mark.next for mark in marks}
             self._release(collection, marks)
 
-    def _try(self, collection: CollectionId, known: _Seen) -> Landed | Trouble | None:
+    def _try(self, collection: CollectionId, known: _Seen, parts: int) -> Landed | Trouble | None:
         begun = self._clock()
         try:
-            landed = self.land_once(collection)
+            landed = self.land_once(collection, parts=parts)
             if landed is None:
                 # Somebody else landed it.
                 self._remember(collection, known)
@@ -461,26 +521,28 @@ class Landing:
             known.landed.update({span.partition: span.end for span in landed.spans})
         return landed
 
-    def _most_rows(self, view: TableView) -> int:
-        """Answer how many rows a batch may have, from what is known before it is read."""
+    def _room(self, view: TableView, parts: int) -> _Room:
+        """Answer what a batch may have, from what is known before it is read."""
         wide = self._limits.batch_cells // max(1, count_columns(view.shape))
-        return max(1, min(wide, self._fitting.get(view.collection, wide)))
+        rows = min(wide, self._fitting.get(view.collection, wide)) // parts
+        return _Room(max(1, rows), self._limits.batch_bytes // parts)
 
     def _convert(
-        self, read: _Read, view: TableView, rules: Rules, extents: Mapping[int, Extent]
+        self, read: _Read, view: TableView, rules: Rules, extents: Mapping[int, Extent], parts: int
     ) -> tuple[_Read, Converted]:
         """Convert what was read, or so much of it as the limit of cells allows."""
-        collection, most = view.collection, self._limits.batch_cells
+        collection, most = view.collection, self._limits.batch_cells // parts
         while True:
             try:
                 converted = convert(read.rows, view.shape, rules, most_cells=most)
             except TooWide as wide:
                 # Fewer each time: the bound of a single event is in the rules.
-                read = self._read(collection, read.starts, extents, wide.rows)
+                room = _Room(wide.rows, self._limits.batch_bytes // parts)
+                read = self._read(collection, read.starts, extents, room)
                 continue
             # The next rows are like these, a little wider perhaps.
             rows, cells = read.rows.num_rows, max(1, converted.cells)
-            self._fitting[collection] = 7 * rows * most // (8 * cells)
+            self._fitting[collection] = 7 * rows * self._limits.batch_cells // (8 * cells)
             return read, converted
 
     def _read(
@@ -488,12 +550,12 @@ class Landing:
         collection: CollectionId,
         starts: list[Mark],
         extents: Mapping[int, Extent],
-        most_rows: int,
+        room: _Room,
     ) -> _Read:
         """Read what follows the marks, a fair part of each partition that has something."""
-        busy = [mark for mark in starts if mark.next < extents[mark.partition].end][:most_rows]
-        share = max(1, self._limits.batch_bytes // max(len(busy), 1))
-        rows = max(1, most_rows // max(len(busy), 1))
+        busy = [mark for mark in starts if mark.next < extents[mark.partition].end][: room.rows]
+        share = max(1, room.bytes // max(len(busy), 1))
+        rows = max(1, room.rows // max(len(busy), 1))
         batches, marks, waiting = [], [], 0
         for mark in busy:
             end = extents[mark.partition].end
@@ -606,18 +668,19 @@ class Landing:
 
     def _tell(self) -> None:
         """Enter new columns in the history; what it does not take now it gets next time."""
-        while self._history is not None and self._untold:
-            collection, at, changes = self._untold[0]
-            try:
-                self._history.add_schema_version(
-                    collection, at, [asdict(change) for change in changes]
-                )
-            except NotFound:
-                log.warning("no such collection to note new columns for", name=str(collection))
-            except Exception as error:  # noqa: BLE001 - the columns are in the table, not lost
-                log.warning("new columns not noted", name=str(collection), error=repr(error))
-                return
-            self._untold.popleft()
+        with self._telling:
+            while self._history is not None and self._untold:
+                collection, at, changes = self._untold[0]
+                try:
+                    self._history.add_schema_version(
+                        collection, at, [asdict(change) for change in changes]
+                    )
+                except NotFound:
+                    log.warning("no such collection to note new columns for", name=str(collection))
+                except Exception as error:  # noqa: BLE001 - the columns are in the table, not lost
+                    log.warning("new columns not noted", name=str(collection), error=repr(error))
+                    return
+                self._untold.popleft()
 
     def _refuse_another_table(self, view: TableView) -> None:
         known = self._uuids.setdefault(view.collection, view.uuid)

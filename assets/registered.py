@@ -149,6 +149,10 @@ class Kept(Protocol):
         """Keep it; raise `Unavailable`."""
         ...
 
+    def registry_secret(self, id: CollectionId, secret_id: str) -> str:  # noqa: A002
+        """Answer what a registry asks for; raise `NotFound`, `Unavailable`, `KeyMissing`."""
+        ...
+
 
 def key_of(address: str, number: int) -> str:
     """Answer by which key the metadata has a schema of the registry at an address."""

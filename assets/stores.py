@@ -22,7 +22,7 @@ from assets.stats import Books
 from lakehouse import Lake, open_lake
 from lakehouse.duplicates import HOUR, Duplicates
 from lakehouse.optimize import Merger, open_merger
-from lakehouse.sql import open_engine
+from lakehouse.sql import Sql, open_engine, open_sql
 from penstock.buffer import Buffer, Keeper, Keeping, open_buffer, open_keeper
 from penstock.bus import LAND, Bus, open_bus
 from penstock.cache import Cache, cache_of
@@ -79,6 +79,16 @@ def merger_of(settings: Settings) -> Merger | None:
     )
 
 
+def sql_of(settings: Settings, embedded: Sql) -> Sql:
+    """Answer what runs callers' statements: `embedded`, or what is set. Raises `BadSetting`."""
+    return open_sql(
+        settings.sql_url,
+        embedded=embedded,
+        password=settings.sql_password.get_secret_value(),
+        token=settings.sql_token.get_secret_value(),
+    )
+
+
 class Metadata:
     """The metadata, left alone for a while after it did not answer."""
 
@@ -127,6 +137,10 @@ class KeptSchemas:
     def keep_format_schema(self, id: CollectionId, key: str, body: bytes) -> None:  # noqa: A002
         """Keep what formats know by this key; raise `NotFound`, `Unavailable`."""
         self._metadata.ask(lambda store: store.keep_format_schema(id, key, body))
+
+    def registry_secret(self, id: CollectionId, secret_id: str) -> str:  # noqa: A002
+        """Answer what a registry asks for; raise `NotFound`, `Unavailable`, `KeyMissing`."""
+        return self._metadata.ask(lambda store: store.registry_secret(id, secret_id))
 
 
 class Contracts:
@@ -292,6 +306,7 @@ class Stores:
         limits = Limits(
             batch_bytes=self.settings.landing_batch_bytes,
             patience=Micros(self.settings.landing_patience_seconds * 1_000_000),
+            at_once=self.settings.landing_at_once,
         )
         return Landing(
             self.buffer,

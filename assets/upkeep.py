@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -13,6 +13,8 @@ from lakehouse import Lake
 from lakehouse.catalog import closed_table, main_table, quarantine_table
 from lakehouse.optimize import Merger, late_files, optimize
 from lakehouse.upkeep import (
+    DAY,
+    HOUR,
     Compacted,
     Condition,
     compact,
@@ -46,12 +48,13 @@ class Notes(msgspec.Struct, frozen=True):
     """What upkeep of a collection has to know from the one before.
 
     `seen` says when each file that nothing refers to was first seen. Who loses it only makes
-    orphans live longer.
+    orphans live longer. `tidied` is when days that are over were left without small files.
     """
 
     tended: Micros = 0
     swept: Micros = 0
     seen: dict[str, Micros] = {}
+    tidied: Micros = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +130,16 @@ def tend(
 ) -> Tended:
     """Drop old days, merge files, expire snapshots and, once an hour, delete old orphans.
 
+    The first of a day, an hour after it began, leaves no small files in the days before. What was
+    pinned up to a time that has come is let go first.
+
     Once `until` says so no further files are merged; the rest is done whatever it says, also where
     a `merger` is to merge the files and cannot.
     Safe beside landing, plans and another upkeep; interrupted anywhere, the next one goes on.
     """
     started = clock()
     sweeps = not 0 <= started - notes.swept < SWEEP_EVERY
+    tidies = (started - HOUR) // DAY != (notes.tidied - HOUR) // DAY
     before = _sizes(lake, collection)
     # First: what goes need not be merged.
     dropped = retention(collection)
@@ -142,7 +149,17 @@ def tend(
     for name in _tables(lake, collection):
         # What compaction replaces stays referenced by the snapshots that expiry leaves, and what
         # expiry lets go is seen by the sweep at once.
-        compacted += _merged(lake, name, merger, aims=aims, clock=clock, chance=chance, until=until)
+        compacted += _merged(
+            lake,
+            name,
+            merger,
+            aims=aims,
+            tidy=tidies,
+            clock=clock,
+            chance=chance,
+            until=until,
+        )
+        lake.let_go(name, clock())
         expired += expire(lake, name, keep=aims.keep, clock=clock)
         if sweeps:
             swept = sweep_orphans(lake, name, notes.seen, clock())
@@ -158,7 +175,11 @@ def tend(
         files=after[0],
         snapshots=after[1],
         notes=Notes(
-            started, started if sweeps else notes.swept, still if sweeps else dict(notes.seen)
+            tended=started,
+            swept=started if sweeps else notes.swept,
+            seen=still if sweeps else dict(notes.seen),
+            # What was not finished is gone on with by the next.
+            tidied=started if tidies and not compacted.more else notes.tidied,
         ),
         seconds=(clock() - started) / _SECOND,
         dropped=dropped,
@@ -171,6 +192,7 @@ def _merged(
     merger: Merger | None,
     *,
     aims: Aims,
+    tidy: bool,
     clock: Clock,
     chance: Callable[[int], bytes],
     until: Callable[[], bool],
@@ -185,6 +207,7 @@ def _merged(
         name,
         below=aims.below,
         target=aims.target,
+        tidy=tidy,
         new_name=lambda: f"merged-{chance(8).hex()}",
         clock=clock,
         until=until,
@@ -240,7 +263,7 @@ def tend_all(
     chance: Callable[[int], bytes],
     retention: Retention = nothing_dropped,
     merger: Merger | None = None,
-) -> Iterator[Tended | Untended]:
+) -> Generator[Tended | Untended]:
     """Tend the collections within about so many seconds, and answer each.
 
     `retention` drops the old days of a collection, once for each. `merger` is who merges files

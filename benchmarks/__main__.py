@@ -1,13 +1,13 @@
 """`python -m benchmarks [door|landing|ask|search|search_index|tail|pages|replay|…]`: measure.
 
-Everything together is kept, as ``benchmarks/results.json`` and a page of the documentation; some
-subjects alone are printed only. What takes long is measured in a short form among everything, and
-at full length when it is named.
+With ``--keep`` it is kept, as ``benchmarks/results.json`` and a page of the documentation, beside
+what was measured of other subjects before. What takes long is measured in a short form among
+everything, and at full length when it is named.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import logging
 import os
 import sys
@@ -17,7 +17,8 @@ from pathlib import Path
 
 import structlog
 
-from benchmarks.report import Measured, document, line, page
+from benchmarks.measure import Measured
+from benchmarks.report import Kept, line, measured_now, page, read_kept, write_kept
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -35,6 +36,8 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         pages,
         replay,
         replay_kafka,
+        replay_plan,
+        replay_queues,
         replay_times,
         search,
         search_index,
@@ -52,21 +55,24 @@ def subjects() -> dict[str, Callable[[Path], Iterator[Measured]]]:
         "pages": pages.results,
         "replay": replay.results,
         "replay_times": replay_times.results,
+        "replay_plan": replay_plan.results,
         "upkeep": upkeep.results,
         "many": many.results,
         "kafka": kafka.results,
         "replay_kafka": replay_kafka.results,
+        "replay_queues": replay_queues.results,
     }
 
 
 def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
     """Answer the short forms of what takes long."""
-    from benchmarks import many, pages, search, search_index, upkeep
+    from benchmarks import many, pages, replay_plan, search, search_index, upkeep
 
     return {
         "search": search.short,
         "search_index": search_index.short,
         "pages": pages.short,
+        "replay_plan": replay_plan.short,
         "upkeep": upkeep.short,
         "many": many.short,
     }
@@ -74,11 +80,12 @@ def short() -> dict[str, Callable[[Path], Iterator[Measured]]]:
 
 def present() -> list[str]:
     """Name what is measured without being asked for: all that this machine has the engine for."""
-    from benchmarks import kafka, pages, search_index
+    from benchmarks import kafka, pages, replay_queues, search_index
 
     there = {
         "kafka": kafka.there,
         "replay_kafka": kafka.there,
+        "replay_queues": replay_queues.there,
         "search_index": search_index.there,
         "pages": pages.there,
     }
@@ -86,34 +93,46 @@ def present() -> list[str]:
 
 
 def main() -> None:
-    """Measure what the command line names, or everything; everything is kept as results."""
+    """Measure what the command line names, or everything, and keep it if that is asked for."""
     known = subjects()
-    named = sys.argv[1:]
-    wanted = named or present()
+    parser = argparse.ArgumentParser(prog="benchmarks", description="Measure, and keep the results")
+    parser.add_argument("subjects", nargs="*", help=f"{', '.join(known)}; all without a name")
+    parser.add_argument("--keep", action="store_true", help="write results and page")
+    asked = parser.parse_args()
+    wanted = asked.subjects or present()
     unknown = set(wanted) - set(known)
     if unknown:
         sys.exit(f"no such subject: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    if not named:
-        known = {**known, **short()}
+    quick = {} if asked.subjects else short()
     # What goes wrong is raised; what goes right is the table's to say.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    measured: list[Measured] = []
+    found: Kept = {}
     # Not in /tmp, which may be memory: what is measured has to reach a disk.
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER", HERE)) as folder:
         for name in wanted:
             print(f"measuring {name} …", file=sys.stderr)
             place = Path(folder) / name
             place.mkdir()
-            for one in known[name](place):
+            measured = []
+            for one in {**known, **quick}[name](place):
                 print(line(one), flush=True)
                 measured.append(one)
-    if not named:
-        RESULTS.write_text(json.dumps(document(measured), indent=2) + "\n")
-        PAGE.write_text(page(measured))
-        print(f"written to {RESULTS} and {PAGE}", file=sys.stderr)
-    for one in measured:
-        if one.short:
-            print(f"falls short: {one.name}: {'; '.join(one.short)}")
+            found[name] = measured_now(measured, whole=name not in quick)
+            if asked.keep:
+                _keep(found)
+    for subject in found.values():
+        for one in subject.measured:
+            if one.short:
+                print(f"falls short: {one.name}: {'; '.join(one.short)}")
+
+
+def _keep(found: Kept) -> None:
+    """Put what was measured in the place of what is kept of the same subjects."""
+    before = read_kept(RESULTS.read_bytes())
+    both = {**before, **found}
+    kept = {name: both[name] for name in subjects() if name in both}
+    RESULTS.write_bytes(write_kept(kept))
+    PAGE.write_text(page(kept))
 
 
 if __name__ == "__main__":

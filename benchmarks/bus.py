@@ -40,7 +40,7 @@ _DAY: Micros = 24 * _HOUR
 _A_DAY = 6
 _LAST_HOUR = 20
 _BATCH = 1_000
-_FORM = 1
+_FORM = 2
 """Another number for other data: what was kept of the one before is not used."""
 
 

@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
+import msgspec
 import psutil
 
 # So often is asked even what takes long.
 _LEAST = 3
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(msgspec.Struct, frozen=True):
     """One measured rate: `events` in `wall` seconds, for `cpu` CPU-seconds of the server side."""
 
     events: int
@@ -43,8 +42,7 @@ class Figure:
         return self.cpu / self.events * 1e6
 
 
-@dataclass
-class Result:
+class Result(msgspec.Struct, frozen=True, tag="rate"):
     """A line of the table: what was measured, its limit, and the floor it should keep."""
 
     name: str
@@ -57,7 +55,7 @@ class Result:
     """Events per core-second to keep."""
     floor_ratio: float | None = None
     note: str = ""
-    detail: dict[str, float] = field(default_factory=dict)
+    detail: dict[str, float] = {}
 
     @property
     def ratio(self) -> float | None:
@@ -81,8 +79,7 @@ class Result:
         return problems
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(msgspec.Struct, frozen=True):
     """One question asked again and again: the seconds each time took, and the CPU of all."""
 
     seconds: list[float]
@@ -104,8 +101,7 @@ class Times:
         return self.cpu / len(self.seconds) * 1000
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(msgspec.Struct, frozen=True, tag="question"):
     """A line of the other table: a question about so many rows, beside the same put plainly."""
 
     name: str
@@ -134,13 +130,15 @@ class Question:
         return [f"{self.ratio:.0%} < {self.floor_ratio:.0%} of {self.limit_name}"]
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, tag="facts"):
     """A line of what is no rate: figures by name, and in words what falls short of what holds."""
 
     name: str
-    figures: Mapping[str, float]
+    figures: dict[str, int | float]
     short: Sequence[str] = ()
+
+
+Measured = Result | Question | Facts
 
 
 def asked_together(

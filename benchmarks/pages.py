@@ -1,9 +1,9 @@
 """The dashboard on two million events, in a real browser: how long each page takes.
 
-The platform runs on the first core, Chromium on the second, each page in a window that has the
-style sheets and scripts already. A page is there at the browser's load event; its parts that come
-after it (histogram, values, statistics) when the last of them has come. The sign-in page, which
-asks nothing of anybody, is the limit.
+The platform runs on the first core, the processes of Chromium on both, as on a laptop that does
+both; each page in a window that has the style sheets and scripts already. A page is there at the
+browser's load event; its parts that come after it (histogram, values, statistics) when the last of
+them has come. The sign-in page, which asks nothing of anybody, is the limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from assets.stores import opened
 from benchmarks.bus import COLLECTION, ROWS, Bus, kept_bus, make_filters
 from benchmarks.data import event_id
 from benchmarks.measure import Facts, percentile
-from benchmarks.processes import LOAD_CORES, free_port, server
+from benchmarks.processes import free_port, server
 from penstock.clock import machine_clock
 from penstock.contract.base import moment
 from penstock.envelope import DEFAULT_TEAM, Micros
@@ -146,16 +146,11 @@ def _browser() -> str | None:
 
 @contextmanager
 def _window() -> Iterator[Page]:
-    """Answer a window of a browser that is kept to the core of the load."""
+    """Answer a window of the browser."""
     path = _browser()
     if path is None:
         raise RuntimeError("pages are measured in a browser: apt-get install chromium")
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, LOAD_CORES & cores or cores)
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
-            yield browser.new_page()
-            browser.close()
-    finally:
-        os.sched_setaffinity(0, cores)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(_FLAGS))
+        yield browser.new_page()
+        browser.close()

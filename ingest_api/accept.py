@@ -25,6 +25,7 @@ from penstock.errors import (
     TooLarge,
 )
 from penstock.metadata.records import CollectionRecord
+from penstock.vocabulary import Scope
 
 log = structlog.get_logger()
 
@@ -90,6 +91,26 @@ class Door:
             if not self._learn():
                 raise
         return self._granted(token, collection)
+
+    def may(self, token: str | None, scope: Scope) -> Grant:
+        """Answer what a token with this scope grants; raise `Unauthorized` or `Forbidden`.
+
+        Raises `EngineUnavailable` while the door knows nothing.
+        """
+        try:
+            return self._with(token, scope)
+        except PenstockError:
+            if not self._learn():
+                raise
+        return self._with(token, scope)
+
+    def _with(self, token: str | None, scope: Scope) -> Grant:
+        if not token:
+            raise refuse_missing()
+        grant = self.keyring.grant(token, self.received())
+        if scope not in grant.scopes:
+            raise Forbidden(f"this token does not have the scope {scope}")
+        return grant
 
     def _granted(
         self, token: str | None, collection: CollectionId | str | None

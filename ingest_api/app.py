@@ -17,9 +17,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from ingest_api.answers import Answer, refusal, wrong_method
+from ingest_api.handover import HandOverDoor
 from ingest_api.http import HttpDoor, Receive, Scope, Send
 from ingest_api.metrics import Metrics
+from penstock.envelope import ENVELOPES
 from penstock.errors import NotFound, PenstockError
+from penstock.handover import TUNNELS
 
 Check = Callable[[], None]
 """Returns if an adapter responds, raises `PenstockError` if not. Cheap: it is not awaited."""
@@ -28,12 +31,20 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _EVENT_PATHS = "/v1/"
 
 
-def create_app(events: HttpDoor, checks: Mapping[str, Check], metrics: Metrics) -> App:
-    """Answer the whole application of a door."""
+def create_app(
+    events: HttpDoor,
+    checks: Mapping[str, Check],
+    metrics: Metrics,
+    *,
+    handing: HandOverDoor | None = None,
+) -> App:
+    """Answer the whole application of a door; `handing` takes what is for tunnels."""
     control = create_control(checks, metrics)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(_EVENT_PATHS):
+        if handing and scope["type"] == "http" and scope["path"].startswith(TUNNELS):
+            await handing(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"].startswith(_EVENT_PATHS):
             await events(scope, receive, send)
         else:
             await control(scope, receive, send)
@@ -120,6 +131,7 @@ _SENT_HEADERS = {
     "penstock-event-time": "When it happened: RFC 3339, or a number since 1970.",
     "penstock-key": "The event's key; %XX stands for a byte.",
 }
+_TUNNEL = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _EVENT_ROUTES: dict[str, Any] = {
     "/v1/events/{collection}": {
         "post": {
@@ -156,6 +168,7 @@ _EVENT_ROUTES: dict[str, Any] = {
                     "application/cloudevents-batch+json": {
                         "schema": {"type": "array", "items": {"type": "object"}}
                     },
+                    ENVELOPES: _ANY_BODY,
                     "*/*": _ANY_BODY,
                 }
             },
@@ -210,6 +223,26 @@ _EVENT_ROUTES: dict[str, Any] = {
                 **_REFUSALS,
             },
         }
+    },
+    "/v1/tunnels/{name}": {
+        "get": {
+            "summary": "Which tunnels of a name are connected, the one that gets events first",
+            "security": _SECURITY,
+            "parameters": [_TUNNEL],
+            "responses": {"200": {"description": "Each with its bus, where from, since when."}},
+        },
+        "post": {
+            "summary": "Hand events to the tunnel of a name; the way of replays",
+            "description": (
+                "MessagePack: a map of `replay`, `patience` in seconds and `events`, each with "
+                "`payload`, `received_at` in microseconds and `metadata`. Answers how many, from "
+                "the first on, the connection took. Needs a token with the scope `replay`."
+            ),
+            "security": _SECURITY,
+            "parameters": [_TUNNEL],
+            "requestBody": {"content": {"application/msgpack": _ANY_BODY}},
+            "responses": {"200": {"description": "How many, and what stopped the others."}},
+        },
     },
     "/v1/collection": {
         "post": {

@@ -8,6 +8,7 @@ import msgspec
 
 from ingest_api import cloudevents
 from ingest_api.cloudevents import Described
+from ingest_api.enveloped import enveloped, senders_metadata
 from ingest_api.headers import (
     EVENT_ID,
     EVENT_TIME,
@@ -18,9 +19,10 @@ from ingest_api.headers import (
     text_of,
 )
 from ingest_api.ids import sender_id
-from ingest_api.times import micros_of_text
-from penstock.envelope import Event, Micros, NewIds
-from penstock.errors import Rejected, TooLarge, TooMany
+from ingest_api.records import replayed_from
+from ingest_api.times import micros_of_text, shown
+from penstock.envelope import ENVELOPES, Enveloped, Event, Micros, NewIds
+from penstock.errors import Loop, Rejected, TooLarge, TooMany
 
 MOST_EVENTS = 50_000
 """Events in one body: a body of 16 MB of tiny lines would otherwise become gigabytes of objects."""
@@ -55,18 +57,24 @@ class Framed(msgspec.Struct, frozen=True, gc=False):
     lines: Sequence[int] | None = None
 
 
-def frame(sent: Sent, new_ids: NewIds, max_event_bytes: int) -> Framed:
+def frame(
+    sent: Sent, new_ids: NewIds, max_event_bytes: int, *, not_from: str | None = None
+) -> Framed:
     """Take a body apart as its content type says; raise `Rejected` if that cannot be done at all.
 
-    NDJSON is an event a line, CloudEvents are what that standard says, everything else (also an
-    empty body, and any content type or none) is one event whose payload is the body. A CloudEvent
-    over `max_event_bytes` is not even read; whether other events are too large is not asked here.
+    NDJSON is an event a line, CloudEvents are what that standard says, events with envelopes are
+    what those say, everything else (also an empty body, and any content type or none) is one event
+    whose payload is the body. A CloudEvent over `max_event_bytes` is not even read; whether other
+    events are too large is not asked here. `not_from` is the collection from which no event of a
+    batch may have been replayed; None if any may.
     """
     media_type = (sent.content_type or "").partition(";")[0].strip().lower()
     if media_type in _NDJSON:
         return _lines(sent, new_ids)
     if media_type == cloudevents.BATCH:
         return _batch(sent, max_event_bytes)
+    if media_type == ENVELOPES:
+        return _enveloped(sent, new_ids, max_event_bytes, not_from)
     if media_type == cloudevents.STRUCTURED:
         return Framed([_described(sent, _read(sent.body, max_event_bytes))])
     if cloudevents.BINARY_MARK in sent.given:
@@ -155,6 +163,41 @@ def _batch(sent: Sent, max_event_bytes: int) -> Framed:
                 key=key,
                 metadata={**metadata, **described.metadata},
                 event_time=described.event_time,
+            )
+        )
+    return Framed(events, batch=True, broken=broken)
+
+
+def _enveloped(sent: Sent, new_ids: NewIds, max_event_bytes: int, not_from: str | None) -> Framed:
+    """Events that say themselves what they are; a door gives them time, source, and missing ids."""
+    events: list[Event] = []
+    broken: dict[int, Rejected] = {}
+    prefix = _given_id(sent)
+    parts = enveloped(sent.body, most=MOST_EVENTS, max_event_bytes=max_event_bytes)
+    for place, told in enumerate(parts):
+        if not isinstance(told, Enveloped):
+            broken[place] = told
+            continue
+        if not_from is not None and replayed_from(not_from, told.headers, told.metadata):
+            broken[place] = Loop(not_from)
+            continue
+        try:
+            given = sender_id(told.id) or (prefix and f"{prefix}:{place + 1}")
+        except Rejected as error:
+            broken[place] = error
+            continue
+        events.append(
+            Event(
+                id=given or new_ids(1)[0],
+                named=bool(given),
+                received_at=sent.received_at,
+                payload=told.payload,
+                source=_SOURCE,
+                content_type=told.content_type or None,
+                key=told.key,
+                headers=told.headers,
+                metadata=senders_metadata(told.metadata),
+                event_time=None if told.event_time is None else shown(told.event_time),
             )
         )
     return Framed(events, batch=True, broken=broken)

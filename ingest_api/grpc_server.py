@@ -1,4 +1,4 @@
-"""The door's gRPC side: `services.GRPCCollector` as relays in the field expect it.
+"""The door's gRPC side: `services.GRPCCollector` as relays in the field expect it, and tunnels.
 
 A call is answered with OK only when every record of it is durable, because clients look at nothing
 but the call's status. After any other answer they send the whole call again: records that had been
@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
@@ -30,9 +30,12 @@ from msgspec.structs import replace
 
 from ingest_api.accept import ORIGIN, Door, Outcomes, all_stored
 from ingest_api.auth import Grant
+from ingest_api.grpc_tunnels import SERVICE as TUNNELS
+from ingest_api.grpc_tunnels import tunnel_handler
 from ingest_api.http import forget_frames, log_unexpected
 from ingest_api.proto import events_pb2, records_pb2, services_pb2
 from ingest_api.records import MAPPINGS, RecordMapping, events_of, pieces
+from ingest_api.tunnels import Tunnels
 from ingest_api.waiting import Completions
 from penstock import errors
 from penstock.envelope import Event
@@ -78,6 +81,7 @@ _CODES: tuple[tuple[type[errors.PenstockError], grpc.StatusCode], ...] = (
 )
 
 _Context = grpc.aio.ServicerContext[Any, Message]
+_Answer = TypeVar("_Answer")
 _Handler = Callable[[Any, _Context], Coroutine[Any, Any, Message]]
 
 
@@ -86,15 +90,17 @@ async def start_grpc(
     host: str,
     port: int,
     *,
+    tunnels: Tunnels | None = None,
     max_held_bytes: int = 512 << 20,
     reading_seconds: float = 120.0,
     log_seconds: float = 10.0,
 ) -> grpc.aio.Server:
-    """Serve the contract, health and reflection at the address, without TLS.
+    """Serve the contract, tunnels, health and reflection at the address, without TLS.
 
-    `max_held_bytes` bounds the messages that are being stored, of all calls together; one that
-    would go over it is refused. `reading_seconds` is how long a message may take to arrive, of a
-    caller whose token is good; `log_seconds`, how long the log may take to make it durable.
+    Without `tunnels` there are those that nothing can be handed to. `max_held_bytes` bounds the
+    messages that are being stored, of all calls together; one that would go over it is refused.
+    `reading_seconds` is how long a message may take to arrive, of a caller whose token is good;
+    `log_seconds`, how long the log may take to make it durable.
 
     Must be called in the event loop that will serve, and the answer be kept: a server that nobody
     refers to is gone. Raises `BadSetting` if the address cannot be opened, most often because
@@ -119,12 +125,14 @@ async def start_grpc(
         reading_seconds=reading_seconds,
         log_seconds=log_seconds,
     )
-    server.add_generic_rpc_handlers([collector.handler()])
+    tunnelling = tunnel_handler(tunnels or Tunnels(door), _answering)
+    server.add_generic_rpc_handlers([collector.handler(), tunnelling])
 
     alive = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(alive, server)
     await alive.set(SERVICE.full_name, health_pb2.HealthCheckResponse.SERVING)
-    names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    services = (SERVICE.full_name, TUNNELS.full_name)
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server, _pool_of_everything())
 
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -338,10 +346,12 @@ class _Collector:
         return error
 
 
-def _answering(handle: _Handler) -> _Handler:
+def _answering(
+    handle: Callable[[Any, _Context], Coroutine[Any, Any, _Answer]],
+) -> Callable[[Any, _Context], Coroutine[Any, Any, _Answer]]:
     """Turn what the handler raises into the status of the call."""
 
-    async def answering(messages: Any, context: _Context) -> Message:
+    async def answering(messages: Any, context: _Context) -> _Answer:
         try:
             return await handle(messages, context)
         except Exception as error:  # noqa: BLE001 - the last place before the library's own text

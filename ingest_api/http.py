@@ -128,7 +128,12 @@ class HttpDoor:
             elif collection is None:
                 framed = one_event(sent, self._door.new_ids)
             else:
-                framed = frame(sent, self._door.new_ids, self._door.limits.max_event_bytes)
+                framed = frame(
+                    sent,
+                    self._door.new_ids,
+                    self._door.limits.max_event_bytes,
+                    not_from=None if record.allow_loops else str(record.id),
+                )
             fault("parsed")
             for error in framed.broken.values():
                 self._door.metrics.refused(error)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from penstock.errors import PenstockError
 
@@ -31,6 +31,9 @@ class Metrics:
         self._refused: Counter[str] = Counter()
         self._durable = [0] * (len(_SECONDS) + 1)
         self._durable_sum = 0.0
+        self._handed_over = 0
+        self.tunnels = 0
+        """Tunnels that are connected now."""
         self.registry.register(self)
 
     def accepted(self, source: str, events: int, size: int, seconds: float) -> None:
@@ -48,11 +51,17 @@ class Metrics:
         with self._lock:
             self._refused[reason] += count
 
+    def handed_over(self, count: int) -> None:
+        """Count events that were written to the connections of tunnels."""
+        with self._lock:
+            self._handed_over += count
+
     def collect(self) -> Iterator[Metric]:
         """Answer the metrics as they are now."""
         with self._lock:
             events, size, refused = self._events.copy(), self._bytes.copy(), self._refused.copy()
             durable, durable_sum = list(self._durable), self._durable_sum
+            handed_over, tunnels = self._handed_over, self.tunnels
         yield _counter(
             "penstock_door_events", "Events made durable and acknowledged.", "source", events
         )
@@ -64,6 +73,14 @@ class Metrics:
             "Events that were refused, and requests refused before they were split into events.",
             "reason",
             refused,
+        )
+        yield GaugeMetricFamily(
+            "penstock_door_tunnels", "Tunnels that are connected.", value=tunnels
+        )
+        yield CounterMetricFamily(
+            "penstock_door_handed_over",
+            "Events of replays written to the connections of tunnels.",
+            value=handed_over,
         )
         bounds = [*map(str, _SECONDS), "+Inf"]
         yield HistogramMetricFamily(

@@ -25,9 +25,11 @@ from ingest_api.accept import Door
 from ingest_api.app import App, create_app
 from ingest_api.auth import Keyring
 from ingest_api.connections import DoorProtocol
+from ingest_api.handover import HandOverDoor
 from ingest_api.http import HttpDoor
 from ingest_api.ids import Uuid7
 from ingest_api.limits import Limits
+from ingest_api.tunnels import Tunnels
 from penstock.buffer import Appender, Keeping, open_appender
 from penstock.bus import KNOWN, Bus, open_bus
 from penstock.cache import DOOR_LASTS, LOOK_SECONDS, Cache, cache_of
@@ -91,9 +93,11 @@ async def _serve(settings: Settings) -> None:
         door = create_door(settings, appender, keyring, learn=learning.look)
         http = HttpDoor(door, max_held_bytes=settings.max_waiting_bytes)
         checks = {"log": door.check_log, "cache": lambda: _check(cache)}
-        server = create_server(create_app(http, checks, door.metrics))
+        tunnels = Tunnels(door)
+        handing = HandOverDoor(door, tunnels)
+        server = create_server(create_app(http, checks, door.metrics, handing=handing))
         listening = listen(settings.host, settings.http_port)
-        grpc = await start_grpc(door, settings.host, settings.grpc_port)
+        grpc = await start_grpc(door, settings.host, settings.grpc_port, tunnels=tunnels)
         watching = asyncio.create_task(learning.go_on())
         bus = _hear_of_changes(settings, cache, learning)
         giving = asyncio.create_task(_give_back_memory())
@@ -107,6 +111,7 @@ async def _serve(settings: Settings) -> None:
             giving.cancel()
             if bus is not None:
                 bus.close()
+            tunnels.close()
             await grpc.stop(_GRACE_SECONDS)
     finally:
         appender.close()

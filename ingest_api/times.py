@@ -34,7 +34,7 @@ def micros_of(number: float) -> Micros | None:
     for bound, times, over in _UNITS:
         if abs(number) < bound:
             exact = isinstance(number, int)
-            return _shown(number * times // over if exact else round(number * times / over))
+            return shown(number * times // over if exact else round(number * times / over))
     return None
 
 
@@ -49,8 +49,9 @@ def micros_of_text(text: str) -> Micros | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return None if moment.tzinfo is None else _shown((moment - _EPOCH) // _MICROSECOND)
+    return None if moment.tzinfo is None else shown((moment - _EPOCH) // _MICROSECOND)
 
 
-def _shown(micros: float) -> Micros | None:
+def shown(micros: float) -> Micros | None:
+    """Answer a time that readers of the lake can show; None for one that they cannot."""
     return int(micros) if _FIRST <= micros <= _LAST else None

@@ -9,7 +9,7 @@ import fcntl
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,6 +21,7 @@ from pyiceberg.exceptions import NamespaceAlreadyExistsError
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV2
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+from sqlalchemy import select
 
 from lakehouse.files import SCHEME, path_of
 from penstock.envelope import CollectionId
@@ -43,6 +44,8 @@ _BUSY_SECONDS = 30
 # Parsed metadata kept in memory: that of 600 tables with 50 snapshots and 50 columns. Where it does
 # not fit, who lands one after the other parses all of it again: an eighth of a small commit.
 _KEPT_BYTES = 256 << 20
+# So many tables are asked for by their names, more by their namespaces alone.
+_NAMED = 100
 # What a snapshot and a field of a schema take there, about.
 _SNAPSHOT_BYTES = 6_000
 _FIELD_BYTES = 1_000
@@ -130,6 +133,39 @@ class RememberingCatalog(SqlCatalog):
     def __init__(self, name: str, *, kept_bytes: int = _KEPT_BYTES, **properties: Any) -> None:
         self._kept = Kept(kept_bytes)
         super().__init__(name, **properties)
+
+    def locations(self, names: Collection[Identifier]) -> dict[Identifier, str]:
+        """Answer where the metadata of those tables is that there are, all at one moment.
+
+        In one statement, however many they are.
+        """
+        rows = select(
+            IcebergTables.table_namespace, IcebergTables.table_name, IcebergTables.metadata_location
+        ).where(IcebergTables.catalog_name == self.name)
+        spaces = {Catalog.namespace_to_string(name[:-1]) for name in names}
+        rows = rows.where(IcebergTables.table_namespace.in_(spaces))
+        if len(names) <= _NAMED:
+            rows = rows.where(IcebergTables.table_name.in_({name[-1] for name in names}))
+        if (tables_alone := self._iceberg_type_filter()) is not None:
+            rows = rows.where(tables_alone)
+        with self.engine.connect() as connection:
+            told = connection.execute(rows).all()
+        found = {
+            (*Catalog.identifier_to_tuple(space), name): location for space, name, location in told
+        }
+        return {name: location for name in names if (location := found.get(name))}
+
+    def table_at(self, name: Identifier, location: str) -> Table:
+        """Answer the table with the metadata at that location, which need not be the newest."""
+        return self._convert_orm_to_iceberg(
+            IcebergTables(
+                catalog_name=self.name,
+                table_namespace=Catalog.namespace_to_string(name[:-1]),
+                table_name=name[-1],
+                metadata_location=location,
+                previous_metadata_location=None,
+            )
+        )
 
     def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
         location = orm_table.metadata_location

@@ -264,7 +264,10 @@ def _offsets(table: Table, start: Mark, until: int) -> frozenset[int]:
     wanted = (
         f"log_partition = {start.partition} and log_offset >= {start.next} and log_offset < {until}"
     )
-    found = table.scan(wanted, ("log_id", "log_offset")).to_arrow()
+    try:
+        found = table.scan(wanted, ("log_id", "log_offset")).to_arrow()
+    except (OSError, pa.ArrowException) as error:
+        raise EngineUnavailable("the tables cannot be read now") from error
     mine = found.filter(pc.equal(found["log_id"], start.log_id))
     return frozenset(mine["log_offset"].to_pylist())
 

@@ -1,9 +1,9 @@
 """Single payloads of a data file, without unpacking all of those before them.
 
-Payloads are nine tenths of a file, in pages of a few thousand events. Engines unpack every page of
-a row group up to the last row that is asked for; twenty events that lie far apart cost as much as
-twenty row groups. Where a file was written as ours are, the pages are found by their headers, and
-only those are unpacked that hold what is asked for.
+Payloads are nine tenths of a file, in pages of about a thousand events. Engines unpack every page
+of a row group up to the last row that is asked for; twenty events that lie far apart cost as much
+as twenty row groups. Where a file was written as ours are, the pages are found by their headers,
+and only those are unpacked that hold what is asked for.
 """
 
 from __future__ import annotations

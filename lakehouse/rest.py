@@ -18,6 +18,7 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
+from requests.exceptions import RequestException
 
 from lakehouse.catalog import CATALOG_NAME
 from lakehouse.updates import OURS
@@ -35,11 +36,21 @@ _PARAMETERS = frozenset({"warehouse", "scope", "prefix", "oauth2-server-uri", "a
 
 
 class _Bounded(HTTPAdapter):
-    """PyIceberg gives no time limit, and would wait for ever."""
+    """PyIceberg gives no time limit, and would wait for ever.
+
+    Raises `EngineUnavailable` where no whole answer comes: whoever sent a commit tries again later,
+    as with the other catalogs.
+    """
 
     def send(self, request: PreparedRequest, *args: Any, **more: Any) -> Response:
         more["timeout"] = more.get("timeout") or _SECONDS
-        answer: Response = super().send(request, *args, **more)
+        try:
+            answer: Response = super().send(request, *args, **more)
+            # It is kept: who reads it later would meet its end there.
+            answer.content  # noqa: B018
+        except RequestException as error:
+            kind = type(error).__name__
+            raise EngineUnavailable(f"the REST catalog does not answer: {kind}") from None
         return answer
 
 

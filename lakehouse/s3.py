@@ -45,6 +45,9 @@ _CONNECT_SECONDS = 3
 _READ_SECONDS = 30
 _TRIES = 3
 
+# Whoever opens them reads all of them, and knows nothing of the store.
+_METADATA = (".json", ".avro")
+
 # Whoever answers a PUT too late has its request sent again, and that one meets the first.
 _WRITER = "penstock-writer"
 
@@ -128,7 +131,9 @@ class Store:
             region=self.region,
             connect_timeout=_CONNECT_SECONDS,
             request_timeout=_READ_SECONDS,
-            retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=_TRIES),
+            # It counts those after the first. The standard strategy counts down and hears of no
+            # success from Arrow: after a hundred retries a process would never try again.
+            retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=_TRIES - 1),
             force_virtual_addressing=not self.options.path_style,
             **(more if self.options.endpoint else {}),
         )
@@ -159,7 +164,10 @@ def _asking(location: str) -> Iterator[None]:
 
 
 class S3Files(Files):
-    """Files in an S3 store; raises `EngineUnavailable` where the store does not answer."""
+    """Files in an S3 store; raises `EngineUnavailable` where the store does not answer.
+
+    Of a data file only opening it does so: what is read there afterwards raises `OSError`.
+    """
 
     def __init__(self, properties: Properties = EMPTY_DICT) -> None:
         super().__init__(properties)
@@ -225,6 +233,9 @@ class _Input(InputFile):
                 stream: InputStream = self._store.reading().open_input_file(path)
             else:
                 stream = self._store.reading().open_input_stream(path)
+            if self.location.endswith(_METADATA):
+                with stream:
+                    return io.BytesIO(stream.read())
         except FileNotFoundError:
             raise
         except OSError as error:

@@ -7,10 +7,12 @@ summary keys, and its clean-up deletes old summaries.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
 from typing import NamedTuple, cast
 
 import pyarrow as pa
@@ -22,7 +24,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.io import InputStream, load_file_io
+from pyiceberg.io import FileIO, InputStream
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
@@ -33,7 +35,13 @@ from pyiceberg.table.update import TableRequirement, TableUpdate, ValidatableTab
 from pyiceberg.typedef import Identifier
 
 from lakehouse.attempts import Patience
-from lakehouse.catalog import QUARANTINE_SUFFIX, closed_table, main_table, quarantine_table
+from lakehouse.catalog import (
+    QUARANTINE_SUFFIX,
+    RememberingCatalog,
+    closed_table,
+    main_table,
+    quarantine_table,
+)
 from lakehouse.columns import (
     arrow_schema,
     main_schema,
@@ -42,6 +50,7 @@ from lakehouse.columns import (
     shape_of,
 )
 from lakehouse.parquet import batches
+from lakehouse.pins import over
 from lakehouse.updates import (
     AssertPresent,
     remove_properties,
@@ -58,6 +67,7 @@ from penstock.errors import (
     NotFound,
     PenstockError,
     TableChanged,
+    Unavailable,
 )
 from penstock.schema.shape import Struct
 
@@ -77,6 +87,9 @@ EXPIRED = "penstock.expired."
 EXPIRED_BEFORE = "penstock.expired-before"
 
 _DAY: Micros = 86_400_000_000
+
+# Loading waits for the store most of the time.
+_LOADED_AT_ONCE = 4
 
 LONGEST_HOLD: Micros = 10_000_000
 """How long landing may be asked to hold back, once."""
@@ -319,6 +332,17 @@ def rolled_back(ancestors: Iterable[int], landed: int) -> bool:
     return not seen
 
 
+class Seen(NamedTuple):
+    """The tables of a collection, as they are told together."""
+
+    main: TableView | None
+    quarantine: TableView | None
+    beyond: int
+    """How many rows of quarantine `main` does not cover."""
+    closed: int
+    """How many of those that it covers are closed."""
+
+
 class Run(NamedTuple):
     """Neighbouring rows of one data file, by their numbers in it, both ends included."""
 
@@ -351,19 +375,17 @@ class Lake:
         """Answer its quarantine table as it is now; None before its first landing."""
         return self._view(collection, quarantine_table(collection))
 
-    def quarantine_beside(
-        self, collection: CollectionId, main: TableView | None
+    def _quarantine(
+        self, collection: CollectionId, table: Table | None, main: TableView | None
     ) -> tuple[TableView | None, int]:
-        """Answer the quarantine table as it is now, and how many of its rows `main` does not cover.
+        """Answer what quarantine is by this load, and how many of its rows `main` does not cover.
 
         Landing brings events to quarantine before main's marks say so: such rows lie at or behind
         those marks. They are counted only where quarantine's own marks are ahead.
         """
-        name = quarantine_table(collection)
-        table = self.table(name)
         if table is None:
             return None, 0
-        view = self._known(collection, name, table)
+        view = self._known(collection, quarantine_table(collection), table)
         beyond = 0
         for mark in view.marks:
             start = main.mark(mark.log_id, mark.partition).next if main is not None else 0
@@ -383,7 +405,9 @@ class Lake:
         Landing closes copies of released events before it brings them to quarantine, so some may
         lie at or behind main's marks. They are looked for once for each version of the table.
         """
-        table = self.table(closed_table(collection))
+        return self._closed(collection, self.table(closed_table(collection)), main)
+
+    def _closed(self, collection: CollectionId, table: Table | None, main: TableView | None) -> int:
         snapshot = table.metadata.current_snapshot() if table is not None else None
         if table is None or snapshot is None or main is None:
             return 0
@@ -403,6 +427,88 @@ class Lake:
             with self._guard:
                 self._settled[collection] = (snapshot.snapshot_id, main.marks)
         return rows - beyond
+
+    def seen(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Seen | Unavailable]:
+        """Answer the tables of each collection, quarantine not as it was before the main one.
+
+        A catalog in a SQL database says by one statement where all of them are at one moment, and
+        only what has changed since it was seen is loaded. From others each is loaded, some at a
+        time. Where a collection's tables do not answer, the error stands in their place.
+        """
+        found: dict[CollectionId, Seen | Unavailable] = {}
+        try:
+            there = self._locations(collections)
+        except Unavailable as error:
+            return dict.fromkeys(collections, error)
+        left = list(collections)
+        if there is not None:
+            left = [one for one in left if not self._unchanged(one, there)]
+            known = [one for one in collections if one not in set(left)]
+            found = {one: self._seen(one, there) for one in known}
+        if left:
+            with ThreadPoolExecutor(min(_LOADED_AT_ONCE, len(left)), "tables") as threads:
+                told = threads.map(lambda one: self._seen(one, there), left)
+                found |= zip(left, told, strict=True)
+        return found
+
+    def _locations(self, collections: Sequence[CollectionId]) -> Mapping[Identifier, str] | None:
+        """Answer where the metadata of all their tables is now; None where only loads tell."""
+        if not isinstance(self.catalog, RememberingCatalog):
+            return None
+        with _asking():
+            return self.catalog.locations([name for one in collections for name in _names(one)])
+
+    def _unchanged(self, collection: CollectionId, there: Mapping[Identifier, str]) -> bool:
+        """Say whether nothing has to be loaded of the collection."""
+        return all(name not in there or self._loaded_at(name, there) for name in _names(collection))
+
+    def _loaded_at(self, name: Identifier, there: Mapping[Identifier, str]) -> Table | None:
+        with self._guard:
+            table = self._loaded.get(name)
+        return table if table and table.metadata_location == there.get(name) else None
+
+    def _seen(
+        self, collection: CollectionId, there: Mapping[Identifier, str] | None
+    ) -> Seen | Unavailable:
+        """Answer a collection's tables, at their places of one moment if they still are there."""
+        try:
+            if there is not None and isinstance(self.catalog, RememberingCatalog):
+                try:
+                    return self._seen_by(collection, partial(self._table_at, self.catalog, there))
+                except FileNotFoundError:
+                    log.debug("metadata was cleaned away before it was read", name=str(collection))
+            return self._seen_by(collection, self.table)
+        except Unavailable as error:
+            return error
+
+    def _seen_by(
+        self, collection: CollectionId, table: Callable[[Identifier], Table | None]
+    ) -> Seen:
+        name, aside, ended = _names(collection)
+        loaded = table(name)
+        main = None if loaded is None else self._known(collection, name, loaded)
+        quarantine, beyond = self._quarantine(collection, table(aside), main)
+        # Most collections have nothing there: they need not be asked for one table more.
+        rows = quarantine.rows if quarantine is not None else 0
+        closed = self._closed(collection, table(ended), main) if rows > beyond else 0
+        return Seen(main, quarantine, beyond, closed)
+
+    def _table_at(
+        self, catalog: RememberingCatalog, there: Mapping[Identifier, str], name: Identifier
+    ) -> Table | None:
+        if name not in there:
+            return None
+        known = self._loaded_at(name, there)
+        if known is not None:
+            return known
+        try:
+            return catalog.table_at(name, there[name])
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise _away(error) from error
 
     def table(self, name: Identifier) -> Table | None:
         """Load a table by its name; None where there is none.
@@ -429,7 +535,7 @@ class Lake:
             known = self._loaded.get(name)
         if known is not None and known.metadata_location == view.metadata_location:
             return known
-        io = load_file_io(self.catalog.properties, view.metadata_location)
+        io = self._files(view.metadata_location)
         with _asking():
             metadata = FromInputFile.table_metadata(io.new_input(view.metadata_location))
         return Table(name, metadata, view.metadata_location, io, self.catalog)
@@ -455,10 +561,14 @@ class Lake:
     def open(self, path: str) -> Iterator[InputStream]:
         """Open a data file for the block. Raises `EngineUnavailable` if it cannot be read."""
         try:
-            with load_file_io(self.catalog.properties, path).new_input(path).open() as stream:
+            with self._files(path).new_input(path).open() as stream:
                 yield stream
         except (OSError, pa.ArrowException) as error:
             raise EngineUnavailable("the tables cannot be read now") from error
+
+    def _files(self, location: str) -> FileIO:
+        """Answer what reads there as the catalog has it: its properties are not all that counts."""
+        return self.catalog._load_file_io(location=location)  # noqa: SLF001
 
     def collections(self) -> list[CollectionId]:
         """Answer every collection that has a table, sorted."""
@@ -515,6 +625,28 @@ class Lake:
                 continue
             return
         raise _busy(collection)
+
+    def let_go(self, name: Identifier, now: Micros) -> int:
+        """Let go of every snapshot of a table whose pin has ended; answer how many pins those were.
+
+        See `lakehouse.pins`.
+        """
+        for _ in self.patience.attempts():
+            table = self.table(name)
+            tags = {} if table is None else _tags(table.metadata)
+            due = {pin: snapshot for pin, snapshot in tags.items() if over(pin, now)}
+            if table is None or not due:
+                return 0
+            try:
+                self.send(
+                    table,
+                    tuple(remove_ref(pin) for pin in due),
+                    tuple(same_ref(pin, snapshot) for pin, snapshot in due.items()),
+                )
+            except CommitFailedException:
+                continue
+            return len(due)
+        raise EngineUnavailable(f"{'.'.join(name)} kept changing while its pins were looked at")
 
     def pins(self, collection: CollectionId, *, quarantine: bool = False) -> dict[str, int]:
         """Answer the pinned snapshots of the collection's table, by name."""
@@ -668,8 +800,16 @@ def _asking() -> Iterator[None]:
     except (PenstockError, NoSuchTableError):
         raise
     except Exception as error:
-        kind = type(error).__name__
-        raise EngineUnavailable(f"the catalog does not answer: {kind}") from error
+        raise _away(error) from error
+
+
+def _away(error: Exception) -> EngineUnavailable:
+    return EngineUnavailable(f"the catalog does not answer: {type(error).__name__}")
+
+
+def _names(collection: CollectionId) -> tuple[Identifier, Identifier, Identifier]:
+    """Answer the names of a collection's tables, in the order in which they are read."""
+    return main_table(collection), quarantine_table(collection), closed_table(collection)
 
 
 def read_view(collection: CollectionId, table: Table) -> TableView:

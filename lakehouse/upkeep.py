@@ -6,7 +6,8 @@ days: a commit that was reported as failed may have landed and need its files.
 Compaction comes to an end. A file of half the target size is never read again, and a smaller one
 only together with others that have their share of rows: as many as it has itself while its day
 goes on, an eighth as many once that is over. So a row is written again as often as its file can
-double, not as often as upkeep runs; see `choose`.
+double, not as often as upkeep runs; see `choose`. What that leaves of a day that is over is taken
+in by a whole file, once a day.
 """
 
 from __future__ import annotations
@@ -179,22 +180,30 @@ def choose(
     target: int = TARGET_BYTES,
     most_memory: int = MOST_MEMORY,
     fewest: int | None = None,
+    tidy: bool = False,
 ) -> list[list[Candidate]]:
     """Answer the groups of files to merge, those with the most files first.
 
     A group has files of one day that are smaller than `below` (half of `target` at the most), and
     becomes a file of up to `target` bytes. Groups that fill one are always worth it: what they
     become is not read again. For what is left over there are three rules, so that each time the
-    file grows by its share; `fewest` stands in for theirs.
+    file grows by its share; `fewest` stands in for theirs. With `tidy` nothing is left over of
+    days that are over: a larger file takes it in, and has up to half a `target` more.
     """
     below = min(below, target // 2)
     groups = []
-    small = [f for f in files if f.bytes < below and f.memory * 2 < most_memory]
+    known = list(files)
+    small = [f for f in known if f.bytes < below and f.memory * 2 < most_memory]
     for (day, grows), of_day in _grouped(small, lambda f: (f.day, f.newest > now - HOUR)):
         over = (day + 1) * DAY + HOUR <= now
         rule = GROWING if grows else OVER if over else SETTLED
         rule = rule if fewest is None else replace(rule, fewest=fewest)
-        groups += groups_of(of_day, rule, target=target, most_memory=most_memory)
+        if tidy and over:
+            full, rest = _packed(of_day, target=target, most_memory=most_memory)
+            whole = [f for f in known if f.day == day and below <= f.bytes <= target]
+            groups += [*full, _taken_in(rest, whole, below=below, most_memory=most_memory)]
+        else:
+            groups += groups_of(of_day, rule, target=target, most_memory=most_memory)
     return sorted((group for group in groups if len(group) > 1), key=len, reverse=True)
 
 
@@ -249,6 +258,24 @@ def _worth(files: Iterable[Candidate], ratio: float, fewest: int) -> list[Candid
     return sorted(ladder[:best], key=lambda f: f.first)
 
 
+def _taken_in(
+    rest: Sequence[Candidate], whole: Iterable[Candidate], *, below: int, most_memory: int
+) -> list[Candidate]:
+    """Answer what is left over with the file that takes it in.
+
+    That is the one before it in the log, or else the first: neighbours are read together. By
+    itself it is merged where it makes a file of `below` bytes, or no other can take it in.
+    """
+    in_order = sorted(whole, key=lambda f: f.first)
+    if not rest or not in_order or sum(f.bytes for f in rest) >= below:
+        return list(rest)
+    before = [f for f in in_order if f.first < rest[-1].first]
+    both = [before[-1] if before else in_order[0], *rest]
+    if sum(f.memory for f in both) > most_memory:
+        return list(rest)
+    return sorted(both, key=lambda f: f.first)
+
+
 def expendable(snapshots: Sequence[tuple[int, int]], *, keep: int, pinned: set[int]) -> list[int]:
     """Answer the snapshots to expire: all but the newest `keep` and those a name points at.
 
@@ -292,6 +319,7 @@ def compact(
     target: int = TARGET_BYTES,
     most_memory: int = MOST_MEMORY,
     fewest: int | None = None,
+    tidy: bool = False,
     retries: int = 50,
     clock: Clock = machine_clock,
     until: Callable[[], bool] = lambda: False,
@@ -307,7 +335,6 @@ def compact(
     done = Compacted()
     tried: set[str] = set()
     memory: dict[str, int] = {}
-    sizes = {"below": below, "target": target}
     while True:
         # One load for the look and the commit: rows that landed between two loads were lost.
         table = lake.table(name)
@@ -320,7 +347,15 @@ def compact(
             if task.file.file_path not in tried and not task.delete_files
         }
         groups = _choice(
-            table, tasks, memory, now=clock(), most_memory=most_memory, fewest=fewest, **sizes
+            table,
+            tasks,
+            memory,
+            now=clock(),
+            below=below,
+            target=target,
+            most_memory=most_memory,
+            fewest=fewest,
+            tidy=tidy,
         )
         if not groups:
             return done
@@ -344,6 +379,7 @@ def _choice(
     target: int,
     most_memory: int,
     fewest: int | None = None,
+    tidy: bool = False,
 ) -> list[list[Candidate]]:
     """Answer the groups of the table's files to merge.
 
@@ -353,12 +389,19 @@ def _choice(
 
     def chosen(files: Iterable[Candidate]) -> list[list[Candidate]]:
         return choose(
-            files, now=now, below=below, target=target, most_memory=most_memory, fewest=fewest
+            files,
+            now=now,
+            below=below,
+            target=target,
+            most_memory=most_memory,
+            fewest=fewest,
+            tidy=tidy,
         )
 
     files = list(candidates(table, tasks.values()))
-    days = {file.day for group in chosen(files) for file in group}
-    opened = [f for f in files if f.day in days and f.bytes < below]
+    wanted = {file for group in chosen(files) for file in group}
+    days = {file.day for file in wanted}
+    opened = [f for f in files if f.day in days and (f.bytes < below or f in wanted)]
     return chosen(weighed(table, [tasks[f.path] for f in opened], opened, memory))
 
 
@@ -529,7 +572,7 @@ def _merge(
     arrow = arrow_schema(schema)
     parts = []
     for task in group:
-        with table.io.new_input(task.file.file_path).open() as stream:
+        with lake.open(task.file.file_path) as stream:
             parts.append(read(stream, arrow))
     rows = _in_log_order(pa.concat_tables(parts))
     files = write_days(table, schema, rows, name=name, dense=True)
@@ -611,8 +654,11 @@ def weighed(
     for task, known in zip(tasks, files, strict=True):
         file = task.file
         if file.file_path not in memory:
-            with table.io.new_input(file.file_path).open() as stream:
-                raw = uncompressed_bytes(stream)
+            try:
+                with table.io.new_input(file.file_path).open() as stream:
+                    raw = uncompressed_bytes(stream)
+            except (OSError, pa.ArrowException) as error:
+                raise EngineUnavailable("the tables cannot be read now") from error
             # Merged, it gets every column that the table has by now.
             cells = max(file.record_count * columns, sum((file.value_counts or {}).values()))
             memory[file.file_path] = raw + _CELL_BYTES * cells

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.checks import (
     Verdict,
-    check_books,
+    check_all_books,
     check_conservation,
     check_freshness,
     check_marks,
@@ -291,12 +291,13 @@ def books(stores: dg.ResourceParam[Stores]) -> Iterator[dg.AssetCheckResult]:
     retention = retention_of(stores.settings)
     verdicts: dict[str, dict[CollectionId, Verdict]] = {name: {} for name in CHECKS}
     # Those of the lake as well: another log knows nothing of them, and that must be told.
-    for collection in sorted({*buffer.collections(), *lake.collections()}):
+    collections = sorted({*buffer.collections(), *lake.collections()})
+    verdicts["books"] = dict(check_all_books(buffer, lake, collections, now, retention))
+    for collection in collections:
         for name, check in (
             ("conservation", lambda c: check_conservation(lake, c, buffer.log_id(c))),
             ("freshness", lambda c: check_freshness(buffer, lake, c, now, limit=FRESH_WITHIN)),
             ("marks", lambda c: check_marks(buffer, lake, c)),
-            ("books", lambda c: check_books(buffer, lake, c, now, retention)),
         ):
             verdicts[name][collection] = checked(partial(check, collection))
     for name, found in verdicts.items():

@@ -13,9 +13,10 @@ from orchestration.keys import LAND, LANE_TAG
 from orchestration.lanes import LiveRun
 from penstock.clock import machine_clock
 from penstock.envelope import Micros
-from penstock.errors import Unavailable
+from penstock.errors import Rejected, Stopped, Unavailable
 from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import wants_a_run
+from replay.continuous import wants_what_landed
 from replay.job import REPLAY, REPLAY_TAG
 
 UNFINISHED = [
@@ -102,7 +103,7 @@ def replays(
             now=now,
         )
         fail_runs(context.instance, decision.dead)
-        if decision.launch and launchable(replay, now):
+        if decision.launch and launchable(replay, now) and has_work(context, replay, stores):
             requests.append(request_of(replay))
     return dg.SensorResult(
         requests, skip_reason=None if requests else "no replay waits to be started"
@@ -110,8 +111,22 @@ def replays(
 
 
 def launchable(replay: ReplayRecord, now: Micros) -> bool:
-    """Leave a fresh request to the API that is about to launch it."""
-    return now - replay.created_at >= 2 * TICK_SECONDS * lanes.SECOND
+    """Leave a fresh request to the API that is about to launch it, unless it was to start later."""
+    return replay.start_at is not None or now - replay.created_at >= 2 * TICK_SECONDS * lanes.SECOND
+
+
+def has_work(context: dg.SensorEvaluationContext, replay: ReplayRecord, stores: Stores) -> bool:
+    """Leave a continuous replay that rests alone until something has landed.
+
+    Where its table or its log is not what it was, its run is the one to say so.
+    """
+    try:
+        return wants_what_landed(replay, stores.lake, stores.buffer)
+    except (Rejected, Stopped):
+        return True
+    except Unavailable as error:
+        context.log.warning("replay %s rests until that is back: %s", replay.id, error)
+        return False
 
 
 def request_of(replay: ReplayRecord) -> dg.RunRequest:
@@ -131,12 +146,12 @@ def waiting(stores: Stores) -> list[int]:
     """Count for each lane the events on the log that no commit has absorbed."""
     buffer, number = stores.buffer, stores.settings.lanes
     counts = [0] * number
-    for collection in buffer.collections():
-        extents, released = buffer.extents(collection), buffer.released(collection)
+    ends = buffer.ends(buffer.collections())
+    released = buffer.released(list(ends))
+    for collection, all_ends in ends.items():
         for lane in range(number):
-            mine = Lane(lane, number).share(collection, extents)
-            ends = {partition: extent.end for partition, extent in mine.items()}
-            counts[lane] += lanes.waiting(ends, released)
+            mine = Lane(lane, number).share(collection, all_ends)
+            counts[lane] += lanes.waiting(mine, released[collection])
     return counts
 
 

@@ -12,9 +12,12 @@ from assets.upkeep import Notes, Tended, Untended, aims_of, tend_all
 from orchestration.keys import UPKEEP
 from orchestration.lease import held
 from orchestration.memory import recall, remember
+from penstock.background import giving_way
 from penstock.clock import machine_clock
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import NotFound, Unavailable, WrongState
+from penstock.metadata.states import ENDS
+from replay.files import sweep
 
 
 def tend_home(
@@ -35,9 +38,10 @@ def tend_home(
     with held(lambda: stores.store, UPKEEP, holder=holder, clock=clock) as lease:
         if lease is None:
             raise WrongState("another upkeep is at work here; it tends every collection")
+        forget_files(stores, clock)
         notes = recall(file, Notes)
         try:
-            for outcome in tend_all(
+            work = tend_all(
                 stores.lake,
                 collections,
                 notes,
@@ -47,7 +51,9 @@ def tend_home(
                 chance=chance,
                 retention=retention_of(stores, clock),
                 merger=stores.merger,
-            ):
+            )
+            # Where the machine is busy, what has just been sent is landed first.
+            for outcome in giving_way(work):
                 if isinstance(outcome, Tended):
                     notes[outcome.collection] = outcome.notes
                 yield outcome
@@ -56,6 +62,22 @@ def tend_home(
         finally:
             known = set(stores.lake.collections())
             remember(file, {one: found for one, found in notes.items() if one in known})
+
+
+def forget_files(stores: Stores, clock: Clock) -> list[str]:
+    """Delete what replays wrote that ended `replay_files_days` ago; answer which those were."""
+
+    def ended_at(team: str, replay_id: str) -> Micros | None:
+        try:
+            record = stores.metadata.ask(lambda store: store.replay(team, replay_id))
+        except NotFound:
+            return 0
+        except Unavailable:
+            return None
+        return record.finished_at if record.state in ENDS else None
+
+    settings = stores.settings
+    return sweep(settings.replay_files, ended_at, now=clock(), days=settings.replay_files_days)
 
 
 def retention_of(stores: Stores, clock: Clock) -> Callable[[CollectionId], Dropped]:

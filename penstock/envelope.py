@@ -73,6 +73,30 @@ class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     looks for what they repeat."""
 
 
+ENVELOPES = "application/vnd.penstock.events+msgpack"
+"""The type of a body of events that bring their envelopes: MessagePack, a list of `Enveloped`."""
+
+
+class Enveloped(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+):
+    """An event as its sender has it: all that a door does not say by itself."""
+
+    payload: bytes
+    id: str = ""
+    """Empty: the door gives one."""
+    content_type: str | None = None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    metadata: dict[str, str] = {}
+    event_time: Micros | None = None
+
+
 class Position(NamedTuple):
     """Where an accepted event is on the log. To hold one means that the event is durable."""
 

@@ -43,6 +43,9 @@ Payloads, tokens and credentials are never part of a message.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
 
 _WHEN_STOPPED = "see 'When landing has stopped' in docs/howto/operate.md"
 
@@ -52,7 +55,28 @@ class PenstockError(Exception):
 
 
 class Rejected(PenstockError):
-    """The sender has to change something; trying again cannot help."""
+    """The sender has to change something; trying again cannot help.
+
+    `field` names what is at fault of what was asked, as ``options.rate``; it is ``''`` where that
+    is no single field.
+    """
+
+    field: str = ""
+
+    def at(self, field: str) -> Self:
+        """Answer the error as one about this field, or about the part of it that it named."""
+        self.field = f"{field}.{self.field}" if self.field else field
+        return self
+
+
+@contextmanager
+def about(field: str) -> Iterator[None]:
+    """Let what is refused meanwhile be about this field, or about a part of it."""
+    try:
+        yield
+    except Rejected as error:
+        error.at(field)
+        raise
 
 
 class Unauthorized(Rejected):
@@ -154,6 +178,7 @@ class BadQuery(Rejected):
         self.text = text
         self.position = position
         self.expected = expected
+        self.field = "query"
 
     def pointer(self) -> str:
         """Two lines for a terminal: the query, and a caret below the character.

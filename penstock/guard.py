@@ -73,6 +73,9 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
 )
 _COMPATIBLE = IPv6Network("::/96")
 _NAT64 = IPv6Network("64:ff9b::/96")
+_TRANSLATED = IPv6Network("::ffff:0:0:0/96")  # one zero more than a mapped address
+_CARRYING = (_COMPATIBLE, _NAT64, _TRANSLATED)
+"""Networks whose last 32 bits are an IPv4 address."""
 
 # No space, no control character, no backslash, nothing outside ASCII: what parsers of URLs
 # disagree about is refused before one of them sees it. The host alone may be international.
@@ -156,7 +159,8 @@ class Guard:
     def check_address(self, address: Address) -> None:
         """Raise `AddressRefused` unless the address is public or in an allowed network.
 
-        An IPv4 address inside an IPv6 one (mapped, compatible, NAT64, 6to4) is judged as itself.
+        An IPv4 address in an IPv6 one (mapped, translated, compatible, NAT64, 6to4) is judged as
+        itself.
         The message does not repeat the address: it may be one that the caller was fishing for.
         """
         inner = unwrapped(address)
@@ -289,7 +293,8 @@ def unwrapped(address: Address) -> Address:
     if address.sixtofour is not None:
         return address.sixtofour
     low = int(address) & 0xFFFF_FFFF
-    if address in _NAT64 or (address in _COMPATIBLE and low > 1):  # 0 and 1 are :: and ::1
+    # 0 and 1 are :: and ::1
+    if any(address in network for network in _CARRYING) and (address not in _COMPATIBLE or low > 1):
         return IPv4Address(low)
     return address
 

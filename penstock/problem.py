@@ -66,6 +66,8 @@ def problem(error: Exception) -> Problem:
     title = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()
     retry_after = error.retry_after if isinstance(error, errors.Unavailable) else None
     extra: dict[str, object] = {}
+    if isinstance(error, errors.Rejected) and error.field:
+        extra["field"] = error.field
     if isinstance(error, errors.BadQuery):
-        extra = {"position": error.position, "query": error.text}
+        extra |= {"position": error.position, "query": error.text}
     return Problem(status, title, str(error), retry_after, extra)

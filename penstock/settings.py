@@ -188,6 +188,14 @@ class Settings(BaseModel):
     landing_batch_bytes: int = Field(
         64 << 20, ge=1 << 16, description="Payload bytes that one commit takes at most."
     )
+    landing_at_once: int = Field(
+        4,
+        ge=1,
+        le=32,
+        description="Small batches that one landing run lands at the same time: with hundreds of "
+        "collections, or a slow object store, it is waiting for the stores that takes time. "
+        "Each has its part of `landing_batch_bytes`.",
+    )
     lanes: int = Field(
         1, ge=1, le=64, description="Landing runs at once, each with its share of all partitions."
     )
@@ -266,6 +274,17 @@ class Settings(BaseModel):
     replay_confirm_above: int = Field(
         1_000_000, ge=1, description="Events above which a replay has to be confirmed by its count."
     )
+    replay_files_days: int = Field(
+        7, ge=1, description="Days that a file which a replay wrote is kept after the replay ended."
+    )
+    replay_senders: int = Field(
+        1, ge=1, le=32, description="Processes that send one replay to HTTP. 1: its own alone."
+    )
+
+    @property
+    def replay_files(self) -> Path:
+        """The folder of files that replays write."""
+        return self.home / "replay-files"
 
     @property
     def log(self) -> str:

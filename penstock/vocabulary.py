@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-Scope = Literal["ingest", "read", "replay", "admin"]
+Scope = Literal["ingest", "read", "replay", "tunnel", "admin"]
 """What a token may do; `admin` implies the others, nothing else implies anything."""
 
 Contract = Literal["evolve", "freeze", "quarantine", "drop_value"]
@@ -19,7 +19,7 @@ Framing = Literal["datum", "single-object", "confluent"]
 Credential = Literal["client_secret", "client_certificate", "client_key"]
 """What an HTTP destination may have beside what signs."""
 
-Kind = Literal["http", "kafka", "rabbitmq", "sqs"]
+Kind = Literal["http", "kafka", "rabbitmq", "sqs", "collection", "file", "tunnel"]
 """What a destination is."""
 
 State = Literal["requested", "planning", "running", "paused", "finished", "failed", "cancelled"]

@@ -6,7 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from penstock.envelope import Clock
 from replay.pacing import Bucket
+from replay.share import Ask, Share
 
 
 class Gate:
@@ -15,9 +17,13 @@ class Gate:
     Futures and a deque, because a condition variable costs more than the rest of the sender.
     """
 
-    def __init__(self, rate: float | None, open_: Callable[[], bool]) -> None:
+    def __init__(
+        self, rate: float | None, open_: Callable[[], bool], *, ask: Ask | None, clock: Clock
+    ) -> None:
         self._now = asyncio.get_running_loop().time
         self._bucket = Bucket(rate)
+        self.share = Share(ask, clock, self.wake)
+        """What the destination has for everyone who sends to it."""
         self._open = open_
         self._held_until = float("-inf")
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -43,15 +49,31 @@ class Gate:
         self._bucket.change(rate, self._now())
         self.wake()
 
+    def most(self, limit: int) -> int:
+        """Answer how many may go in one send: with a rate, what it lets through at once."""
+        return int(min(limit, self._bucket.most(), self.share.most))
+
     async def passed(self, count: int) -> bool:
-        """Wait for the rate to let so many through; answer False if they may not go any more."""
-        if self._bucket.rate is None:
+        """Wait for the rates to let so many through together.
+
+        Answers False if they may not go any more, or not so many in one send.
+        """
+        bucket, share = self._bucket, self.share
+        if bucket.rate is None and not share.bounded:
             return True
         async with self._turn:
-            for _ in range(count):
-                while self.is_open() and (wait := self._bucket.take(self._now())):
-                    await self.wait(wait)
-        return self.is_open()
+            while self.is_open() and count <= self.most(count):
+                wait = bucket.wait(count, self._now())
+                room = share.room(count) if share.bounded else None
+                if room is not None:
+                    wait = max(wait, room.seconds)
+                if wait <= 0:
+                    bucket.take(count, self._now())
+                    if room is not None:
+                        share.take(room)
+                    return True
+                await self.wait(wait if wait < float("inf") else None)
+        return False
 
     async def wait(self, seconds: float | None = None) -> None:
         """Return when something changed, or after so many seconds."""

@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
+import msgspec
 from pydantic import Field
 
 from lakehouse import Lake
@@ -19,21 +21,25 @@ from lakehouse.sql import Engine, open_engine
 from penstock import faults
 from penstock.buffer import Buffer
 from penstock.bus import LAND, Bus
-from penstock.cache import cache_of
 from penstock.clock import machine_clock
-from penstock.envelope import DEFAULT_TEAM, Clock, CollectionId
-from penstock.errors import PenstockError
+from penstock.envelope import DEFAULT_TEAM, Clock, CollectionId, Micros
+from penstock.errors import BadRequest, PenstockError
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_ledger_token, ensure_system_collections
 from penstock.metadata.records import ReplayRecord
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import Store
 from penstock.settings import Settings, door_of
+from replay.again import retry_of
+from replay.beforehand import check
+from replay.continuous import new_record
+from replay.doorway import doorway_of, told_to_doors
 from replay.ledger import DoorLedger
-from replay.plan import Planner
+from replay.plan import Plan, Planner
 from replay.progress import read_progress, report
-from replay.request import read_request, record_of
+from replay.request import ReplayRequest, read_request, read_time, rfc3339
 from replay.run import Tools, run_replay
+from replay.saved import read, started
 from replay.targets.opening import log_topics
 
 REPLAY = "replay"
@@ -126,17 +132,57 @@ class ReplayConfig(dg.Config):
         default=Headers.add,
         description="`add` the five penstock-… headers, or `verbatim` what was received.",
     )
+    transform: list[str] = Field(
+        default=[],
+        description="What is changed in each event on its way, a step each: `mask card.number`, "
+        "`mask email as hash`, `remove debug`, `rename user to customer`, `set env = 'staging'`.",
+    )
     retries: int = Field(default=10, description="Attempts after the first.")
     timeout: float = Field(default=30.0, description="Seconds that one attempt may take.")
     pause_after: int | None = Field(
         default=None, description="Failed attempts in a row that pause the replay."
     )
     dry_run: bool = Field(default=False, description="Do everything but send.")
+    missing: bool = Field(
+        default=False,
+        description="Leave out what the destination has acknowledged in any replay.",
+    )
+    continuous: bool = Field(
+        default=False,
+        description="Go on with every match that lands later, until it is cancelled. It begins at "
+        "`since`; without that, with what is accepted from now on.",
+    )
+    retry_of: str | None = Field(
+        default=None,
+        description="A replay that has ended: send what failed in it, or was cut off. What is left "
+        "out here is as it was there.",
+    )
+    plan: str | None = Field(
+        default=None,
+        description="The text of a plan that was kept in a file, to be started as it is. Nothing "
+        "else is said then but the team.",
+    )
+    start_at: str | None = Field(
+        default=None,
+        description="Start at this time, in a run that the sensor launches: 2026-12-01T03:00:00Z.",
+    )
 
     def asked(self) -> dict[str, Any]:
         """Answer the request as `read_request` reads it."""
-        given = self.model_dump(exclude={"replay_id", "team"}, exclude_none=True)
+        given = self.model_dump(
+            exclude={"replay_id", "team", "plan", "start_at"}, exclude_none=True
+        )
         return {name: v.value if isinstance(v, Enum) else v for name, v in given.items()}
+
+    def begins(self) -> Micros | None:
+        """Answer when a new replay is to start; None for at once."""
+        return None if self.start_at is None else read_time(self.start_at, what="start_at")
+
+    def changed(self) -> dict[str, Any]:
+        """Answer what is not as it is when nothing is said."""
+        fields = ReplayConfig.model_fields
+        said = {name for name in fields if getattr(self, name) != fields[name].default}
+        return {name: value for name, value in self.asked().items() if name in said}
 
 
 class Landing(Protocol):
@@ -187,12 +233,17 @@ def send(
     """Bring a replay to its end, or to a pause; the run fails where the replay does."""
     faults.arm(os.environ.get(faults.VARIABLE))
     try:
-        replay_id = config.replay_id or ask(stores.store, config, machine_clock)
-        context.instance.add_run_tags(context.run_id, {REPLAY_TAG: replay_id})
         folder = stores.settings.home / "sql"
         opening = open_engine(folder, memory=stores.settings.sql_memory, s3=stores.settings.s3)
         with closing(opening) as engine, frozen():
-            record = watched(context, replay_id, tools_of(stores, engine))
+            tools = tools_of(stores, engine)
+            replay_id = config.replay_id or asked_for(config, tools)
+            context.instance.add_run_tags(context.run_id, {REPLAY_TAG: replay_id})
+            begins = None if config.replay_id else config.begins()
+            if begins is not None and machine_clock() < begins:
+                context.log.info("replay %s waits for its time: %s", replay_id, rfc3339(begins))
+                return
+            record = watched(context, replay_id, tools)
     except PenstockError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     if record is None:
@@ -230,14 +281,61 @@ def frozen() -> Iterator[None]:
         gc.unfreeze()
 
 
-def ask(store: Store, config: ReplayConfig, clock: Clock) -> str:
-    """Write down a replay that was launched by hand, so that it is listed; answer its id."""
-    request = read_request(config.asked(), team=config.team)
-    store.collection(request.id)
-    store.listed_destination(request.team, request.destination)
-    record = record_of(request, id=secrets.token_hex(8), now=clock(), asked_by="Dagster")
+def ask(
+    store: Store,
+    config: ReplayConfig,
+    clock: Clock,
+    begin: Callable[[ReplayRequest], Plan],
+    files: Path | None,
+) -> str:
+    """Write down a replay that was launched by hand, so that it is listed; answer its id.
+
+    `begin` answers the plan of a continuous one.
+    """
+    request = requested(store, config)
+    check(request, store, files)
+    record = new_record(
+        request,
+        begin,
+        id=secrets.token_hex(8),
+        now=clock(),
+        asked_by="Dagster",
+        start_at=config.begins(),
+    )
     store.create_replay(record)
     return record.id
+
+
+def asked_for(config: ReplayConfig, tools: Tools) -> str:
+    """Write down what was launched by hand, a plan or a request; answer the replay's id."""
+    if config.plan is None:
+        return ask(tools.store, config, tools.clock, tools.planner.begin, tools.files)
+    if config.changed() or config.start_at is not None:
+        raise BadRequest("a plan is started as it is: leave everything else out")
+    try:
+        values = msgspec.json.decode(config.plan, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the plan cannot be read: {error}") from error
+    record = started(
+        read(values, team=config.team),
+        tools.store,
+        tools.planner,
+        files=tools.files,
+        id=secrets.token_hex(8),
+        clock=tools.clock,
+        asked_by="Dagster",
+    )
+    return record.id
+
+
+def requested(store: Store, config: ReplayConfig) -> ReplayRequest:
+    """Answer what a launch asks for. Raises what `read_request` and `retry_of` do."""
+    if config.retry_of is None:
+        return read_request(config.asked(), team=config.team)
+    changes = config.changed()
+    replay_id, destination = changes.pop("retry_of"), changes.pop("destination", None)
+    record = store.replay(config.team, replay_id)
+    return retry_of(record, destination=destination, changes=changes)
 
 
 def watched(context: dg.OpExecutionContext, replay_id: str, tools: Tools) -> ReplayRecord | None:
@@ -271,10 +369,13 @@ def watched(context: dg.OpExecutionContext, replay_id: str, tools: Tools) -> Rep
 
     thread = threading.Thread(target=work, name=f"replay {replay_id}")
     thread.start()
+    said = ""
     try:
         while not done.wait(_TELL_SECONDS):
             for record in latest:
-                context.log.info(sentence(record))
+                # A replay that waits, and a continuous one most of all, has nothing new to say.
+                if said != (said := sentence(record)):
+                    context.log.info(said)
     finally:
         stop.set()
         thread.join()
@@ -295,6 +396,9 @@ def tools_of(stores: Stores, engine: Engine) -> Tools:
         open_ledger=lambda: DoorLedger(door, token),
         wake=waker(stores, machine_clock),
         doors=(door,),
+        doorway=doorway_of(settings, stores.store),
+        files=settings.replay_files,
+        senders=settings.replay_senders,
         own_topics=log_topics(settings.log),
         clock=machine_clock,
         bus=stores.bus,
@@ -304,15 +408,14 @@ def tools_of(stores: Stores, engine: Engine) -> Tools:
 def ledger_token(stores: Stores) -> str:
     """Answer the token of the ledger, and let the doors know of it if it is new."""
     store, settings = stores.store, stores.settings
-    before = store.known().version
-    ensure_system_collections(store, now=machine_clock())
-    token = ensure_ledger_token(
-        store, settings.home, now=machine_clock(), chance=secrets.token_bytes
-    )
-    if store.known().version != before:
-        with closing(cache_of(settings)) as cache:
-            cache.publish(store.known)
-    return token
+
+    def make() -> str:
+        ensure_system_collections(store, now=machine_clock())
+        return ensure_ledger_token(
+            store, settings.home, now=machine_clock(), chance=secrets.token_bytes
+        )
+
+    return told_to_doors(settings, store, make)
 
 
 def waker(stores: Stores, clock: Clock) -> Callable[[CollectionId], None]:
@@ -368,5 +471,6 @@ def figures(record: ReplayRecord) -> Mapping[str, dg.MetadataValue]:
         "repeated": dg.MetadataValue.int(books.repeated),
         "attempts": dg.MetadataValue.int(books.attempts),
         "late": dg.MetadataValue.int(books.late),
+        "differing": dg.MetadataValue.int(books.differing),
         "bytes": dg.MetadataValue.int(progress.bytes),
     }

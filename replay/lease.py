@@ -52,6 +52,13 @@ class Bounds:
     """How long a cancelled replay waits for the answers to what is under way."""
     linger_seconds: float = 600.0
     """How long a paused replay keeps its process."""
+    look_seconds: float = 1.0
+    """How often a continuous replay looks for what has landed. Between two of its legs that leaves
+    the rate more time than it lets through at once."""
+    idle_seconds: float = 60.0
+    """How long a continuous replay keeps its process when nothing lands."""
+    turn_seconds: float = 3_600.0
+    """After so long a continuous replay that has sent everything leaves the rest to a new one."""
 
     def sizes(self, *, ordered: bool) -> Sizes:
         """Answer the window, and after how many answers a checkpoint is made."""

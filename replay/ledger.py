@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Protocol
 
-import aiohttp
 import msgspec
 from msgspec.structs import replace
 
 from penstock.envelope import SYSTEM_TEAM, CollectionId
 from penstock.errors import EngineUnavailable
 from replay.progress import Attempt, Attempts
+from replay.targets import Retry
+from replay.targets.door import Door
 
 ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
 
@@ -59,45 +60,28 @@ class DoorLedger:
     """
 
     def __init__(self, door: str, token: str) -> None:
-        self._url = f"{door.rstrip('/')}/v1/events/{ATTEMPTS}"
-        self._token = token
-        self._session: aiohttp.ClientSession | None = None
+        self._door = Door(f"{door.rstrip('/')}/v1/events/{ATTEMPTS}", lambda: token)
 
     async def write(self, rows: Sequence[Attempts], *, key: str) -> None:
         """Send the rows and wait for the door's acknowledgement."""
-        session = self._session or self._open()
         headers = {"Idempotency-Key": key, "Content-Type": "application/x-ndjson"}
         body = bytearray()
         lines = sum(add_lines(body, each) for each in rows)
-        try:
-            async with session.post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                if answer.status != _ACCEPTED:
-                    raise EngineUnavailable(
-                        f"the ledger's door answered {answer.status}",
-                        retry_after=_retry_after(answer.headers.get("Retry-After")),
-                    )
-                said = await answer.read()
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineUnavailable("the ledger's door does not answer") from error
-        if accepted_of(said) != lines:
+        said = await self._door.ask("POST", bytes(body), _SECONDS, headers=headers)
+        if said.status is None:
+            raise EngineUnavailable("the ledger's door does not answer")
+        if isinstance(said, Retry):
+            raise EngineUnavailable(f"the ledger's door answered {said.status}")
+        if said.status != _ACCEPTED:
+            raise EngineUnavailable(
+                f"the ledger's door answered {said.status}", retry_after=_retry_after(said.after)
+            )
+        if accepted_of(said.body) != lines:
             raise EngineUnavailable("the ledger's door did not take every row")
-
-    def _open(self) -> aiohttp.ClientSession:
-        self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._token}"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=_SECONDS),
-            trust_env=False,
-        )
-        return self._session
 
     async def close(self) -> None:
         """Let go of every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._door.close()
 
 
 class _Answer(msgspec.Struct):

@@ -14,7 +14,7 @@ however few of its rows are asked for: slices end where row groups do, if their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import groupby
 from typing import NamedTuple, Protocol
@@ -33,6 +33,7 @@ from penstock.query.sql import Rows, compile_parts, compile_sql
 from penstock.schema.shape import Struct
 from penstock.search import DuplicatesShown
 from penstock.search.facts import with_facts, with_leaves
+from replay.attempted import Places, source_of
 from replay.events import Events, events_of
 from replay.request import Timing, View
 from replay.timing import Stretch
@@ -77,6 +78,10 @@ class Selection:
     ends: Mapping[int, int]
     """By partition the offset from which on events were not there yet when the plan was made."""
     duplicates: DuplicatesShown = "fold"
+    places: tuple[Places, ...] = ()
+    """What the ledger decides."""
+    starts: Mapping[int, int] = field(default_factory=dict)
+    """By partition the offset before which nothing is taken; without one, everything is."""
 
     def cut(self) -> Sql:
         """Answer the condition on the envelope alone."""
@@ -84,7 +89,12 @@ class Selection:
         parts.append(
             any_of(
                 *(
-                    sql("(log_partition = {0} AND log_offset < {1})", value(p), value(end))
+                    sql(
+                        "(log_partition = {0} AND log_offset >= {1} AND log_offset < {2})",
+                        value(p),
+                        value(self.starts.get(p, 0)),
+                        value(end),
+                    )
                     for p, end in sorted(self.ends.items())
                 )
             )
@@ -404,19 +414,23 @@ class Matches:
         if view is None or view.uuid != self._uuid:
             raise TableChanged("the table is not the one that was planned")
         selection = self._selection
-        cut = all_of(selection.cut(), *([where] if where else []))
         rows: Rows = "quarantine" if selection.view == "quarantine" else "rows"
         with self._engine.reader() as reader:
             lake = reader.lake(view, snapshot_id=self._snapshot_id)
             shape = self._shape_of(view, reader, lake)
             if not selection.reads_payloads:
+                source, told_of = source_of(reader, lake, selection.places)
+                cut = all_of(selection.cut(), told_of, *([where] if where else []))
                 for part in compile_parts(selection.query, shape, rows=rows):
-                    yield _run(reader, columns, lake, all_of(cut, part), tail)
+                    yield _run(reader, columns, source, all_of(cut, part), tail)
                 return
             condition = compile_sql(selection.query, shape, rows=rows)
             # Another connection: one cannot read a result and run a statement at once.
-            with self._engine.reader() as source:
-                for batch in source.batches(*_text(f"SELECT *, {_FILE}, {_ROW}", lake, cut, "")):
+            with self._engine.reader() as other:
+                source, told_of = source_of(other, f"{lake} AS lake", selection.places)
+                cut = all_of(selection.cut(), told_of, *([where] if where else []))
+                every = f"SELECT lake.*, {_FILE}, {_ROW}"
+                for batch in other.batches(*_text(every, source, cut, "")):
                     told = reader.arrow(pa.Table.from_batches([selection.told(batch)]))
                     yield _run(reader, columns, told, condition, tail)
 

@@ -61,6 +61,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Payload bytes delivered."""
     late: int = 0
     """Events that were sent more than `LATE_SECONDS` after they were due."""
+    differing: int = 0
+    """Events that the endpoint which is compared answered in another way."""
     last_failure: str | None = None
     waiting: str | None = None
     """Why nothing is sent just now, if that is not a pause."""
@@ -77,6 +79,11 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         """Answer what goes into the replay's row."""
         values: dict[str, object] = msgspec.to_builtins(self)
         return values
+
+    @property
+    def ended(self) -> int:
+        """How many events have come to an end."""
+        return self.delivered + self.failed + self.skipped + self.unknown
 
 
 def read_progress(values: Mapping[str, Any]) -> Progress:
@@ -104,6 +111,11 @@ def with_course(progress: Progress, before: Sequence[Reached]) -> Progress:
     return replace(progress, course=(*kept, now))
 
 
+def next_leg(progress: Progress) -> Progress:
+    """Answer the progress with which a continuous replay begins to send what it found next."""
+    return replace(progress, through=None, passed=0, done=(), intended=None, tried=(), waiting=None)
+
+
 LATE_SECONDS = 0.1
 POINTS = 120
 _SECOND: Micros = 1_000_000
@@ -124,12 +136,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     repeated: int
     attempts: int
     late: int
+    differing: int
 
 
 def report(progress: Progress, *, matched: int, ended: bool) -> Report:
     """Account for every event that the plan counted."""
-    counted = progress.delivered + progress.failed + progress.skipped + progress.unknown
-    left = matched - counted
+    left = matched - progress.ended
     return Report(
         matched=matched,
         delivered=progress.delivered,
@@ -140,6 +152,7 @@ def report(progress: Progress, *, matched: int, ended: bool) -> Report:
         repeated=progress.repeated,
         attempts=progress.attempts,
         late=progress.late,
+        differing=progress.differing,
     )
 
 
@@ -168,6 +181,10 @@ class Attempt(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     at: str
     destination: str
     who: str
+    log_id: str = ""
+    """The log that partition and offset are of."""
+    transform: str | None = None
+    """The id of the transform by which the event was changed, if it was."""
     events: int = 1
     """How many events the row is for, from this one on."""
     last: int

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,8 +19,9 @@ from penstock.envelope import (
     check_name,
     parse_collection,
 )
-from penstock.errors import BadRequest
+from penstock.errors import BadRequest, Rejected, about
 from penstock.metadata.records import ReplayRecord
+from replay.transform import LONGEST_STEP, MOST_STEPS, read_transform
 
 View = Literal["main", "quarantine"]
 Order = Literal["log", "key"]
@@ -67,6 +69,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     headers: HeaderMode = "add"
     """``add`` the five ``penstock-…`` headers, or send ``verbatim`` what was received."""
 
+    transform: Annotated[
+        tuple[Annotated[str, Meta(max_length=LONGEST_STEP)], ...], Meta(max_length=MOST_STEPS)
+    ] = ()
+    """What is changed in each event on its way, step by step; see `replay.transform`."""
+
     retries: Annotated[int, Meta(ge=0, le=100)] = 10
     """Attempts after the first, for failures that may pass."""
 
@@ -80,6 +87,27 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     dry_run: bool = False
     """Do everything but send."""
 
+    missing: bool = False
+    """Leave out events that the destination has acknowledged in any replay."""
+
+    continuous: bool = False
+    """Go on with every match that lands later, until it is cancelled. It begins with what was
+    received at `since`; without that, with what is accepted after it was asked for."""
+
+    retry_of: Annotated[str, Meta(min_length=1, max_length=100)] | None = None
+    """Of a retry: the replay of which it sends what failed, or what nobody knows the outcome of.
+    Its query is then told and not asked."""
+
+    def __post_init__(self) -> None:
+        """Refuse what says nothing of a replay without an end."""
+        if self.continuous:
+            _refuse_of_continuous(
+                max_events=self.max_events,
+                missing=self.missing,
+                speed=self.speed,
+                retry_of=self.retry_of,
+            )
+
     def at_once(self) -> int:
         """Answer how many sends may be under way together."""
         return 1 if self.order == "log" else self.concurrency
@@ -91,6 +119,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def patience(self) -> int:
         """Answer how many failed attempts in a row pause the replay."""
         return self.pause_after or max(10, 2 * self.at_once())
+
+    def waits_after(self) -> int | None:
+        """Answer after how many failures in a row, that may pass, events wait for better times.
+
+        None where they do not. It is less than an event has attempts: a destination that is away
+        makes none of them fail for good.
+        """
+        if not self.continuous or self.pause_after is not None:
+            return None
+        return max(2, min(10, self.retries))
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,12 +151,24 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             check_name(self.team, what="team")
         check_name(self.collection, what="collection")
         if self.since is not None and self.until is not None and self.since >= self.until:
-            raise BadRequest("the replay's time range is empty: since is not before until")
+            raise BadRequest("the replay's time range is empty: since is not before until").at(
+                "until"
+            )
+        if self.options.continuous:
+            _refuse_of_continuous(until=self.until)
+            if self.team == SYSTEM_TEAM:
+                said = "what replays write themselves is not replayed continuously"
+                raise BadRequest(said).at("collection")
 
     @property
     def id(self) -> CollectionId:
         """The collection, with its team."""
         return CollectionId(self.team, self.collection)
+
+    @property
+    def from_now_on(self) -> bool:
+        """Whether nothing is taken of what there is already."""
+        return self.options.continuous and self.since is None
 
     def digest(self) -> str:
         """Answer a hash of everything that decides which messages are sent, and in what form.
@@ -127,7 +177,7 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         runs (rate, speed, concurrency, patience with failures) is not part of it.
         """
         options = self.options
-        deciding = [
+        deciding: list[object] = [
             self.team,
             self.collection,
             self.query,
@@ -143,6 +193,14 @@ class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         # Plans of earlier releases were made for requests that did not say it.
         if options.duplicates != "fold":
             deciding.append(options.duplicates)
+        if options.missing:
+            deciding.append("missing")
+        if options.retry_of is not None:
+            deciding += ["retry_of", options.retry_of]
+        if options.continuous:
+            deciding.append("continuous")
+        if options.transform:
+            deciding.append(list(options.transform))
         return hashlib.sha256(msgspec.json.encode(deciding)).hexdigest()
 
 
@@ -159,22 +217,38 @@ def read_request(
     inner = {name: value for name, value in values.items() if name in Options.__struct_fields__}
     outer = {name: value for name, value in values.items() if name not in inner}
     if "team" in outer:
-        raise BadRequest("the team of a replay is the caller's, it cannot be given")
+        raise BadRequest("the team of a replay is the caller's, it cannot be given").at("team")
     if "options" in outer:
-        raise BadRequest("options are given beside the query, not in a field of their own")
+        raise BadRequest("options are given beside the query, not in a field of their own").at(
+            "options"
+        )
     collection = outer.pop("collection", None)
     if not isinstance(collection, str):
-        raise BadRequest("a replay needs the name of a collection")
-    asked = parse_collection(collection, team=team)
-    if asked.team != team:
-        raise BadRequest("a replay reads the caller's own team only")
+        raise BadRequest("a replay needs the name of a collection").at("collection")
+    with about("collection"):
+        asked = parse_collection(collection, team=team)
+        if asked.team != team:
+            raise BadRequest("a replay reads the caller's own team only")
     times = {
         name: read_time(outer.pop(name), what=name)
         for name in ("since", "until")
         if outer.get(name) is not None
     }
     outer.update(team=team, collection=asked.name, options=inner, **times)
-    return _converted(outer, ReplayRequest)
+    request = _converted(outer, ReplayRequest)
+    read_transform(request.options.transform)
+    return request
+
+
+@contextmanager
+def about_options() -> Iterator[None]:
+    """Let what is refused of an option meanwhile be about that field of ``options``."""
+    try:
+        yield
+    except Rejected as error:
+        if error.field.partition(".")[0] in Options.__struct_fields__:
+            error.at("options")
+        raise
 
 
 def read_options(values: Mapping[str, Any]) -> Options:
@@ -205,6 +279,7 @@ def record_of(
     now: Micros,
     asked_by: str | None = None,
     why: str | None = None,
+    start_at: Micros | None = None,
 ) -> ReplayRecord:
     """Answer the row of a new replay, in state ``requested``."""
     return ReplayRecord(
@@ -219,20 +294,28 @@ def record_of(
         created_at=now,
         asked_by=asked_by,
         why=why,
+        start_at=start_at,
     )
 
 
 def read_time(value: object, *, what: str) -> Micros:
-    """Read RFC 3339 text, a date (its first moment, UTC), or whole microseconds since 1970."""
+    """Read RFC 3339 text, a date (its first moment, UTC), or whole microseconds since 1970.
+
+    `what` is the field that has it.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)
         except ValueError as error:
-            raise BadRequest(f"{what} is no time: write 2026-11-22T13:00:00Z") from error
+            raise _no_time(what) from error
         return (moment.replace(tzinfo=moment.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
-    raise BadRequest(f"{what} is no time: write 2026-11-22T13:00:00Z")
+    raise _no_time(what)
+
+
+def _no_time(what: str) -> BadRequest:
+    return BadRequest(f"{what} is no time: write 2026-11-22T13:00:00Z").at(what)
 
 
 def moment_of(micros: Micros) -> datetime:
@@ -252,8 +335,30 @@ def _to_the_second(seconds: int) -> str:
     return moment_of(seconds * 1_000_000).replace(tzinfo=None).isoformat()
 
 
+def _refuse_of_continuous(**given: object) -> None:
+    """Raise `BadRequest` for what a replay that goes on for ever cannot be asked."""
+    for name, value in given.items():
+        if value:
+            raise BadRequest(
+                f"a continuous replay goes on until it is cancelled: leave out {name}, or send "
+                "what there is in a replay of its own"
+            ).at(name)
+
+
 def _converted(values: Mapping[str, Any], kind: type[_S]) -> _S:
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"the replay cannot be read: {error}") from error
+        said, field = placed(error)
+        # Options stand on one level with the rest, for who asks.
+        field = field.removeprefix("options").removeprefix(".")
+        if not field:
+            raise BadRequest(f"the replay cannot be read: {said}") from error
+        raise BadRequest(f"{field} cannot be used: {said}").at(field) from error
+
+
+def placed(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Answer what is wrong with values, and the field that has it, ``''`` for all of them."""
+    said, _, place = str(error).partition(" - at `$")
+    field = place.rstrip("`").removeprefix(".").partition("[")[0]
+    return said[:1].lower() + said[1:], field

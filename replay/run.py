@@ -6,10 +6,10 @@ import asyncio
 import random
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,6 +17,7 @@ import uvloop
 from msgspec.structs import replace
 
 from penstock.bus import REPLAY, Bus
+from penstock.clock import steady_seconds
 from penstock.envelope import Clock, CollectionId
 from penstock.errors import (
     AddressRefused,
@@ -24,37 +25,41 @@ from penstock.errors import (
     NotFound,
     Rejected,
     Stopped,
-    TableChanged,
     WrongState,
 )
+from penstock.faults import fault
 from penstock.guard import Endpoint, Guard
 from penstock.metadata.records import Destination, ReplayRecord
+from penstock.metadata.sharing import Share
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import Store
 from penstock.vocabulary import State
+from replay.again import expected
+from replay.beforehand import known_of
+from replay.books import Job
+from replay.doorway import Doorway
 from replay.events import Source
 from replay.lease import DEFAULT_BOUNDS, Bounds, Orders
 from replay.ledger import Ledger, NoLedger
 from replay.matches import Bucket, Matches
-from replay.pacing import Chance
-from replay.plan import Plan, Planner, Waiting, Wake, read_plan
-from replay.progress import Progress, read_progress
+from replay.pacing import Breaker, Chance
+from replay.plan import Plan, Planner, Waiting, Wake, at_rest, check_count, read_plan
+from replay.progress import Progress, next_leg, read_progress, with_course
 from replay.request import Options, ReplayRequest, read_options, request_of
-from replay.send import Ended, Job, Sender
+from replay.send import Ended, Sender
 from replay.targets import Failed, Message, Outcome, Skipped, Target
 from replay.targets.opening import LOG_TOPICS, open_target
+from replay.targets.sending import Begin
+from replay.targets.spread import FIRST, SpreadTarget
+from replay.transform import Transform
+from replay.transform.asked import transform_of
+from replay.transform.target import ChangingTarget
 
 log = structlog.get_logger()
 
+_STOP_SECONDS = 0.25
 _READ_TRIES = 5
 _READ_DELAY = 1.0
-
-
-def steady_seconds() -> float:
-    """Answer seconds that go on while the machine sleeps, as a lease in a database does."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +74,16 @@ class Tools:
     doors: tuple[str, ...]
     """The addresses of this installation's own doors."""
     clock: Clock
+    doorway: Doorway | None = None
+    """The way to this installation's own collections."""
+    files: Path | None = None
+    """The folder of files that replays write."""
     own_topics: str = LOG_TOPICS
     """How the topics of this installation's own log begin."""
+    senders: int = 1
+    """How many processes send one replay to HTTP; with 1 it is this one."""
+    senders_after: int = FIRST
+    """So many events are sent by this one before the others are started."""
     steady: Callable[[], float] = steady_seconds
     chance: Chance = random.random
     bounds: Bounds = field(default=DEFAULT_BOUNDS)
@@ -150,11 +163,77 @@ class _Work:
 
     def bring_to_end(self) -> None:
         """Plan if there is no plan yet, send, and let go of what was held."""
+        request = request_of(self._row.record)
+        if request.options.continuous:
+            self._go_on_and_on(request)
+        else:
+            self._send_all(request)
+
+    def _go_on_and_on(self, request: ReplayRequest) -> None:
+        """Send what there is leg by leg, until an order or the time says to stop.
+
+        A leg is a plan with a snapshot of its own, in the place of the one before: what it holds,
+        and up to where that is everything, is said in one checkpoint. So whoever comes after a
+        death finds either the leg, to be sent to its end, or the place from which on to look.
+        """
         row, tools = self._row, self._tools
-        request = request_of(row.record)
+        if row.record.plan is None or row.record.state == "requested":
+            begun = None if row.record.plan is not None else tools.planner.begin(request)
+            row.save(row.progress, state="running", plan=begun)
+        plan = read_plan(row.record.plan or {})
+        if plan.pin is None:
+            # Of somebody who died after a leg, or before the one they made was written down.
+            tools.planner.let_go(request.id, row.record.id)
+        breaker = Breaker(request.options.patience())
+        began = heard = tools.steady()
+        while not self._is_over(plan):
+            if plan.pin is not None:
+                self._send_all(request, breaker)
+                if row.progress.ended < plan.count or row.record.state in ENDS:
+                    return
+                plan, heard = at_rest(plan), tools.steady()
+                row.save(row.progress, state=row.record.state, plan=plan)
+                fault("replay_at_rest")
+                tools.planner.let_go(request.id, row.record.id)
+                continue
+            if tools.steady() - began > tools.bounds.turn_seconds:
+                return
+            row.wait(tools.bounds.look_seconds)
+            with row.beating():
+                leg = tools.planner.next_leg(request, plan, row.record.id)
+            if leg is not None:
+                fault("replay_leg_found")
+                plan, heard = leg, tools.steady()
+                row.save(next_leg(row.progress), state=row.record.state, plan=plan)
+                fault("replay_leg_made")
+            elif tools.steady() - heard > tools.bounds.idle_seconds:
+                return
+
+    def _is_over(self, plan: Plan) -> bool:
+        """Say whether there is a reason to stop; between two legs do what somebody wishes."""
+        row = self._row
+        if plan.pin is not None:
+            return False  # the sender obeys
+        match row.orders.wish:
+            case "cancel":
+                row.save(row.progress, state="cancelled")
+            case "pause":
+                row.save(row.progress, state="paused")
+            case _:
+                # Time goes on, also where nothing is sent.
+                far = replace(row.progress, at=self._tools.clock())
+                row.save(with_course(far, far.course), state=row.record.state)
+        return row.record.state != "running" or row.orders.stop
+
+    def _send_all(self, request: ReplayRequest, breaker: Breaker | None = None) -> None:
+        """Make a plan if there is none yet, and send what it says."""
+        row, tools = self._row, self._tools
         destination = tools.store.destination(row.record.team, row.record.destination)
+        transform = transform_of(request, tools.store)
         target = target_of(destination, row.record, request, tools)
-        if row.record.plan is None and not self._make_plan(request, destination.url):
+        if transform is not None:
+            target = ChangingTarget(target, transform)
+        if row.record.plan is None and not self._make_plan(request, destination):
             return
         plan = read_plan(row.record.plan or {})
         matches = tools.planner.open(request, plan)
@@ -162,9 +241,9 @@ class _Work:
             buckets = [] if matches is None else tools.planner.count(plan, matches)
         check_count(buckets, plan)
         batches = _source(matches, buckets, row.progress, plan)
-        self._send(request, plan, batches, target)
+        self._send(request, plan, batches, target, transform, breaker)
 
-    def _make_plan(self, request: ReplayRequest, to: str) -> bool:
+    def _make_plan(self, request: ReplayRequest, to: Destination) -> bool:
         """Have a plan in the row; answer False where an order to stop was obeyed instead."""
         row, tools = self._row, self._tools
 
@@ -177,7 +256,14 @@ class _Work:
         try:
             with row.beating():
                 plan = tools.planner.plan(
-                    request, wake=tools.wake, to=to, replay_id=row.record.id, told=waiting
+                    request,
+                    wake=tools.wake,
+                    to=to.url,
+                    bound=to.rate,
+                    warned=known_of(tools.store, to, request, tools.files),
+                    replay_id=row.record.id,
+                    told=waiting,
+                    expected=expected(tools.store, request),
                 )
         except _PutDown:
             if row.orders.wish == "cancel":
@@ -188,7 +274,15 @@ class _Work:
         log.info("replay planned", replay=row.record.id, count=plan.count, bytes=plan.bytes)
         return True
 
-    def _send(self, request: ReplayRequest, plan: Plan, source: Source, target: Target) -> None:
+    def _send(
+        self,
+        request: ReplayRequest,
+        plan: Plan,
+        source: Source,
+        target: Target,
+        transform: Transform | None,
+        breaker: Breaker | None,
+    ) -> None:
         """Send what the plan says, in an event loop of its own."""
         row, tools = self._row, self._tools
 
@@ -202,6 +296,9 @@ class _Work:
                         collection=request.id,
                         destination=row.record.destination,
                         who=self._holder,
+                        log_id=plan.log_id,
+                        transform=None if transform is None else transform.id,
+                        leg=plan.leg,
                     ),
                     source,
                     target,
@@ -216,6 +313,8 @@ class _Work:
                     steady=tools.steady,
                     chance=tools.chance,
                     bounds=tools.bounds,
+                    ask=None if request.options.dry_run else self._share,
+                    breaker=breaker,
                 )
                 with row.nudging(asyncio.get_running_loop(), sender.hurry):
                     return await sender.run()
@@ -226,12 +325,16 @@ class _Work:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
 
+    async def _share(self, wants: float | None) -> Share | None:
+        """Ask what the destination's own rate leaves to this replay."""
+        record, tools = self._row.record, self._tools
 
-def check_count(buckets: Sequence[Bucket], plan: Plan) -> None:
-    """Raise `TableChanged` unless there are as many matches as were planned."""
-    found = sum(bucket.events for bucket in buckets)
-    if found != plan.count:
-        raise TableChanged(f"the snapshot holds {found:,} matches, {plan.count:,} were planned")
+        def ask() -> Share | None:
+            return tools.store.share(
+                record.team, record.destination, record.id, wants, tools.clock()
+            )
+
+        return await asyncio.to_thread(ask)
 
 
 async def _source(
@@ -243,7 +346,7 @@ async def _source(
     """
     if matches is None:
         return
-    after, left = progress.through, plan.to_send - progress.passed
+    after, left = progress.through, plan.to_send - plan.before - progress.passed
     tries = 0
     batches = matches.batches(buckets, after)
     while left > 0:
@@ -361,6 +464,14 @@ class _Row:
         self._told(self.record)
         return self.orders
 
+    def wait(self, seconds: float) -> None:
+        """Return when somebody wishes something, the process has to end, or after so long."""
+        end = self._tools.steady() + seconds
+        while not self._stop.is_set() and (left := end - self._tools.steady()) > 0:
+            if self._news.wait(min(left, _STOP_SECONDS)):
+                self._news.clear()
+                return
+
     def _read_options(self) -> None:
         """Take over what may change while a replay runs; what cannot be read changes nothing."""
         try:
@@ -454,12 +565,30 @@ def target_of(
         collection=request.id,
         clock=tools.clock,
         headers=request.options.headers,
+        marked=bool(request.options.transform),
         timeout=request.options.timeout,
         own_topics=tools.own_topics,
+        doorway=tools.doorway,
+        files=tools.files,
     )
+    known_of(tools.store, destination, request, tools.files)
     if request.options.headers == "verbatim" and destination.kind == "http":
         refuse_own_door(tools.guard.endpoint(destination.url), tools.doors)
-    return DryTarget(target) if request.options.dry_run else target
+    if request.options.dry_run:
+        return DryTarget(target)
+    if tools.senders == 1 or destination.kind != "http" or request.options.order == "log":
+        return target
+    begin = Begin(
+        destination=destination,
+        networks=tuple(map(str, tools.guard.allow_networks)),
+        ports=tools.guard.allow_ports,
+        replay_id=record.id,
+        collection=request.id,
+        headers=request.options.headers,
+        marked=bool(request.options.transform),
+        timeout=request.options.timeout,
+    )
+    return SpreadTarget(target, begin, count=tools.senders, first=tools.senders_after)
 
 
 def refuse_own_door(

@@ -21,10 +21,16 @@ class Schedule:
 
     An item that is sent late, or again, holds up no other. While nothing may be sent the schedule
     is stopped, and then goes on with the first item that was not due yet.
+
+    A destination that `opens` is reached by what is sent first, which may take a second. So the
+    first item goes alone, and times begin when it came to its end: what is behind it would wait,
+    and then go in one burst.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, opens: bool) -> None:
         self.early: deque[Item] = deque()
+        self._opens = opens
+        self._alone: Item | None = None
         self._options = options
         self._timeline = Timeline(options.speed, options.gap)
         self._beat = Beat()
@@ -42,6 +48,7 @@ class Schedule:
     def stop(self, ready: Iterable[Item]) -> None:
         """Begin anew once there is a reason to; what is `ready` already is late for nothing."""
         self._beat.stop()
+        self._alone = None
         for item in ready:
             item.due = None
 
@@ -53,15 +60,33 @@ class Schedule:
             self.place(item)
 
     def wait(self, now: float) -> float:
-        """Answer the seconds until the first early item is due."""
-        return self._beat.due(self.early[0].place, now) - now
+        """Answer the seconds until the first early item is due; endless while one goes alone."""
+        if self._alone is not None:
+            return float("inf")
+        return 0.0 if self._begins else self._beat.due(self.early[0].place, now) - now
 
     def due(self, now: float) -> Iterator[Item]:
         """Let go of what is due now."""
         while self.early and (not self.on or self.wait(now) <= _TICK):
             item = self.early.popleft()
-            item.due = self._beat.due(item.place, now) if self.on else None
+            item.due = None
+            if self._begins:
+                self._alone = item
+            elif self.on:
+                item.due = self._beat.due(item.place, now)
             yield item
+
+    @property
+    def _begins(self) -> bool:
+        return self.on and self._opens and not self._beat.runs
+
+    def ended(self, item: Item, now: float) -> bool:
+        """Take note of an item that came to its end; say whether times begin with that."""
+        if item is not self._alone:
+            return False
+        self._alone = None
+        self._beat.due(item.place, now)
+        return True
 
     def announces_at(self, first: Item, now: float, *, waiting: bool) -> float:
         """Answer when the `first` item that is not announced should be.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from evidence.sheet import sheet_of
 from hypothesis import HealthCheck, settings
 
 # How long an example takes is no claim: on a busy machine it takes ten times as long.
@@ -23,6 +24,17 @@ def logs_as_they_were() -> Iterator[None]:
     structlog.reset_defaults()
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Let a test that breaks something tell what it broke and what was lost."""
+    mark = item.get_closest_marker("breaks")
+    if mark is None:
+        return (yield)
+    place = "engines" if item.get_closest_marker("engines") else "here"
+    with sheet_of(item.nodeid, mark.args[0], place):
+        return (yield)
 
 
 def pytest_sessionfinish() -> None:

@@ -11,20 +11,35 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_network
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from builders import FLIGHTS, NOON
+from builders import FLIGHTS, NOON, numbered, ticking
+from door_builders import TOKEN, FailingLog, known
 from engines import places
 from engines.fresh import fresh_name
 from receiving import Request, receiving
+from served import served
+from tunnelling import headers_of, plumber, tunnel_door
 
+from ingest_api.accept import Door
+from ingest_api.auth import Keyring
+from ingest_api.http import HttpDoor
+from ingest_api.limits import Limits
+from penstock.buffer import Appender
 from penstock.envelope import Event, Position
 from penstock.guard import Guard
+from penstock.lines import bytes_of, payload_of, read_line
 from penstock.metadata.records import Destination
 from penstock.vocabulary import Kind
+from replay.doorway import Doorway
+from replay.files import lines_of
 from replay.targets import Message, Outcome, Target
 from replay.targets.opening import open_target
 
+MIB = 1 << 20
+LIMITS = Limits(max_event_bytes=MIB, max_body_bytes=16 * MIB, max_ratio=20, events_per_second=0)
 HERE = ip_network("127.0.0.1/32")
 PORTS = (places.KAFKA_PORT, places.RABBITMQ_PORT, places.SQS_PORT)
 SECRETS = {
@@ -32,6 +47,9 @@ SECRETS = {
     "rabbitmq": f"{places.USER}:{places.PASSWORD}",
     "sqs": "key:secret",
     "http": None,
+    "collection": None,
+    "file": None,
+    "tunnel": None,
 }
 ADDRESSES = {
     "http": "http://127.0.0.1:{}/in",
@@ -40,6 +58,8 @@ ADDRESSES = {
     "sqs": "sqs+http://127.0.0.1:{}/000000000000/queue",
 }
 OPTIONS = {"sqs": {"region": "here"}}
+COLLECTION = "collection://ships"
+TUNNEL = "tunnel://ships"
 
 
 @dataclass
@@ -62,6 +82,8 @@ class FarSide:
     """Wait until so many arrived, or for `patience` seconds; answer all that did."""
     guard: Guard = field(default_factory=lambda: Guard((HERE,), PORTS))
     options: dict[str, object] = field(default_factory=dict)
+    doorway: Doorway | None = None
+    files: Path | None = None
 
     def destination(self, **more: Any) -> Destination:
         options = {**self.options, **more}
@@ -80,6 +102,7 @@ class FarSide:
         self,
         *,
         headers: Literal["add", "verbatim"] = "add",
+        marked: bool = True,
         timeout: float = 20.0,
         replay_id: str = "r1",
         **options: Any,
@@ -91,7 +114,10 @@ class FarSide:
             collection=FLIGHTS,
             clock=lambda: NOON,
             headers=headers,
+            marked=marked,
             timeout=timeout,
+            doorway=self.doorway,
+            files=self.files,
         )
 
 
@@ -114,7 +140,16 @@ def sent(target: Target, events: Sequence[Event], *, attempt: int = 1) -> list[O
 @contextmanager
 def far_side(kind: Kind, **more: Any) -> Iterator[FarSide]:
     """Make a place of the kind that nobody else uses."""
-    with {"http": _http, "kafka": _kafka, "rabbitmq": _rabbit, "sqs": _sqs}[kind](**more) as made:
+    sides = {
+        "http": _http,
+        "kafka": _kafka,
+        "rabbitmq": _rabbit,
+        "sqs": _sqs,
+        "collection": _collection,
+        "file": _file,
+        "tunnel": _tunnel,
+    }
+    with sides[kind](**more) as made:
         yield made
 
 
@@ -128,6 +163,72 @@ def _http() -> Iterator[FarSide]:
 
         guard = Guard((HERE,), (receiver.port,))
         yield FarSide("http", receiver.url, took, guard)
+
+
+@contextmanager
+def _collection(
+    *, log: Appender | None = None, limits: Limits = LIMITS, whole: bool = True
+) -> Iterator[FarSide]:
+    kept = FailingLog()
+    door = Door(
+        log or kept, Keyring(known()), limits, clock=ticking(), new_ids=numbered(), learn=bool
+    )
+    with served(HttpDoor(door, max_held_bytes=256 * MIB), lifespan="off") as url:
+
+        def took(count: int, patience: float = 30) -> list[Took]:
+            _until(lambda: len(kept.events) >= count, patience)
+            return [
+                Took(
+                    each.payload,
+                    each.key,
+                    list(each.headers),
+                    {
+                        "id": each.id,
+                        "content_type": each.content_type,
+                        "event_time": each.event_time,
+                        "metadata": each.metadata,
+                    },
+                )
+                for each in kept.events
+            ]
+
+        doorway = Doorway(url, lambda _: TOKEN, whole)
+        yield FarSide("collection", COLLECTION, took, Guard(), doorway=doorway)
+
+
+@contextmanager
+def _file() -> Iterator[FarSide]:
+    with TemporaryDirectory() as folder:
+        files = Path(folder) / "replay-files"
+
+        def took(_: int, patience: float = 0) -> list[Took]:
+            told = [read_line(line) for line in lines_of(files / "r1")]
+            return [
+                Took(
+                    payload_of(line),
+                    None if line.key is None else bytes_of(line.key),
+                    [(name, bytes_of(value)) for name, value in line.headers],
+                    {"id": line.id, "place": Position(line.partition or 0, line.offset or 0)},
+                )
+                for line in told
+            ]
+
+        yield FarSide("file", "file://orders", took, Guard(), files=files)
+
+
+@contextmanager
+def _tunnel() -> Iterator[FarSide]:
+    with tunnel_door() as door, plumber(door) as client:
+
+        def took(count: int, patience: float = 60) -> list[Took]:
+            _until(lambda: len(client.written) >= count, patience)
+            return [
+                Took(each.blob, dict(found).get("penstock-key"), found)
+                for each in client.written
+                for found in [headers_of(each)]
+            ]
+
+        yield FarSide("tunnel", TUNNEL, took, Guard(), doorway=door.doorway)
 
 
 def _request(request: Request) -> Took:
@@ -321,6 +422,10 @@ def silence() -> Iterator[int]:
 
 def far_at(kind: str, port: int, guard: Guard | None = None, host: str = "127.0.0.1") -> FarSide:
     """Answer a place of which nobody reads, where something else may listen."""
+    if kind in ("collection", "tunnel"):
+        doorway = Doorway(f"http://{host}:{port}", lambda _: TOKEN, tunnels=lambda _: TOKEN)
+        url = COLLECTION if kind == "collection" else TUNNEL
+        return FarSide(kind, url, lambda _: [], Guard(), doorway=doorway)  # type: ignore[arg-type]
     url = ADDRESSES[kind].format(port).replace("127.0.0.1", host)
     guard = guard or Guard((HERE,), (port,))
     return FarSide(kind, url, lambda _: [], guard, OPTIONS.get(kind, {}))  # type: ignore[arg-type]

@@ -125,11 +125,16 @@ def outside() -> dict[str, str]:
 
 @contextmanager
 def installation(
-    home: Path, settings_file: Path | None = None, *, networks: str | None = "127.0.0.1/32"
+    home: Path,
+    settings_file: Path | None = None,
+    *,
+    networks: str | None = "127.0.0.1/32",
+    more_ports: tuple[int, ...] = (),
 ) -> Iterator[Installation]:
     """Run `penstock up` for the block; afterwards none of its processes is left.
 
-    `networks` are those that the operator allows replays to reach; None where nobody said any.
+    `networks` are those that the operator allows replays to reach, None where nobody said any;
+    `more_ports` are allowed beside those that tests always need.
     """
     http, grpc, platform, dagster = free_ports(4)
     environ = outside()
@@ -137,6 +142,7 @@ def installation(
         if networks is not None:
             environ["PENSTOCK_ALLOW_NETWORKS"] = networks
         ports = (receiver.port, places.KAFKA_PORT, places.RABBITMQ_PORT, places.SQS_PORT)
+        ports += more_ports
         environ["PENSTOCK_ALLOW_PORTS"] = ",".join(map(str, ports))
         if settings_file is not None:
             environ[FILE_VARIABLE] = str(settings_file)

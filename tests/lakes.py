@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import pytest
 import structlog
 from builders import FLIGHTS, NOON, event
 from engines.places import BUCKET, S3, S3_KEY, S3_REGION, S3_SECRET
+from evidence.sheet import happened
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse, Table
@@ -163,6 +165,17 @@ def offsets(lake: Lake, *, quarantine: bool = False) -> list[int]:
 def everywhere(lake: Lake) -> Counter[int]:
     """Count the log offsets in both tables together."""
     return Counter(offsets(lake) + offsets(lake, quarantine=True))
+
+
+def stored(lake: Lake, collection: CollectionId = FLIGHTS) -> list[tuple[int, bytes]]:
+    """Answer where each event of both tables was on the log, and its payload."""
+    both = (lake.table(name) for name in (main_table(collection), quarantine_table(collection)))
+    return [
+        (row["log_offset"], row["payload"])
+        for table in both
+        if table is not None
+        for row in table.scan(selected_fields=("log_offset", "payload")).to_arrow().to_pylist()
+    ]
 
 
 def column(lake: Lake, name: str) -> list[Any]:
@@ -333,4 +346,6 @@ def finished(process: BaseProcess, seconds: float = 60.0) -> int:
         process.kill()
         process.join()
         raise AssertionError("the process did not end")
+    if process.exitcode == -signal.SIGKILL:
+        happened("kills")
     return process.exitcode

@@ -9,7 +9,7 @@ from zlib import crc32
 
 import pyarrow as pa
 
-from penstock.buffer import Portion
+from penstock.buffer import Glance, Glanced, Kept, Portion, glanced
 from penstock.buffer.memory import MemoryLog
 from penstock.codec import LOG_SCHEMA
 from penstock.envelope import CollectionId, Event, Extent, Mark, Position
@@ -53,6 +53,18 @@ class PartitionedLog:
         """Answer what each partition holds."""
         return {number: log.extents(collection)[0] for number, log in enumerate(self._logs)}
 
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer where each partition ends."""
+        return {c: {p: e.end for p, e in self.extents(c).items()} for c in collections}
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what is kept of each."""
+        return {c: Kept(self.log_id(c), self.extents(c)) for c in collections}
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        """Answer when the first record of each span was received."""
+        return [glanced(self.read, one) for one in asked]
+
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the records from `mark` on."""
         inner = replace(mark, partition=0)
@@ -66,9 +78,11 @@ class PartitionedLog:
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
         """Keep everything."""
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
         """Answer that nothing was let go."""
-        return dict.fromkeys(self.extents(collection), 0)
+        return {c: dict.fromkeys(self.extents(c), 0) for c in collections}
 
     def close(self) -> None:
         """Nothing is open."""

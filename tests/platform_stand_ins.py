@@ -19,19 +19,20 @@ from builders import NOON, event
 from fastapi import FastAPI
 from log_batches import log_batch
 from metadata_builders import KEYS
+from msgspec import structs
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as Asked
 
 from assets.contract import Past, Tallying, Trial
 from lakehouse.sql import Answer, Limits, Tables
-from lakehouse.tables import TableView
+from lakehouse.tables import Seen, TableView
 from penstock.api.platform import Platform
-from penstock.buffer import Portion
+from penstock.buffer import Glance, Glanced, Kept, Portion, glanced
 from penstock.buffer.keeping import EmbeddedKeeper
 from penstock.cache import open_cache
 from penstock.codec import Gathering, encode
-from penstock.envelope import CollectionId, Event, Extent, Mark
-from penstock.errors import EngineUnavailable, NotFound
+from penstock.envelope import CollectionId, Event, Extent, Mark, Position
+from penstock.errors import EngineUnavailable, NotFound, TableChanged, Unavailable
 from penstock.guard import Guard
 from penstock.metadata.store import Store, open_store
 from penstock.metadata.tokens import issue
@@ -59,6 +60,7 @@ from penstock.search.live import Live
 from penstock.search.tail import Tails
 from penstock.stats import open_stats
 from penstock.vocabulary import Contract, Scope
+from replay.events import Original
 from replay.plan import Happened, Plan, Reach, Wake
 from replay.request import ReplayRequest
 
@@ -75,8 +77,10 @@ class StandInBuffer:
     def log_id(self, collection: CollectionId) -> str:
         return LOG_ID
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
-        return self.let_go.get(collection, {})
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
+        return {collection: self.let_go.get(collection, {}) for collection in collections}
 
     def collections(self) -> Sequence[CollectionId]:
         return sorted(self.held)
@@ -92,6 +96,15 @@ class StandInBuffer:
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         return self.held.get(collection, {0: Extent(0, 0)})
+
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        return {c: {p: e.end for p, e in self.extents(c).items()} for c in collections}
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        return {c: Kept(LOG_ID, self.extents(c)) for c in collections}
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        return [glanced(self.read, one) for one in asked]
 
 
 @dataclass
@@ -124,13 +137,16 @@ class StandInLake:
     def quarantine_view(self, collection: CollectionId) -> TableView | None:
         return self.quarantined.get(collection)
 
-    def quarantine_beside(
-        self, collection: CollectionId, main: TableView | None
-    ) -> tuple[TableView | None, int]:
-        return self.quarantined.get(collection), 0
+    def seen(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Seen | Unavailable]:
+        return {one: self._seen(one) for one in collections}
 
-    def closed_beside(self, collection: CollectionId, main: TableView | None) -> int:
-        return self.closed.get(collection, 0)
+    def _seen(self, one: CollectionId) -> Seen | Unavailable:
+        try:
+            return Seen(self.view(one), self.quarantined.get(one), 0, self.closed.get(one, 0))
+        except Unavailable as error:
+            return error
 
     def collections(self) -> list[CollectionId]:
         return sorted(self.views)
@@ -237,8 +253,8 @@ class StandInSearcher:
     number: int = 0
     unsearched: int = 0
     asked: list[SearchRequest] = field(default_factory=list)
-    looked_up: int = 0
-    """How often an event was looked up by its id."""
+    looked: list[str] = field(default_factory=list)
+    """The ids that events were looked up by."""
 
     def search(self, asked: SearchRequest) -> Page:
         self.asked.append(asked)
@@ -263,7 +279,7 @@ class StandInSearcher:
         return Known((KnownField(Payload(("carrier",)), "string"),), NOON)
 
     def event(self, collection: CollectionId, event_id: str) -> Found:
-        self.looked_up += 1
+        self.looked.append(event_id)
         for found in self.events:
             if found.event_id == event_id:
                 return found
@@ -312,6 +328,8 @@ def found(payload: bytes = b"{}", **given: Any) -> Found:
 class StandInPlanner:
     """Plans ten events for everybody, after it woke landing."""
 
+    gone = False
+
     def plan(
         self,
         request: ReplayRequest,
@@ -319,10 +337,28 @@ class StandInPlanner:
         wake: Wake,
         patience: float,
         to: str = "",
+        bound: float | None = None,
+        warned: Callable[[int, int], Sequence[str]] = lambda _events, _bytes: (),
         replay_id: str | None = None,
+        kept_as: str | None = None,
     ) -> Plan:
         wake(request.id)
-        return plan(request)
+        made = plan(request)
+        return made if kept_as is None else structs.replace(made, pin=kept_as)
+
+    def begin(self, request: ReplayRequest) -> Plan:
+        return structs.replace(plan(request, count=0), ends=((0, 20),), pin=None, snapshot_id=None)
+
+    def verify(self, request: ReplayRequest, plan: Plan) -> None:
+        if self.gone:
+            raise TableChanged("the snapshot of the plan is no longer pinned in the table")
+
+    def taken_over(self, request: ReplayRequest, plan: Plan, replay_id: str) -> Plan:
+        return structs.replace(plan, pin=f"penstock-replay-{replay_id}")
+
+    def first(self, request: ReplayRequest, plan: Plan, most: int) -> list[Original]:
+        one = Event(id="e1", received_at=NOON, payload=b"{}", source="http")
+        return [Original(Position(0, 3), one)][:most]
 
 
 class StandInTrials:
@@ -414,7 +450,7 @@ def platform(folder: Path, **given: Any) -> Platform:
         "clock": lambda: NOON,
         "chance": chances(),
         "rules": lambda _: Rules(),
-        "open_decoder": lambda _, format_, schema: open_decoder(format_, schema),
+        "open_decoder": lambda _, format_, schema, _secret: open_decoder(format_, schema),
         "release_door": lambda _: StandInDoor(),
         "stats": functools.cache(lambda: open_stats(f"sqlite:///{file}")),
     }

@@ -1,4 +1,4 @@
-"""A way to an engine that a test can close, and on which it can lose one answer."""
+"""A way to an engine that a test can close, and on which it can lose one question or answer."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Proxy:
         self._open = True
         self._stalled = False
         self._last_words: bytes | None = None
+        self._unheard: bytes | None = None
         self._guard = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -44,6 +45,10 @@ class Proxy:
     def cut_answer_to(self, question: bytes) -> None:
         """Pass on the next question that holds these bytes, and cut instead of its answer."""
         self._last_words = question
+
+    def cut_before(self, question: bytes) -> None:
+        """Cut instead of passing on the next question that holds these bytes."""
+        self._unheard = question
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +95,10 @@ class Proxy:
                         self.cuts += 1
                         return
                     if not data:
+                        return
+                    if one is near and self._unheard and self._unheard in data:
+                        self._unheard = None
+                        self.cuts += 1
                         return
                     if one is near and self._last_words and self._last_words in data:
                         self._last_words, lost = None, True

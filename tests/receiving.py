@@ -55,6 +55,7 @@ class Receiver:
     """What a server got, and how it answers."""
 
     port: int = 0
+    host: str = "127.0.0.1"
     answer: Callable[[Request], Reply] = field(default=lambda _: Reply())
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
@@ -63,7 +64,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/in"
+        return f"http://{self.host}:{self.port}/in"
 
 
 class _Connection(asyncio.Protocol):
@@ -154,14 +155,15 @@ def receiving(
     *,
     seconds: float = 0.0,
     port: int = 0,
+    host: str = "127.0.0.1",
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Receiver]:
-    """Serve on 127.0.0.1 in a thread until the block ends."""
-    receiver = Receiver(port, answer, seconds=seconds)
+    """Serve on this machine, in a thread, until the block ends."""
+    receiver = Receiver(port, host, answer, seconds=seconds)
     loop = asyncio.new_event_loop()
 
     async def serve() -> asyncio.Server:
-        return await loop.create_server(lambda: _Connection(receiver), "127.0.0.1", port, ssl=tls)
+        return await loop.create_server(lambda: _Connection(receiver), host, port, ssl=tls)
 
     server = loop.run_until_complete(serve())
     receiver.port = server.sockets[0].getsockname()[1]
@@ -177,6 +179,16 @@ def receiving(
 
 
 async def _hang_up(server: asyncio.Server, receiver: Receiver) -> None:
+    # What was accepted just now is a task first, and an open connection once that has ended;
+    # the task of a server that is closed leaves its socket open.
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        loop.remove_reader(listener)
+    if accepting := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, hanging = await asyncio.wait(accepting, timeout=1)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*accepting, return_exceptions=True)
     server.close()
     while receiver.open:
         for transport in receiver.open:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from balance import compare
 from builders import FLIGHTS, NOON
+from evidence.sheet import found
 
 from assets.landing import Landing
 from assets.release import Asked, Done, Workplace
@@ -94,12 +96,8 @@ class Books:
 
     def each_once(self, ids: Sequence[str]) -> None:
         """Fail unless each of these events is one row or one open quarantined event."""
-        there = self.rows + self.open
-        lost = [one for one in ids if one not in there]
-        doubled = sorted(one for one, count in there.items() if count > 1)
-        strange = sorted(set(there) - set(ids))
-        if lost or doubled or strange:
-            raise AssertionError(f"lost {lost}, doubled {doubled}, strange {strange}")
+        there = (self.rows + self.open).elements()
+        found(tables=compare(dict.fromkeys(ids), ((one, None) for one in there)))
 
 
 def books(lake: Lake, collection: CollectionId = FLIGHTS) -> Books:

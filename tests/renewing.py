@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from uuid import UUID
 
+from balance import compare
 from builders import FLIGHTS, NOON, event
+from evidence.sheet import found
 from lakes import MAIN, QUARANTINE, begin_process, landing, new_lake
 
 from assets.accounting import read_books
@@ -98,15 +99,15 @@ def renew_in_process(folder: Path, fault: str | None) -> None:
 
 def each_once(lake: Lake, numbers: Iterable[int]) -> None:
     """Assert that these events are in the tables, each once, with its payload and time."""
-    found: Counter[tuple[str, bytes, int]] = Counter()
+    held = []
     for name in (MAIN, QUARANTINE):
         table = lake.table(name)
         rows = table.scan(selected_fields=("event_id", "payload", "received_at")) if table else None
         for row in rows.to_arrow().to_pylist() if rows else ():
             at = round(row["received_at"].timestamp() * 1_000_000)
-            found[row["event_id"], row["payload"], at] += 1
-    wanted = [made(number) for number in numbers]
-    assert found == Counter((one.id, one.payload, one.received_at) for one in wanted)
+            held.append((row["event_id"], (row["payload"], at)))
+    wanted = {one.id: (one.payload, one.received_at) for one in map(made, numbers)}
+    found(tables=compare(wanted, held))
 
 
 def sound(folder: Path, lake: Lake, *, lost: int = 0) -> None:

@@ -14,14 +14,16 @@ from typing import Any, TypeVar
 from builders import FLIGHTS, NOON, event
 from msgspec.structs import replace
 
-from penstock.envelope import Event, Position
+from penstock.envelope import Event, Micros, Position
 from penstock.errors import Unavailable, WrongState
 from penstock.vocabulary import State, Wish
+from replay.books import Job
 from replay.events import Events, Original, one_event
 from replay.lease import Bounds, Orders
 from replay.progress import Attempt, Attempts, Progress, read_progress
 from replay.request import Options
-from replay.send import Ended, Job, Sender
+from replay.send import Ended, Sender
+from replay.share import Ask
 from replay.targets import Delivered, Failed, Message, Outcome, Target
 
 _T = TypeVar("_T")
@@ -61,6 +63,11 @@ def run_virtual(main: Coroutine[Any, Any, _T]) -> _T:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def virtual_clock() -> Micros:
+    """Answer the time of day in virtual time."""
+    return NOON + int(now() * 1e6)
 
 
 def originals(
@@ -225,6 +232,7 @@ def sender(
     bounds: Bounds | None = None,
     chance: Callable[[], float] = lambda: 0.0,
     steady: Callable[[], float] = now,
+    ask: Ask | None = None,
 ) -> Sender:
     """Answer a sender that goes on where the keeper's progress is."""
     return Sender(
@@ -238,10 +246,11 @@ def sender(
         orders=Orders(None, keeper.options),
         paused=keeper.state == "paused",
         lease_until=now() + (bounds or Bounds()).lease_seconds,
-        clock=lambda: NOON + int(now() * 1e6),
+        clock=virtual_clock,
         steady=steady,
         chance=chance,
         bounds=bounds or Bounds(),
+        ask=ask,
     )
 
 

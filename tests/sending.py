@@ -11,7 +11,8 @@ from itertools import count
 from typing import NamedTuple
 
 import httpx
-from balance import Place, Row, Sent, faults
+from balance import Place, Row, Sent, look, totals
+from evidence.sheet import found
 from installing import Installation
 
 from lakehouse.catalog import main_table, quarantine_table
@@ -25,6 +26,7 @@ UNANSWERED = 0
 
 _STORED = 202
 _AGAIN_SECONDS = 0.1
+_BEHIND_SECONDS = 5.0
 _NUMBER = re.compile(rb"\d+")
 
 # Every so many events one is no JSON, so that both tables have a part in the books.
@@ -43,8 +45,15 @@ class Answer(NamedTuple):
 class Sender:
     """Sends numbered events to a collection, each again until it is acknowledged."""
 
-    def __init__(self, door: str, token: str, collection: str) -> None:
+    def __init__(
+        self, door: str, token: str, collection: str, *, make: Callable[[int], bytes] | None = None
+    ) -> None:
+        """Send what `make` says for a number, `payload` where it is left out.
+
+        The number is the first one in it.
+        """
         self.collection = collection
+        self._make = make or payload
         self.sent = Sent()
         self.answers: list[Answer] = []
         self.under_way = 0
@@ -76,7 +85,7 @@ class Sender:
             self.under_way += 1
         begun = time.monotonic()
         try:
-            got = self._client.post(self._url, content=b"\n".join(map(payload, numbers)))
+            got = self._client.post(self._url, content=b"\n".join(map(self._make, numbers)))
         except httpx.TransportError:
             got = None
         status = UNANSWERED if got is None else got.status_code
@@ -90,12 +99,21 @@ class Sender:
         return [number for number in numbers if number not in there]
 
     @contextmanager
-    def sending(self, *, threads: int, pause: float) -> Iterator[None]:
-        """Keep load on the door for the block: batch after batch, with a pause between them."""
+    def sending(
+        self, *, threads: int, pause: float = 0.0, rate: float | None = None
+    ) -> Iterator[None]:
+        """Keep load on the door for the block: batch after batch, with a pause between them.
+
+        With a `rate` it is so many events a second of all threads, as far as the door keeps up.
+        """
         stop = threading.Event()
+        apart = threads * PER_BATCH / rate if rate else 0.0
 
         def go_on() -> None:
-            while not stop.wait(pause):
+            due = time.monotonic()
+            while not stop.wait(max(0.0, due - time.monotonic()) if rate else pause):
+                # What a door that was away for long has missed is not made up for all at once.
+                due = max(due + apart, time.monotonic() - _BEHIND_SECONDS)
                 start = next(self._starts)
                 left: Sequence[int] = range(start, start + PER_BATCH)
                 while (left := self.send(left)) and not stop.wait(_AGAIN_SECONDS):
@@ -143,14 +161,14 @@ def assert_balanced(here: Installation, sender: Sender) -> None:
         log_id = buffer.log_id(name)
     main, quarantine = rows_of(here, main_table(name)), rows_of(here, quarantine_table(name))
 
-    assert faults(sender.sent, log_id, ends, main + quarantine) == []
+    found(tables=look(sender.sent, log_id, ends, main + quarantine))
     assert (status.rows, status.quarantined) == (len(main), len(quarantine))
     assert sum(ends.values()) == status.rows + status.quarantined
     assert quarantine, "nothing was there to be quarantined"
     with here.client() as client:
-        found = client.sql(f"select count(*) from {sender.collection}").rows
-        assert found == [[status.rows]]
-        assert client.count(sender.collection).count == status.rows
+        [[asked]] = client.sql(f"select count(*) from {sender.collection}").rows
+        searched = client.count(sender.collection).count
+    found(sql=totals(status.rows, asked), search=totals(status.rows, searched))
 
 
 def rows_of(here: Installation, table: tuple[str, str]) -> list[Row]:

@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from balance import compare
 from builders import FLIGHTS, NOON
+from evidence.sheet import found
 from lakes import log_url, new_lake, tell_elsewhere, tell_log, urls
 
 from assets.checks import check_books, check_conservation
@@ -74,12 +76,10 @@ class Site:
 
     def assert_each_once(self, count: int) -> None:
         """Fail unless so many events were accepted, and each is in one of both tables, once."""
-        accepted, landed = Counter(self.accepted()), self.landed()
-        lost, doubled = accepted - landed, landed - accepted
-        if lost or doubled:
-            raise AssertionError(f"lost {sorted(lost)[:9]}, doubled {sorted(doubled)[:9]}")
-        if accepted.total() != count:
-            raise AssertionError(f"{accepted.total()} were accepted, not {count}")
+        accepted = dict.fromkeys(self.accepted())
+        found(tables=compare(accepted, ((at, None) for at in self.landed().elements())))
+        if len(accepted) != count:
+            raise AssertionError(f"{len(accepted)} were accepted, not {count}")
         with self.log() as log:
             for verdict in (
                 check_conservation(self.lake, FLIGHTS, log.log_id(FLIGHTS)),

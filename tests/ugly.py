@@ -13,6 +13,37 @@ from penstock.envelope import Event
 
 MIB = 1 << 20
 
+IDS: tuple[str, ...] = (
+    "a\nb",
+    "\n",
+    "a\n",
+    "a\r\n\tb",
+    "a/b",
+    "/",
+    "//a/",
+    "a/../b",
+    "..",
+    ".",
+    "../..",
+    "%2F",
+    "%2E%2E",
+    "%252E",
+    ".%2e",
+    "%",
+    "100%25",
+    " ",
+    " a ",
+    "+",
+    "a?b#c&d=e",
+    "\\",
+    "é😀",
+    "\u202eabc",
+    "\u0085\u2028",
+    "x" * 1024,
+    "😀" * 1024,
+)
+"""Ids of events that a path cannot carry as they are, or that one takes for another."""
+
 FIXED: tuple[bytes, ...] = (
     b"",
     b"\x00",

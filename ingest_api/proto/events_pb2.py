@@ -24,13 +24,39 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1dingest_api/proto/events.proto\x12\x06\x65vents\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1dingest_api/proto/events.proto\x12\x06\x65vents\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xa1\x03\n\x06Tunnel\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.events.Tunnel.Type\x12\x11\n\treplay_id\x18\x02 \x01(\t\x12+\n\x0c\x61uth_request\x18\x64 \x01(\x0b\x32\x13.events.AuthRequestH\x00\x12-\n\rauth_response\x18\x65 \x01(\x0b\x32\x14.events.AuthResponseH\x00\x12,\n\x10outbound_message\x18\x66 \x01(\x0b\x32\x10.events.OutboundH\x00\x12-\n\x0ereplay_message\x18g \x01(\x0b\x32\x13.events.ReplayEventH\x00\x12+\n\x0ctunnel_event\x18h \x01(\x0b\x32\x13.events.TunnelEventH\x00\"p\n\x04Type\x12\t\n\x05UNSET\x10\x00\x12\x10\n\x0c\x41UTH_REQUEST\x10\x01\x12\x11\n\rAUTH_RESPONSE\x10\x02\x12\x14\n\x10OUTBOUND_MESSAGE\x10\x03\x12\x10\n\x0cREPLAY_EVENT\x10\x04\x12\x10\n\x0cTUNNEL_EVENT\x10\x05\x42\t\n\x07payload\"\x9b\x01\n\x0b\x41uthRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0bmessage_bus\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x1a\n\x12plumber_cluster_id\x18\x04 \x01(\t\x12\x11\n\ttunnel_id\x18\x05 \x01(\t\x12\x17\n\x0fplumber_version\x18\x06 \x01(\t\x12\x12\n\nplumber_id\x18\x07 \x01(\t\"3\n\x0c\x41uthResponse\x12\x12\n\nauthorized\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xbb\x01\n\x08Outbound\x12\x11\n\treplay_id\x18\x01 \x01(\t\x12\x0c\n\x04\x62lob\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x30\n\x08metadata\x18\x04 \x03(\x0b\x32\x1e.events.Outbound.MetadataEntry\x12\x1d\n\x15ingest_timestamp_nano\x18\x05 \x01(\x03\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc8\x01\n\x0bReplayEvent\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.events.ReplayEvent.Type\x12\x11\n\treplay_id\x18\x02 \x01(\t\"~\n\x04Type\x12\t\n\x05UNSET\x10\x00\x12\x11\n\rCREATE_REPLAY\x10\x01\x12\x10\n\x0cPAUSE_REPLAY\x10\x02\x12\x11\n\rRESUME_REPLAY\x10\x03\x12\x10\n\x0c\x41\x42ORT_REPLAY\x10\x04\x12\x11\n\rFINISH_REPLAY\x10\x05\x12\x0e\n\nDISCONNECT\x10\x06\"q\n\x0bTunnelEvent\x12&\n\x04type\x18\x01 \x01(\x0e\x32\x18.events.TunnelEvent.Type\x12\x11\n\ttunnel_id\x18\x02 \x01(\t\"\'\n\x04Type\x12\t\n\x05UNSET\x10\x00\x12\x14\n\x10\x46ORCE_DISCONNECT\x10\x01\"S\n\x13\x44\x65leteTunnelRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1a\n\x12plumber_cluster_id\x18\x02 \x01(\t\x12\x11\n\ttunnel_id\x18\x03 \x01(\t\"8\n\x14\x44\x65leteTunnelResponse\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x0f\n\x07message\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ingest_api.proto.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_OUTBOUND_METADATAENTRY']._loaded_options = None
+  _globals['_OUTBOUND_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_STATUS']._serialized_start=41
   _globals['_STATUS']._serialized_end=80
+  _globals['_TUNNEL']._serialized_start=83
+  _globals['_TUNNEL']._serialized_end=500
+  _globals['_TUNNEL_TYPE']._serialized_start=377
+  _globals['_TUNNEL_TYPE']._serialized_end=489
+  _globals['_AUTHREQUEST']._serialized_start=503
+  _globals['_AUTHREQUEST']._serialized_end=658
+  _globals['_AUTHRESPONSE']._serialized_start=660
+  _globals['_AUTHRESPONSE']._serialized_end=711
+  _globals['_OUTBOUND']._serialized_start=714
+  _globals['_OUTBOUND']._serialized_end=901
+  _globals['_OUTBOUND_METADATAENTRY']._serialized_start=854
+  _globals['_OUTBOUND_METADATAENTRY']._serialized_end=901
+  _globals['_REPLAYEVENT']._serialized_start=904
+  _globals['_REPLAYEVENT']._serialized_end=1104
+  _globals['_REPLAYEVENT_TYPE']._serialized_start=978
+  _globals['_REPLAYEVENT_TYPE']._serialized_end=1104
+  _globals['_TUNNELEVENT']._serialized_start=1106
+  _globals['_TUNNELEVENT']._serialized_end=1219
+  _globals['_TUNNELEVENT_TYPE']._serialized_start=1180
+  _globals['_TUNNELEVENT_TYPE']._serialized_end=1219
+  _globals['_DELETETUNNELREQUEST']._serialized_start=1221
+  _globals['_DELETETUNNELREQUEST']._serialized_end=1304
+  _globals['_DELETETUNNELRESPONSE']._serialized_start=1306
+  _globals['_DELETETUNNELRESPONSE']._serialized_end=1362
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from ingest_api.proto import events_pb2 as ingest__api_dot_proto_dot_events__pb2
 from ingest_api.proto import services_pb2 as ingest__api_dot_proto_dot_services__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -701,6 +702,168 @@ class GRPCCollector:
             '/services.GRPCCollector/Test',
             ingest__api_dot_proto_dot_services__pb2.TestRequest.SerializeToString,
             ingest__api_dot_proto_dot_services__pb2.TestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class DProxyStub:
+    """The far side of replays that go through a tunnel: /services.DProxy/<method>.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Connect = channel.unary_stream(
+                '/services.DProxy/Connect',
+                request_serializer=ingest__api_dot_proto_dot_events__pb2.Tunnel.SerializeToString,
+                response_deserializer=ingest__api_dot_proto_dot_events__pb2.Tunnel.FromString,
+                _registered_method=True)
+        self.Auth = channel.unary_unary(
+                '/services.DProxy/Auth',
+                request_serializer=ingest__api_dot_proto_dot_events__pb2.AuthRequest.SerializeToString,
+                response_deserializer=ingest__api_dot_proto_dot_events__pb2.AuthResponse.FromString,
+                _registered_method=True)
+        self.DeleteTunnel = channel.unary_unary(
+                '/services.DProxy/DeleteTunnel',
+                request_serializer=ingest__api_dot_proto_dot_events__pb2.DeleteTunnelRequest.SerializeToString,
+                response_deserializer=ingest__api_dot_proto_dot_events__pb2.DeleteTunnelResponse.FromString,
+                _registered_method=True)
+
+
+class DProxyServicer:
+    """The far side of replays that go through a tunnel: /services.DProxy/<method>.
+    """
+
+    def Connect(self, request, context):
+        """The first message of the answer is an AUTH_RESPONSE; events follow while the call lasts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Auth(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTunnel(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_DProxyServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Connect': grpc.unary_stream_rpc_method_handler(
+                    servicer.Connect,
+                    request_deserializer=ingest__api_dot_proto_dot_events__pb2.Tunnel.FromString,
+                    response_serializer=ingest__api_dot_proto_dot_events__pb2.Tunnel.SerializeToString,
+            ),
+            'Auth': grpc.unary_unary_rpc_method_handler(
+                    servicer.Auth,
+                    request_deserializer=ingest__api_dot_proto_dot_events__pb2.AuthRequest.FromString,
+                    response_serializer=ingest__api_dot_proto_dot_events__pb2.AuthResponse.SerializeToString,
+            ),
+            'DeleteTunnel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTunnel,
+                    request_deserializer=ingest__api_dot_proto_dot_events__pb2.DeleteTunnelRequest.FromString,
+                    response_serializer=ingest__api_dot_proto_dot_events__pb2.DeleteTunnelResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'services.DProxy', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('services.DProxy', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class DProxy:
+    """The far side of replays that go through a tunnel: /services.DProxy/<method>.
+    """
+
+    @staticmethod
+    def Connect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/services.DProxy/Connect',
+            ingest__api_dot_proto_dot_events__pb2.Tunnel.SerializeToString,
+            ingest__api_dot_proto_dot_events__pb2.Tunnel.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Auth(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/services.DProxy/Auth',
+            ingest__api_dot_proto_dot_events__pb2.AuthRequest.SerializeToString,
+            ingest__api_dot_proto_dot_events__pb2.AuthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTunnel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/services.DProxy/DeleteTunnel',
+            ingest__api_dot_proto_dot_events__pb2.DeleteTunnelRequest.SerializeToString,
+            ingest__api_dot_proto_dot_events__pb2.DeleteTunnelResponse.FromString,
             options,
             channel_credentials,
             insecure,

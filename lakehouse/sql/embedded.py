@@ -25,6 +25,7 @@ import structlog
 from lakehouse.columns import shape_in
 from lakehouse.files import path_of
 from lakehouse.sql import DISTINCT, Answer, Limits, TableName, Tables
+from lakehouse.sql.copies import Copies
 from lakehouse.sql.statement import explained, tables_used
 from lakehouse.sql.worker import (
     CONFIG,
@@ -96,9 +97,10 @@ class DuckSql:
         config = CONFIG | {"memory_limit": memory, "threads": threads}
         self._s3 = s3
         self._own = open_database(config, self._folder / "own", s3=s3 is not None)
-        # Files of tables never change; a small table is looked into faster than its files.
-        self._own.execute("SET parquet_metadata_cache = true")
+        # Files of tables never change. Global, as cursors do not inherit it; counted in `memory`.
+        self._own.execute("SET GLOBAL parquet_metadata_cache = true")
         self._own_key: S3Access | None = None
+        self._copies = None if s3 is None else _copies(self._folder / "metadata", s3)
         self._guard = threading.Lock()
         self._parser = duckdb.connect(":memory:", config=CONFIG)
         found = self._parser.execute("SELECT parse_formatted_bytes(?)", [memory]).fetchone()
@@ -125,7 +127,7 @@ class DuckSql:
         self._let_own_in()
         with cursor_of(self._own) as cursor, interrupted_after(seconds, cursor):
             try:
-                yield DuckReader(cursor)
+                yield DuckReader(cursor, self._copies)
             except (duckdb.Error, OSError) as error:
                 raise _told_to_us(error, seconds) from error
 
@@ -214,13 +216,19 @@ class DuckSql:
 class DuckReader:
     """Keeps the promise of `lakehouse.sql.Reader`."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, copies: Copies | None) -> None:
+        """Read what describes tables from `copies`, or where it is."""
         self._cursor = cursor
+        self._copies = copies
         self._registered = 0
 
     def lake(self, view: TableView, *, snapshot_id: int | None = None) -> str:
         """Answer what to write behind FROM for a table, now or as of one of its snapshots."""
-        return _scan(view, snapshot_id)
+        place = _place(view.metadata_location)
+        if self._copies is not None:
+            place = str(self._copies.metadata(view, snapshot_id))
+        as_of = "" if snapshot_id is None else f", snapshot_from_id := {snapshot_id:d}"
+        return f"iceberg_scan({text_of(place)}{as_of})"
 
     def arrow(self, rows: pa.Table | pa.RecordBatchReader) -> str:
         """Answer what to write behind FROM for these rows."""
@@ -323,10 +331,11 @@ def _place(location: str) -> str:
     return location if location.startswith("s3:") else str(path_of(location))
 
 
-def _scan(view: TableView, snapshot_id: int | None = None) -> str:
-    location = text_of(_place(view.metadata_location))
-    as_of = "" if snapshot_id is None else f", snapshot_from_id := {snapshot_id:d}"
-    return f"iceberg_scan({location}{as_of})"
+def _copies(folder: Path, s3: S3Options) -> Copies:
+    # Only who has an object store needs its client.
+    from lakehouse.s3 import OPTIONS, S3Files
+
+    return Copies(folder, S3Files({OPTIONS: s3}))
 
 
 def _namespace_folder(view: TableView) -> str:

@@ -29,11 +29,11 @@ from penstock.contract.collections import (
     LoopsAsked,
     NewCollection,
 )
-from penstock.contract.formats import FormatAsked, FormatTried
+from penstock.contract.formats import FormatAsked, FormatTold, FormatTried
 from penstock.contract.trials import TrialTold
 from penstock.envelope import SYSTEM_TEAM, CollectionId, check_name
 from penstock.errors import AlreadyExists, NotFound
-from penstock.metadata.records import CollectionRecord, TokenRecord
+from penstock.metadata.records import CollectionRecord, RegistrySecret, TokenRecord
 from penstock.metadata.tokens import issue
 from penstock.schema.formats import Format
 
@@ -92,10 +92,11 @@ def create_collection(
     now = here.clock()
     id_ = CollectionId(caller.team, name)
     _refuse_taken(here, id_)
-    format_, schema = wanted(
+    format_, schema, secret = wanted(
         asked.format or FormatAsked(name="json"),
+        id_,
         Format(),
-        _no_schema,
+        here.store,
         guard=here.guard,
         chance=here.chance,
     )
@@ -121,13 +122,9 @@ def create_collection(
             collection=name,
             created_at=now,
         )
-    here.store.create_collection(record, token, schema=schema)
+    here.store.create_collection(record, token, schema=schema, secret=secret)
     doors.publish()
     return CreatedCollection(**dict(collection_told(record)), token=text)
-
-
-def _no_schema(digest: str) -> bytes:
-    raise NotFound("schema", digest)
 
 
 def _refuse_taken(here: Here, id_: CollectionId) -> None:
@@ -191,23 +188,25 @@ def set_contract(
 def set_format(c: str, asked: FormatAsked, caller: Admin, here: Here, doors: Doors) -> Collection:
     """Say what the payloads are that land from now on; what has landed stays as it is."""
     known = one_of(here, caller.team, c)
-    format_, schema = _wanted(asked, known, here)
+    format_, schema, secret = _wanted(asked, known, here)
     if format_ == known.format:
         return collection_told(known)
     changed = replace(format_, changed_at=here.clock())
-    record = here.store.set_format(known.id, changed, schema=schema)
+    record = here.store.set_format(known.id, changed, schema=schema, secret=secret)
     doors.publish()
     return collection_told(record)
 
 
-def _wanted(asked: FormatAsked, known: CollectionRecord, here: Here) -> tuple[Format, bytes | None]:
-    return wanted(
-        asked,
-        known.format,
-        lambda digest: here.store.format_schema(known.id, digest),
-        guard=here.guard,
-        chance=here.chance,
-    )
+def format_checked(c: str, asked: FormatAsked, caller: Caller, here: Platform) -> FormatTold:
+    """Answer the format that this would become; raise what setting it would."""
+    format_, _, _ = _wanted(asked, one_of(here, caller.team, c), here)
+    return format_told(format_)
+
+
+def _wanted(
+    asked: FormatAsked, known: CollectionRecord, here: Here
+) -> tuple[Format, bytes | None, RegistrySecret | None]:
+    return wanted(asked, known.id, known.format, here.store, guard=here.guard, chance=here.chance)
 
 
 @router.post(
@@ -256,10 +255,10 @@ def format_tried(c: str, asked: FormatTried, caller: Caller, here: Platform) -> 
 def _of_format(c: str, asked: FormatTried, caller: Caller, here: Platform) -> Run:
     known = one_of(here, caller.team, c)
     past = _past(asked)
-    format_, schema = _wanted(asked, known, here)
+    format_, schema, secret = _wanted(asked, known, here)
     if schema is None and format_.schema is not None:
         schema = here.store.format_schema(known.id, format_.schema)
-    decoder = here.open_decoder(known.id, format_, schema)
+    decoder = here.open_decoder(known.id, format_, schema, None if secret is None else secret.text)
     rules = dataclasses.replace(here.rules(known.id), decoder=decoder)
     return lambda: here.trials.run(known.id, known.contract, past, rules=rules)
 

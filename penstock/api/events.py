@@ -10,6 +10,7 @@ import structlog
 from fastapi import APIRouter, Query
 
 from penstock.api.access import Caller, Reader
+from penstock.api.any_id import ANY_ID
 from penstock.api.collections import readable
 from penstock.api.platform import API, Here, Platform
 from penstock.api.search import event_told
@@ -48,7 +49,7 @@ _decoder = msgspec.json.Decoder(Attempt)
 
 # The id comes last, as in the other routes of an event: senders choose ids, and one may have a
 # slash, or end like a route.
-@router.get("/around/{event_id:path}")
+@router.get(f"/around/{ANY_ID}")
 def show_around(
     c: str,
     event_id: str,
@@ -62,7 +63,7 @@ def show_around(
         return _around(here, record, here.searcher.event(record.id, event_id), most)
 
 
-@router.get("/deliveries/{event_id:path}")
+@router.get(f"/deliveries/{ANY_ID}")
 def show_deliveries(c: str, event_id: str, caller: Reader, here: Here) -> DeliveriesTold:
     """Show every attempt of a replay to send the newest event with this id.
 

@@ -7,6 +7,7 @@ not know of them. The books of collections are a page of their own, for those wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -59,10 +60,12 @@ class Metrics:
 
 def waiting(buffer: Buffer) -> int:
     """Count the events on the log that landing has not let go of."""
+    ends = buffer.ends(buffer.collections())
+    released = buffer.released(list(ends))
     return sum(
-        max(0, extent.end - buffer.released(collection).get(partition, 0))
-        for collection in buffer.collections()
-        for partition, extent in buffer.extents(collection).items()
+        max(0, end - released[collection].get(partition, 0))
+        for collection, partitions in ends.items()
+        for partition, end in partitions.items()
     )
 
 
@@ -77,10 +80,21 @@ _STATES = {
 """The parts of the books that become fewer in the ordinary course of things; the rest only grow."""
 
 
-def books_text(standings: Iterable[Standing]) -> bytes:
-    """Answer the books of collections as Prometheus reads them."""
+class Lagging(NamedTuple):
+    """How far a continuous replay is behind what was received."""
+
+    replay: str
+    collection: str
+    events: int
+    seconds: float | None
+    """Age of the first of them; None where nobody knows it."""
+
+
+def books_text(standings: Iterable[Standing], lagging: Iterable[Lagging] = ()) -> bytes:
+    """Answer the books of collections, and what goes on with them, as Prometheus reads them."""
     registry = CollectorRegistry()
     registry.register(_Books(list(standings)))
+    registry.register(_Replays(list(lagging)))
     return generate_latest(registry)
 
 
@@ -116,6 +130,34 @@ class _Books(Collector):
             if standing.search_lag is not None:
                 search.add_metric(label, standing.search_lag / _SECOND)
         yield from (accepted, *parts.values(), differs, stopped, lake, search)
+
+
+class _Replays(Collector):
+    """The families that the continuous replays become."""
+
+    def __init__(self, lagging: list[Lagging]) -> None:
+        self._lagging = lagging
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield a family for each figure, a sample for each replay."""
+        labels = ("collection", "replay")
+        events = GaugeMetricFamily(
+            "penstock_replay_behind_events",
+            "Events that a continuous replay has found and not sent, or not looked at.",
+            labels=labels,
+        )
+        seconds = GaugeMetricFamily(
+            "penstock_replay_behind_seconds",
+            "Age of the oldest of those events.",
+            labels=labels,
+        )
+        for each in self._lagging:
+            label = [each.collection, each.replay]
+            events.add_metric(label, each.events)
+            age = each.seconds if each.events else 0.0
+            if age is not None:
+                seconds.add_metric(label, age)
+        yield from (events, seconds)
 
 
 def _counter(name: str, meaning: str) -> CounterMetricFamily:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from assets.accounting import Watch, stand
+from assets.accounting import Standing, Watch, stand_all
 from assets.contract import Trials
 from assets.release import ReleaseDoor, Workplace
 from lakehouse import Lake
@@ -22,6 +23,7 @@ from penstock.buffer import Buffer, Keeper
 from penstock.bus import Bus
 from penstock.cache import Cache
 from penstock.envelope import Clock, CollectionId, Micros
+from penstock.errors import Unavailable
 from penstock.guard import Guard
 from penstock.metadata.store import Store
 from penstock.metadata.tokens import Chance
@@ -32,6 +34,7 @@ from penstock.search.index import Index
 from penstock.search.live import Live
 from penstock.search.suggest import Suggesting
 from penstock.stats import Stats
+from replay.doorway import Doorway
 from replay.plan import Planner
 from replay.targets.opening import LOG_TOPICS
 
@@ -65,10 +68,15 @@ class Platform:
     """Answers the statistics, opened when they are first asked for."""
     rules: Callable[[CollectionId], Rules]
     """Answers how the payloads of a collection become columns."""
-    open_decoder: Callable[[CollectionId, Format, bytes | None], Decoder | None]
-    """Answers what reads payloads of a format that a collection need not have."""
+    open_decoder: Callable[[CollectionId, Format, bytes | None, str | None], Decoder | None]
+    """Answers what reads payloads of a format that a collection need not have, of its schema and
+    of what its registry asks for, where the metadata do not know that yet."""
     release_door: Callable[[str], ReleaseDoor]
     """Answers the way of released events to a door, with the token of who releases them."""
+    doorway: Doorway | None = None
+    """The way of replays to this installation's own collections."""
+    files: Path | None = None
+    """The folder of files that replays write."""
     own_topics: str = LOG_TOPICS
     """How the topics of this installation's own log begin: no destination may be one of them."""
     index: Index | None = None
@@ -100,11 +108,13 @@ class Platform:
     @cached_property
     def watch(self) -> Watch:
         """How collections stand, remembered for who asks every few seconds."""
-        return Watch(
-            lambda c: stand(self.buffer, self.lake, self.index, c, now=self.clock()),
-            self.buffer.extents,
-            clock=self.clock,
-        )
+        return Watch(self.look, self.buffer.ends, clock=self.clock)
+
+    def look(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Standing | Unavailable]:
+        """Look at collections together; where one does not answer, the error is in its place."""
+        return stand_all(self.buffer, self.lake, self.index, collections, now=self.clock())
 
 
 async def _platform(connection: HTTPConnection) -> Platform:

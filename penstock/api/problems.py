@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from penstock.contract.base import ProblemTold, what_is_wrong
+from penstock.contract.base import ProblemTold, field_at_fault, what_is_wrong
 from penstock.errors import BadRequest, PenstockError
 from penstock.problem import CONTENT_TYPE, Problem, problem
 
@@ -50,7 +50,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's registration
     # Where the value came from, body or query, is known to who sent it.
     mistakes = [{**wrong, "loc": wrong["loc"][1:]} for wrong in error.errors()]
-    return problem_response(BadRequest(what_is_wrong(mistakes)))
+    return problem_response(BadRequest(what_is_wrong(mistakes)).at(field_at_fault(mistakes)))
 
 
 async def _http(_request: Request, error: Exception) -> Response:

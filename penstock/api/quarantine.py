@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query
 
 from assets.release import Asked, Done, Shown, Trial
 from lakehouse.closings import Closing, Worked
-from penstock.api.access import Admin, Credentials, Reader, known_as
-from penstock.api.collections import one_of, readable
-from penstock.api.platform import API, Here
+from penstock.api.access import Admin, Caller, Credentials, Reader, known_as
+from penstock.api.any_id import ANY_ID
+from penstock.api.collections import readable
+from penstock.api.platform import API, Here, Platform
 from penstock.api.search import event_told, misfits
 from penstock.api.values import base64_of, text_of
 from penstock.bus import LAND
@@ -35,14 +36,16 @@ from penstock.contract.quarantine import (
     TryAsked,
     WorkTold,
 )
-from penstock.envelope import CollectionId
-from penstock.errors import BadRequest
+from penstock.envelope import SYSTEM_TEAM, CollectionId
+from penstock.errors import BadRequest, Forbidden
 from penstock.quarantine.causes import Cause, Causes
 from penstock.quarantine.repair import Put, Repair, Step, replace, replace_pattern, transform
 
 router = APIRouter(prefix=f"{API}/collections/{{c}}/quarantine", tags=["quarantine"])
 
 BARS = 12
+
+NOT_CLOSED = "the events of Penstock's own collections are nobody's to release or to discard"
 
 _SECOND = 1_000_000
 
@@ -65,8 +68,7 @@ def list_causes(
     return _causes(c, found)
 
 
-# Senders choose ids; one may have a slash.
-@router.get("/events/{event_id:path}")
+@router.get(f"/events/{ANY_ID}")
 def show_quarantined(c: str, event_id: str, caller: Reader, here: Here) -> QuarantinedTold:
     """Show the newest quarantined event with this id, and where its payload is wrong."""
     collection = readable(here, caller, c).id
@@ -111,7 +113,7 @@ def release_events(
 
     Events that would go to quarantine again are held back.
     """
-    collection = one_of(here, caller.team, c).id
+    collection = _closable(here, caller, c)
     release = asked.release or here.chance(8).hex()
     with here.rooms.search:
         done = here.workplace.release(
@@ -131,7 +133,7 @@ def release_events(
 @router.post("/discard")
 def discard_events(c: str, asked: DiscardAsked, caller: Admin, here: Here) -> DoneTold:
     """Take a page of open events out of the list; what they are, who did it and why is kept."""
-    collection = one_of(here, caller.team, c).id
+    collection = _closable(here, caller, c)
     with here.rooms.search:
         done = here.workplace.discard(
             _asked(asked, collection),
@@ -141,6 +143,14 @@ def discard_events(c: str, asked: DiscardAsked, caller: Admin, here: Here) -> Do
             cursor=asked.cursor,
         )
     return _done(done, None)
+
+
+def _closable(here: Platform, caller: Caller, c: str) -> CollectionId:
+    """Answer the collection; raise `Forbidden` for one of Penstock's own."""
+    collection = readable(here, caller, c).id
+    if collection.team == SYSTEM_TEAM:
+        raise Forbidden(NOT_CLOSED)
+    return collection
 
 
 def _asked(asked: QuarantineAsked, collection: CollectionId) -> Asked:

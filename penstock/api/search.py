@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from fastapi import APIRouter
 
 from penstock.api.access import Caller, Reader
+from penstock.api.any_id import ANY_ID
 from penstock.api.collections import readable
 from penstock.api.platform import API, Here, Platform
 from penstock.api.values import base64_of, text_of
@@ -146,8 +147,7 @@ def complete(c: str, asked: Completed, caller: Reader, here: Here) -> Suggestion
         return _suggestions(found)
 
 
-# Senders choose ids; one may have a slash.
-@router.get("/events/{event_id:path}")
+@router.get(f"/events/{ANY_ID}")
 def show_event(c: str, event_id: str, caller: Reader, here: Here) -> EventTold:
     """Show the newest event with this id, also one in quarantine."""
     collection = readable(here, caller, c).id

@@ -13,10 +13,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from assets.contract import Trials
-from assets.stores import duplicates_of, retention_of
+from assets.stores import duplicates_of, retention_of, sql_of
 from assets.stores import opened as stores_of
 from lakehouse import Lake
-from lakehouse.sql import Limits, open_engine, open_sql
+from lakehouse.sql import Limits, open_engine
 from penstock.api.app import create_app
 from penstock.api.dagster import Dagster
 from penstock.api.door import DoorRoute
@@ -31,6 +31,7 @@ from penstock.search.filters import Filters
 from penstock.search.keeping import Keeping
 from penstock.search.live import Live
 from penstock.settings import Settings, door_of
+from replay.doorway import doorway_of
 from replay.plan import Planner
 from replay.targets.opening import log_topics
 
@@ -128,14 +129,7 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         with (
             closing(DoorRoute(door_of(settings))) as door,
             closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine,
-            closing(
-                open_sql(
-                    settings.sql_url,
-                    embedded=engine,
-                    password=settings.sql_password.get_secret_value(),
-                    token=settings.sql_token.get_secret_value(),
-                )
-            ) as sql,
+            closing(sql_of(settings, engine)) as sql,
             ExitStack() as beside,
         ):
             filters = Filters(settings.home / "filters")
@@ -171,6 +165,8 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
                 guard=Guard(settings.allow_networks, settings.allow_ports),
                 rules=stores.rules,
                 release_door=door.with_token,
+                doorway=doorway_of(settings, store),
+                files=settings.replay_files,
                 own_topics=log_topics(settings.log),
                 clock=machine_clock,
                 chance=secrets.token_bytes,

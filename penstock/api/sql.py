@@ -52,7 +52,7 @@ def ask(
     if ARROW in accept:
         return _streamed(here, asked.statement, tables, ARROW, _arrow)
     if PARQUET in accept:
-        return _streamed(here, asked.statement, tables, PARQUET, _parquet)
+        return _streamed(here, asked.statement, tables, PARQUET, parquet)
 
     with here.rooms.sql:
         begun = time.perf_counter()
@@ -170,7 +170,8 @@ class _Growing(io.RawIOBase):
         return content
 
 
-def _parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+def parquet(schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> Iterator[bytes]:
+    """Write rows as a Parquet file, in pieces."""
     written = _Growing()
     try:
         writer = pq.ParquetWriter(written, schema, compression="zstd")

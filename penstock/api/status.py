@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 import structlog
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 
-from assets.accounting import PartitionBooks, Standing, stand, troubles
+from assets.accounting import PartitionBooks, Standing, answered, troubles
 from assets.remedies import command_for
 from lakehouse.fill import fill as fill_of_table
 from penstock.api.access import Caller, Reader
 from penstock.api.collections import readable
-from penstock.api.metrics import CONTENT_TYPE, books_text
+from penstock.api.metrics import CONTENT_TYPE, Lagging, books_text
 from penstock.api.platform import API, Here, Platform, Version
+from penstock.api.replays import behind_told
 from penstock.contract.base import moment
 from penstock.contract.schema import ChangeTold, ColumnTold, Schema, VersionTold
 from penstock.contract.status import BooksTold, OneStatus, PartitionTold, Status, StopTold
@@ -106,7 +107,8 @@ def appeared(versions: Iterable[SchemaVersion]) -> Mapping[str, Came]:
 @router.get(f"{API}/collections/{{c}}/status", tags=["collections"])
 def show_collection_status(c: str, caller: Reader, here: Here) -> OneStatus:
     """Show how far landing is with a collection, what it holds, and whether its books add up."""
-    return _status_of(here, readable(here, caller, c))
+    [told] = _told(here, [readable(here, caller, c)])
+    return told
 
 
 @router.get(f"{API}/status", tags=["status"])
@@ -116,7 +118,7 @@ def show_status(caller: Reader, here: Here, version: Version) -> Status:
         version=version,
         team=caller.team,
         now=moment(here.clock()),
-        collections=[_status_of(here, record) for record in here.store.collections(caller.team)],
+        collections=_told(here, here.store.collections(caller.team)),
         replays=dict(Counter(replay.state for replay in here.store.replays(caller.team))),
     )
 
@@ -136,33 +138,47 @@ def watched(caller: Caller, here: Platform) -> list[Watched]:
     """Answer the team's collections by name, for who asks every few seconds (`Platform.watch`)."""
     records = here.store.collections(caller.team)
     seen = {one.books.collection: one for one in here.watch.standings([r.id for r in records])}
-    return [_watched(here, record, seen.get(record.id)) for record in records]
+    newest = _newest(here, seen.values())
+    return [_watched(here, record, seen.get(record.id), newest) for record in records]
 
 
-def _watched(here: Platform, record: CollectionRecord, seen: Standing | None) -> Watched:
+def _watched(
+    here: Platform,
+    record: CollectionRecord,
+    seen: Standing | None,
+    newest: Mapping[CollectionId, Micros],
+) -> Watched:
     if seen is None:
         return Watched(record.id.name, None, None)
     table = seen.books.table
-    return Watched(record.id.name, _told(here, record, seen), 0 if table is None else table.bytes)
+    told = _one(record, seen, retention=here.retention, newest=newest.get(record.id))
+    return Watched(record.id.name, told, 0 if table is None else table.bytes)
 
 
 @router.get(f"{API}/metrics", tags=["status"], response_class=PlainTextResponse)
 def show_metrics(caller: Reader, here: Here) -> Response:
-    """Show the books and lag of the team's collections as Prometheus reads them."""
+    """Show books and lag of the team's collections and continuous replays to Prometheus."""
     names = [record.id for record in here.store.collections(caller.team)]
-    return Response(books_text(here.watch.standings(names)), media_type=CONTENT_TYPE)
+    text = books_text(here.watch.standings(names), _lagging(here, caller.team))
+    return Response(text, media_type=CONTENT_TYPE)
 
 
-def _status_of(here: Platform, record: CollectionRecord) -> OneStatus:
-    standing = stand(here.buffer, here.lake, here.index, record.id, now=here.clock())
-    return _told(here, record, standing)
+def _lagging(here: Platform, team: str) -> Iterator[Lagging]:
+    """Answer how far each continuous replay is behind that goes on, or is to."""
+    for record in here.store.open_replays():
+        if record.team == team and (behind := behind_told(here, record)) is not None:
+            yield Lagging(record.id, record.collection, behind.events, behind.seconds)
 
 
-def _told(here: Platform, record: CollectionRecord, standing: Standing) -> OneStatus:
-    # Nothing is asked for each of very many that never had an event.
-    unknown = standing.newest is None and standing.books.accepted > 0
-    newest = _newest(here, record.id) if unknown else None
-    return _one(record, standing, retention=here.retention, newest=newest)
+def _told(here: Platform, records: Sequence[CollectionRecord]) -> list[OneStatus]:
+    """Tell how collections stand now; raise what the first says that does not answer."""
+    looked = here.look([record.id for record in records])
+    standings = [answered(looked[record.id]) for record in records]
+    newest = _newest(here, standings)
+    return [
+        _one(record, standing, retention=here.retention, newest=newest.get(record.id))
+        for record, standing in zip(records, standings, strict=True)
+    ]
 
 
 def _one(
@@ -223,10 +239,16 @@ def _seconds(time: Micros | None) -> float | None:
     return None if time is None else time / 1_000_000
 
 
-def _newest(here: Platform, collection: CollectionId) -> Micros | None:
-    """Answer the minute of the newest event that was counted; the log holds none any more."""
+def _newest(here: Platform, standings: Iterable[Standing]) -> Mapping[CollectionId, Micros]:
+    """Answer the minute of the newest event that was counted, of those the log holds none of."""
+    # Nothing is asked for each of very many that never had an event.
+    unknown = [
+        one.books.collection for one in standings if one.newest is None and one.books.accepted > 0
+    ]
+    if not unknown:
+        return {}
     try:
-        return here.stats().newest(collection)
+        return here.stats().newest(unknown)
     except Unavailable as error:
         log.warning("statistics are away, the last event is not known", reason=str(error))
-        return None
+        return {}

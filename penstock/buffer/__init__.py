@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from penstock.envelope import CollectionId, Event, Extent, Mark, Position
-from penstock.errors import BadSetting
+from penstock.envelope import CollectionId, Event, Extent, Mark, Micros, Position
+from penstock.errors import BadSetting, Stopped, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,25 @@ class Portion:
 
     rows: pa.RecordBatch
     mark: Mark
+
+
+class Kept(NamedTuple):
+    """What a log keeps of a collection: which log it is, and what each partition holds."""
+
+    log_id: str
+    extents: Mapping[int, Extent]
+
+
+class Glance(NamedTuple):
+    """What is to be looked at: the first record of a collection from `mark` up to offset `end`."""
+
+    collection: CollectionId
+    mark: Mark
+    end: int
+
+
+Glanced = Micros | None | Stopped | Unavailable
+"""When the record was received, None where there is none, or what `Buffer.read` would raise."""
 
 
 class Appender(Protocol):
@@ -81,6 +100,29 @@ class Buffer(Protocol):
         """
         ...
 
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer the end of each partition of many collections, asked for together.
+
+        Each is as in `extents`. A collection of which the log cannot tell now is left out; raises
+        `LogUnavailable` where it tells of none.
+        """
+        ...
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what is kept of many collections, asked for together.
+
+        Each is as `extents` and then `log_id` answer. Whom the log cannot tell of now is left out;
+        raises `LogUnavailable` where it tells of none.
+        """
+        ...
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        """Answer when the first record of each span was received, asked for together.
+
+        The marks are checked as `read` does, also where a span is empty.
+        """
+        ...
+
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the durable records from `mark` up to offset `end`, or fewer.
 
@@ -101,7 +143,9 @@ class Buffer(Protocol):
         """
         ...
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
         """Answer the released offset of each partition; what was never released is at 0."""
         ...
 
@@ -152,6 +196,18 @@ class Keeper(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def glanced(read: Callable[..., Portion], one: Glance) -> Glanced:
+    """Answer a glance by a read, for logs in which each costs next to nothing."""
+    try:
+        portion = read(one.collection, one.mark, end=one.end, max_bytes=1)
+    except (Stopped, Unavailable) as error:
+        return error
+    received: Micros | None = None
+    if portion.rows.num_rows:
+        received = portion.rows["received_at"][0].value
+    return received
 
 
 def start_of(log_id: str, partition: int) -> Mark:

@@ -7,7 +7,7 @@ raises is of `penstock.errors`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -244,54 +244,87 @@ class Cluster:
 
     def topic(self, name: str) -> Topic | None:
         """Answer the topic, None if there is none of that name."""
+        return self.described([name]).get(name)
 
-        def ask() -> Any:
+    def described(self, names: Collection[str]) -> dict[str, Topic]:
+        """Answer those of the topics that there are."""
+
+        def ask() -> dict[str, Topic]:
             answers = self._admin.describe_topics(
-                TopicCollection([name]), request_timeout=_TRY_SECONDS
+                TopicCollection(list(names)), request_timeout=_TRY_SECONDS
             )
-            return answers[name].result(_TRY_SECONDS)
+            found = {}
+            for name, answer in answers.items():
+                try:
+                    told = answer.result(_TRY_SECONDS)
+                except KafkaException as error:
+                    if error.args[0].code() not in NO_TOPIC:
+                        raise
+                else:
+                    # As Kafka's own tools write it.
+                    text = str(told.topic_id).replace("+", "-").replace("/", "_")
+                    found[name] = Topic(text, len(told.partitions))
+            return found
 
-        try:
-            found = self._asked(ask)
-        except _Missing:
-            return None
-        # As Kafka's own tools write it.
-        text = str(found.topic_id).replace("+", "-").replace("/", "_")
-        return Topic(text, len(found.partitions))
+        return self._asked(ask) if names else {}
 
-    def extents(self, topic: str, partitions: Iterable[int]) -> dict[int, Extent]:
-        """Answer what partitions of a topic hold for readers; raise `_Missing` without them."""
-        places = [TopicPartition(topic, partition) for partition in partitions]
+    def extents(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, dict[int, Extent]]:
+        """Answer what partitions of topics hold for readers; left out and raised as in `ends`."""
+        places = _places(partitions)
 
-        def ask() -> dict[int, Extent]:
-            first, last = (
-                self._admin.list_offsets(
-                    dict.fromkeys(places, spec),
-                    isolation_level=IsolationLevel.READ_COMMITTED,
-                    request_timeout=_TRY_SECONDS,
-                )
-                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+        def ask() -> dict[str, dict[int, Extent]]:
+            # Both are under way before one is waited for.
+            first = self._offsets_asked(places, OffsetSpec.earliest())
+            last = self._offsets_asked(places, OffsetSpec.latest())
+            starts, ends = _told(first), _told(last)
+            found = {
+                topic: {number: Extent(starts[topic][number], end) for number, end in some.items()}
+                for topic, some in ends.items()
+                if topic in starts
+            }
+            if not found:
+                raise TimeoutError
+            return found
+
+        return self._asked(ask) if places else {}
+
+    def ends(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, dict[int, int]]:
+        """Answer where partitions of topics end for readers.
+
+        A topic of which a partition has no answer is left out, unless that is so of all of them:
+        then it is raised.
+        """
+        places = _places(partitions)
+        latest = OffsetSpec.latest()
+        return self._asked(lambda: _told(self._offsets_asked(places, latest))) if places else {}
+
+    def _offsets_asked(
+        self, places: Sequence[TopicPartition], spec: OffsetSpec
+    ) -> Mapping[TopicPartition, Any]:
+        asked: Mapping[TopicPartition, Any] = self._admin.list_offsets(
+            dict.fromkeys(places, spec),
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_TRY_SECONDS,
+        )
+        return asked
+
+    def epochs(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Answer the newest leader epoch of each of these partitions, -1 where there is none."""
+
+        def ask() -> dict[tuple[str, int], int]:
+            told = self._admin.list_offsets(
+                {TopicPartition(*place): OffsetSpec.latest() for place in places},
+                request_timeout=_TRY_SECONDS,
             )
-            starts = {p.partition: _offset(f.result(_TRY_SECONDS)) for p, f in first.items()}
-            ends = {p.partition: _offset(f.result(_TRY_SECONDS)) for p, f in last.items()}
-            return {number: Extent(starts[number], ends[number]) for number in starts}
+            found = {}
+            for place, answer in told.items():
+                one = answer.result(_TRY_SECONDS)
+                _offset(one)
+                epoch: int | None = one.leader_epoch
+                found[place.topic, place.partition] = -1 if epoch is None else epoch
+            return found
 
-        return self._asked(ask)
-
-    def epoch(self, topic: str, partition: int) -> int:
-        """Answer the newest leader epoch of a partition."""
-        place = TopicPartition(topic, partition)
-
-        def ask() -> int:
-            found = self._admin.list_offsets(
-                {place: OffsetSpec.latest()}, request_timeout=_TRY_SECONDS
-            )
-            told = found[place].result(_TRY_SECONDS)
-            _offset(told)
-            epoch: int | None = told.leader_epoch
-            return -1 if epoch is None else epoch
-
-        return self._asked(ask)
+        return self._asked(ask) if places else {}
 
     def make(self, topic: str, *, partitions: int, keeping: Keeping) -> None:
         """Make the topic; that another was faster is no error."""
@@ -327,24 +360,26 @@ class Cluster:
         # To wait for its answer would take as long as a broker that hangs: look instead.
         self._asked(lambda: self._group.commit(offsets=places, asynchronous=True))
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.committed(topic, offsets) != offsets:
+        while self.committed({topic: offsets})[topic] != offsets:
             if time.monotonic() > deadline:
                 raise LogUnavailable("Kafka does not keep how far landing is")
             time.sleep(_LOOK_SECONDS)
 
-    def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    def committed(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, dict[int, int]]:
         """Answer how far landing said it is."""
-        places = [TopicPartition(topic, number) for number in partitions]
+        places = _places(partitions)
 
-        def ask() -> dict[int, int]:
+        def ask() -> dict[str, dict[int, int]]:
             self._group.poll(0)  # what it logs waits for that
             found = self._group.committed(places, timeout=_TRY_SECONDS)
+            offsets: dict[str, dict[int, int]] = {topic: {} for topic in partitions}
             for one in found:
                 if one.error:
                     raise KafkaException(one.error)
-            return {one.partition: max(0, one.offset) for one in found}
+                offsets[one.topic][one.partition] = max(0, one.offset)
+            return offsets
 
-        return self._asked(ask)
+        return self._asked(ask) if places else {}
 
     def _metadata(self) -> Any:
         return self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS))
@@ -389,6 +424,28 @@ class Cluster:
     def _not_reached(self) -> LogUnavailable:
         self._admin.poll(0)  # hands over what the client has to tell
         return LogUnavailable(self.trouble.told("Kafka does not answer"))
+
+
+def _places(partitions: Mapping[str, Iterable[int]]) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for topic, some in partitions.items() for number in some]
+
+
+def _told(asked: Mapping[TopicPartition, Any]) -> dict[str, dict[int, int]]:
+    """Answer the offsets by topic, without topics that lack one; raise if that leaves none."""
+    found: dict[str, dict[int, int]] = {place.topic: {} for place in asked}
+    trouble: Exception | None = None
+    for place, answer in asked.items():
+        try:
+            offset = _offset(answer.result(_TRY_SECONDS))
+        except (KafkaException, TimeoutError) as error:
+            trouble = error
+            found.pop(place.topic, None)
+        else:
+            if place.topic in found:
+                found[place.topic][place.partition] = offset
+    if trouble is not None and not found:
+        raise trouble
+    return found
 
 
 def _offset(told: Any) -> int:

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from penstock.buffer import Portion
+from penstock.buffer import Glance, Glanced, Kept, Portion
 from penstock.buffer.kafka_cluster import (
     NO_TOPIC,
     PATIENCE_SECONDS,
     Cluster,
     Place,
     Topic,
-    made,
     unavailable,
 )
 from penstock.buffer.kafka_codec import Records
+from penstock.buffer.kafka_consumers import WAIT_SECONDS, Consumers
+from penstock.buffer.kafka_glance import FEW_AT_ONCE, look
+from penstock.buffer.kafka_marks import (
+    OUT_OF_RANGE,
+    after_check,
+    another_record,
+    epoch_before,
+    epoch_of,
+    refuse_another,
+)
+from penstock.buffer.marks import refuse_outside
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import LogChanged, LogReplaced, LogTruncated, LogUnavailable
-
-_OUT_OF_RANGE = frozenset({
-    KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE,  # noqa: SLF001 - named so
-    KafkaError._LOG_TRUNCATION,  # noqa: SLF001
-})  # fmt: skip
+from penstock.errors import LogChanged, LogTruncated, LogUnavailable
 
 # Records that are asked for at once, and how large one is until the first are there. With 10,000
 # they have left the processor's cache before they are taken apart, which costs a fifth.
 _MOST_AT_ONCE = 1_000
 _LIKELY_BYTES = 256
-# Where only markers are left the client says so, but waits for more first.
-_WAIT_SECONDS = 0.05
-
-# A consumer takes 100 ms to make, 6 ms to turn to another span: some are kept.
-_KEPT = 4
 
 
 class KafkaBuffer:
@@ -46,9 +45,10 @@ class KafkaBuffer:
         """Open nothing yet."""
         self._place = place
         self._cluster = Cluster(place)
-        self._idle: list[Consumer] = []
-        self._guard = threading.Lock()
-        self._closed = False
+        self._reading = Consumers(lambda: _settings(place, self._cluster))
+        self._glancing = Consumers(lambda: _settings(place, self._cluster) | FEW_AT_ONCE)
+        self._reached: dict[tuple[CollectionId, int], Mark] = {}
+        """Where the last read of each partition ended: what is known of that need not be read."""
 
     def log_id(self, collection: CollectionId) -> str:
         """Answer the id of the collection's topic, that of the cluster while there is none."""
@@ -65,13 +65,43 @@ class KafkaBuffer:
         topic = self._cluster.topic(name)
         if topic is None:
             return {0: Extent(0, 0)}
-        return self._cluster.extents(name, range(topic.partitions))
+        return self._cluster.extents({name: range(topic.partitions)})[name]
+
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer where each ends for readers: three requests, however many they are."""
+        partitions = self._partitions(collections)
+        found = self._cluster.ends(partitions)
+        return {
+            one: found[topic] if topic in partitions else {0: 0}
+            for one, topic in self._topics(collections)
+            if topic in found or topic not in partitions
+        }
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what is kept of each: four requests, however many they are."""
+        partitions = self._partitions(collections)
+        extents = self._cluster.extents(partitions)
+        topics = self._cluster.described(partitions.keys())
+        return {
+            one: Kept(
+                topics[name].id if name in topics else self._cluster.id,
+                extents[name] if name in partitions else {0: Extent(0, 0)},
+            )
+            for one, name in self._topics(collections)
+            if name in extents or name not in partitions
+        }
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        """Answer when the first record of each span was received; see `kafka_glance`."""
+        return look(asked, self._place, self._cluster, self._glancing)
 
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the records from `mark` on; see `Buffer.read`."""
         records = Records()
+        # One that finds the log changed has not reached anything.
+        self._reached.pop((collection, mark.partition), None)
         try:
-            with self._consumer() as consumer:
+            with self._reading.lent() as consumer:
                 mark_after = self._read(consumer, collection, mark, end, max_bytes, records)
         except KafkaException as error:
             if self._refuse_another(collection, mark) is None and not mark.next:
@@ -82,62 +112,45 @@ class KafkaBuffer:
             raise
         # After the records: an id that holds now was theirs, for none is given twice.
         self._refuse_another(collection, mark)
+        self._reached[collection, mark.partition] = mark_after
         return Portion(records.batch(mark.log_id, mark.partition), mark_after)
 
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
-        """Tell lag tools how far landing is; Kafka keeps records by their age, released or not."""
+        """Tell lag tools how far landing is; Kafka keeps records by their age, released or not.
+
+        Where the last read ended a mark is known to be good, and nothing is read for it.
+        """
         for mark in marks:
-            self.read(collection, mark, end=mark.next, max_bytes=1)
+            if self._reached.get((collection, mark.partition)) == mark:
+                self._refuse_another(collection, mark)
+            else:
+                self.read(collection, mark, end=mark.next, max_bytes=1)
         if marks:
             self._cluster.commit(
                 self._place.topic(collection), {mark.partition: mark.next for mark in marks}
             )
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
         """Answer what was told; Kafka forgets it after a week in which nothing was told."""
-        name = self._place.topic(collection)
-        topic = self._cluster.topic(name)
-        return self._cluster.committed(name, range(topic.partitions if topic else 1))
+        found = self._cluster.committed(self._partitions(collections))
+        return {one: found.get(topic, {0: 0}) for one, topic in self._topics(collections)}
+
+    def _topics(self, collections: Iterable[CollectionId]) -> Iterator[tuple[CollectionId, str]]:
+        return ((one, self._place.topic(one)) for one in collections)
+
+    def _partitions(self, collections: Iterable[CollectionId]) -> Mapping[str, range]:
+        """Answer the partitions of those that have a topic."""
+        known = self._cluster.topics()
+        return {
+            topic: range(known[topic]) for _, topic in self._topics(collections) if topic in known
+        }
 
     def close(self) -> None:
         """Close the consumers that are kept."""
-        with self._guard:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for consumer in idle:
-            consumer.close()
-
-    @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
-        """Lend a consumer for the block."""
-        with self._guard:
-            consumer = self._idle.pop() if self._idle else None
-        if consumer is None:
-            consumer = made(Consumer, self._settings())
-        try:
-            yield consumer
-        finally:
-            consumer.unassign()
-            with self._guard:
-                keep = not self._closed and len(self._idle) < _KEPT
-                if keep:
-                    self._idle.append(consumer)
-            if not keep:
-                consumer.close()
-
-    def _settings(self) -> dict[str, object]:
-        return self._place.client(self._cluster.trouble) | {
-            # It is never joined and holds nothing: a consumer has to name one.
-            "group.id": f"{self._place.prefix}.readers",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            # A reader that is out of range must not go on anywhere else.
-            "auto.offset.reset": "error",
-            "fetch.wait.max.ms": 10,
-            "queued.max.messages.kbytes": 32 << 10,
-        }
+        self._reading.close()
+        self._glancing.close()
 
     def _read(
         self,
@@ -151,8 +164,8 @@ class KafkaBuffer:
         """Add the records from `mark` on; answer the mark behind them."""
         place = TopicPartition(self._place.topic(collection), mark.partition)
         low, high = consumer.get_watermark_offsets(place, PATIENCE_SECONDS)
-        _refuse_outside(collection, mark, Extent(low, high))
-        epoch = _epoch(collection, mark)
+        refuse_outside(collection, mark, Extent(low, high))
+        epoch = epoch_before(collection, mark)
         stop = min(end, high)
         if mark.next >= stop and epoch < 0:
             return mark
@@ -166,60 +179,48 @@ class KafkaBuffer:
             most = max(1, min(stop - following, room // likely, _MOST_AT_ONCE))
             good, ended = _next(consumer, collection, mark, most)
             if not checked:
-                good, checked = self._checked(collection, mark, place, good, epoch), True
+                good = after_check(collection, mark, good, epoch, partial(self._newest, place))
+                checked = True
             inside = [one for one in good if one.offset() < stop]
             if inside:
                 inside = inside[: records.add(inside, max_bytes=max_bytes)]
-                following, epoch = inside[-1].offset() + 1, _epoch_of(inside[-1])
+                following, epoch = inside[-1].offset() + 1, epoch_of(inside[-1])
             if following >= stop or records.payload_bytes >= max_bytes:
                 break
             if ended or len(good) > len(inside):
                 # What lies between is no record: markers, or an aborted transaction.
                 beyond = good[len(inside) :]
                 following = stop
-                epoch = _epoch_of(beyond[0]) if beyond else self._newest_epoch(place)
+                epoch = epoch_of(beyond[0]) if beyond else self._newest(place)
                 break
             likely = max(1, records.payload_bytes // max(1, len(records)))
         if following == mark.next:
             return mark
         return Mark(mark.log_id, mark.partition, following, str(epoch))
 
-    def _checked(
-        self,
-        collection: CollectionId,
-        mark: Mark,
-        place: TopicPartition,
-        found: list[Message],
-        epoch: int,
-    ) -> list[Message]:
-        """Answer what follows the mark; raise `LogChanged` unless what is before it is the same.
-
-        An offset is given once in an epoch: the record of that offset and epoch is the one that
-        was absorbed. Where a marker stood, or nothing is left, what follows is at least not older.
-        """
-        if found and found[0].offset() == mark.next - 1:
-            if _epoch_of(found[0]) != epoch:
-                raise _another_record(collection, mark)
-            return found[1:]
-        newest = _epoch_of(found[0]) if found else self._newest_epoch(place)
-        if 0 <= newest < epoch:
-            raise _another_record(collection, mark)
-        return found
-
-    def _newest_epoch(self, place: TopicPartition) -> int:
-        return self._cluster.epoch(place.topic, place.partition)
+    def _newest(self, place: TopicPartition) -> int:
+        return self._cluster.epochs([(place.topic, place.partition)])[place.topic, place.partition]
 
     def _refuse_another(self, collection: CollectionId, mark: Mark) -> Topic | None:
-        """Answer the topic; raise `LogChanged` unless it is the one the mark is of."""
+        """Answer the topic; raise `LogReplaced` unless it is the one the mark is of."""
         topic = self._cluster.topic(self._place.topic(collection))
-        found = topic.id if topic else self._cluster.id
-        if found != mark.log_id or (topic and mark.partition >= topic.partitions):
-            raise LogReplaced(
-                f"the mark {mark} of {collection} is of partition {mark.partition} of the topic "
-                f"{mark.log_id}; here is {found}"
-                + (f" with {topic.partitions} partitions" if topic else ", without the topic")
-            )
+        refuse_another(collection, mark, topic, self._cluster)
         return topic
+
+
+def _settings(place: Place, cluster: Cluster) -> dict[str, object]:
+    return place.client(cluster.trouble) | {
+        # It is never joined and holds nothing: a consumer has to name one.
+        "group.id": f"{place.prefix}.readers",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        "enable.partition.eof": True,
+        # A reader that is out of range must not go on anywhere else.
+        "auto.offset.reset": "error",
+        "fetch.wait.max.ms": 10,
+        "queued.max.messages.kbytes": 32 << 10,
+    }
 
 
 def _next(
@@ -228,7 +229,7 @@ def _next(
     """Wait for records, `most` at most; answer them, and whether the partition ends behind them."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        good, ended = _sorted(collection, mark, consumer.consume(most, _WAIT_SECONDS))
+        good, ended = _sorted(collection, mark, consumer.consume(most, WAIT_SECONDS))
         if good or ended:
             return good, ended
     raise LogUnavailable(f"Kafka sends no record of {collection} that follows {mark}")
@@ -246,42 +247,8 @@ def _sorted(
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001 - public, but named so
             ended = True
-        elif code in _OUT_OF_RANGE:
-            raise _another_record(collection, mark)
+        elif code in OUT_OF_RANGE:
+            raise another_record(collection, mark)
         elif error.fatal() or code in NO_TOPIC or not error.retriable():
             raise KafkaException(error)
     return [one for one in messages if one.error() is None], ended
-
-
-def _another_record(collection: CollectionId, mark: Mark) -> LogChanged:
-    return LogChanged(
-        f"the log of {collection} holds another record before {mark.next} than the one that was "
-        f"absorbed, which was of leader epoch {mark.fingerprint}: a replica has lost its end"
-    )
-
-
-def _epoch(collection: CollectionId, mark: Mark) -> int:
-    """Answer the leader epoch of the record before the mark, -1 where the mark says nothing."""
-    if not mark.next or not mark.fingerprint:
-        return -1
-    if not mark.fingerprint.isdigit():
-        raise LogChanged(f"the mark {mark} of {collection} was not given by Kafka")
-    return int(mark.fingerprint)
-
-
-def _epoch_of(message: Message) -> int:
-    epoch = message.leader_epoch()
-    return 0 if epoch is None else epoch
-
-
-def _refuse_outside(collection: CollectionId, mark: Mark, extent: Extent) -> None:
-    if mark.next > extent.end:
-        raise LogChanged(
-            f"the mark {mark} of {collection} is ahead of the log, which ends at {extent.end}: "
-            "it is an older copy, or has lost its end"
-        )
-    if mark.next < extent.start:
-        raise LogTruncated(
-            f"the log of {collection} begins at {extent.start}; what lies between the mark "
-            f"{mark} and that is gone"
-        )

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import compress, takewhile
 
-from penstock.buffer import Portion
+from penstock.buffer import Glance, Glanced, Kept, Portion, glanced
 from penstock.buffer.released import KEPT_AFTER_RELEASE
 from penstock.codec import Gathering, encode
 from penstock.envelope import CollectionId, Event, Extent, Mark, Micros, Position
@@ -96,6 +96,18 @@ class MemoryLog:
             records = self._collections[collection]
             return {0: Extent(records.start, records.end)}
 
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer where partition 0 of each ends."""
+        return {one: {0: self.extents(one)[0].end} for one in collections}
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what is kept of each."""
+        return {one: Kept(self._log_id, self.extents(one)) for one in collections}
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        """Answer when the first record of each span was received."""
+        return [glanced(self.read, one) for one in asked]
+
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the records from `mark` on; see `Buffer.read`."""
         gathering = Gathering()
@@ -118,10 +130,12 @@ class MemoryLog:
             for mark in marks:
                 self._checked(collection, mark).released = mark.next
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
-        """Answer the released offset of partition 0."""
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer the released offset of partition 0 of each."""
         with self._lock:
-            return {0: self._collections[collection].released}
+            return {one: {0: self._collections[one].released} for one in collections}
 
     def trim(self, now: Micros) -> int:
         """Let go of calls of which every event was released 15 minutes ago; answer how many."""

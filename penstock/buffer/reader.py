@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from penstock.buffer import Portion, frames, published, released, segments
+from penstock.buffer import (
+    Glance,
+    Glanced,
+    Kept,
+    Portion,
+    frames,
+    glanced,
+    published,
+    released,
+    segments,
+)
 from penstock.buffer.files import Disk
 from penstock.buffer.frames import Frame
 from penstock.buffer.index import Gone, Index, Run, close_together, open_segment
+from penstock.buffer.marks import refuse_outside
 from penstock.codec import Gathering
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import LogChanged, LogDamaged, LogReplaced, LogTruncated, LogUnavailable
+from penstock.errors import LogChanged, LogDamaged, LogReplaced, LogUnavailable
 
 _T = TypeVar("_T")
 _Seen = tuple[bytes, tuple[int, int]]
@@ -44,7 +55,7 @@ class EmbeddedBuffer:
         del collection
         log_id = self._ask(lambda index: index.log_id if index else None)
         if log_id is None:
-            raise LogUnavailable(f"there is no log in {self._folder} yet: no door has started")
+            raise self._no_log()
         return log_id
 
     def collections(self) -> Sequence[CollectionId]:
@@ -54,6 +65,26 @@ class EmbeddedBuffer:
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         """Answer what partition 0, the only one, holds."""
         return {0: self._ask(lambda index: index.extent(collection) if index else Extent(0, 0))}
+
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer where partition 0 of each ends."""
+        return self._ask(
+            lambda index: {one: {0: index.extent(one).end if index else 0} for one in collections}
+        )
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        """Answer what is kept of each, at one moment; raise as `log_id` where there is no log."""
+
+        def kept(index: Index | None) -> dict[CollectionId, Kept]:
+            if index is None:
+                raise self._no_log()
+            return {one: Kept(index.log_id, {0: index.extent(one)}) for one in collections}
+
+        return self._ask(kept)
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        """Answer when the first record of each span was received."""
+        return [glanced(self.read, one) for one in asked]
 
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         """Answer the durable records from `mark` on; see `Buffer.read`."""
@@ -80,14 +111,22 @@ class EmbeddedBuffer:
                 said = released.Released(mark.log_id, mark.next)
                 released.write(Disk(), self._folder, collection, said)
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
-        """Answer the released offset of partition 0."""
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
+        """Answer the released offset of partition 0 of each."""
         log_id = self._ask(lambda index: index.log_id if index else None)
-        return {0: released.offset(self._folder, log_id, collection) if log_id else 0}
+        return {
+            one: {0: released.offset(self._folder, log_id, one) if log_id else 0}
+            for one in collections
+        }
 
     def close(self) -> None:
         """Forget the log; no file is held between calls."""
         self._forget()
+
+    def _no_log(self) -> LogUnavailable:
+        return LogUnavailable(f"there is no log in {self._folder} yet: no door has started")
 
     def _forget(self) -> None:
         with self._lock:
@@ -219,16 +258,7 @@ def _checked(index: Index | None, collection: CollectionId, mark: Mark) -> Exten
             f"{mark.log_id}; here is partition 0 of {index.log_id if index else 'no log'}"
         )
     extent = index.extent(collection)
-    if mark.next > extent.end:
-        raise LogChanged(
-            f"the mark {mark} of {collection} is ahead of the log, which ends at {extent.end}: "
-            "it is an older copy, or has lost its end"
-        )
-    if mark.next < extent.start:
-        raise LogTruncated(
-            f"the log of {collection} begins at {extent.start}; what lies between the mark "
-            f"{mark} and that is gone"
-        )
+    refuse_outside(collection, mark, extent)
     if mark.next and mark.fingerprint:
         found = index.fingerprint(collection, mark.next)
         if found != mark.fingerprint:

@@ -152,6 +152,7 @@ class RabbitBus:
             self._loop.run_until_complete(self._stay_connected())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
+            self._loop.run_until_complete(_come_to_rest())
             self._loop.close()
 
     async def _stay_connected(self) -> None:
@@ -285,3 +286,12 @@ def reason_of(error: BaseException) -> str:
         case other:
             # The class and not its text, which may repeat the address with its password.
             return type(other).__name__
+
+
+async def _come_to_rest() -> None:
+    """Let what the client has begun come to its end, or end it: its tasks close sockets."""
+    if left := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, hanging = await asyncio.wait(left, timeout=_CLOSE_SECONDS)
+        for task in hanging:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

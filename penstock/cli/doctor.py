@@ -22,7 +22,6 @@ from penstock.cli.home import (
 )
 from penstock.cli.moments import utc_now
 from penstock.errors import EngineUnavailable, PenstockError
-from penstock.logs import no_logs
 from penstock.settings import Settings
 
 # An engine that is away is told after ten seconds, one that takes connections and says nothing
@@ -45,6 +44,8 @@ def doctor(
     as_json: JsonFlag = False,
 ) -> None:
     """Check settings, every store and engine by name, and what runs; say what to do about it."""
+    from penstock.logs import no_logs
+
     seen = []
     with no_logs():
         for finding in examine(home, settings_file):

@@ -141,6 +141,7 @@ class Forwarder:
             replay_id=self._name,
             collection=CollectionId(*collection.split(".", 1)),
             clock=machine_clock,
+            marked=False,
         )
 
 

@@ -1,4 +1,4 @@
-"""`penstock key …`: the keys under which credentials of destinations are kept."""
+"""`penstock key …`: the keys under which credentials are kept."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ def list_(
 ) -> None:
     """List the keys by their ids, and what is under each; the one that encrypts is first."""
     from penstock.metadata.keys import keyring_of
-    from penstock.metadata.store import store_of
+    from penstock.metadata.store import KeyNeeded, store_of
 
     settings = settings_of(home, settings_file)
     keys = [key.id for key in keyring_of(settings).held()]
     with closing(store_of(settings)) as store:
         needed = store.keys_needed()
+    none = KeyNeeded([], [])
     uses = ["encrypts", *("decrypts" for _ in keys[1:])] if keys else []
     rows = [*zip(keys, uses, strict=True)]
     rows += [(key, "missing") for key in sorted(needed) if key not in keys]
     if as_json:
         print_json(
-            [{"id": key, "use": use, "destinations": needed.get(key, [])} for key, use in rows]
+            [{"id": key, "use": use, **needed.get(key, none)._asdict()} for key, use in rows]
         )
     elif rows:
-        table = [(key, use, ", ".join(needed.get(key, []))) for key, use in rows]
-        print_table(["key", "use", "destinations"], table, out())
+        table = [(key, use, str(needed.get(key, none))) for key, use in rows]
+        print_table(["key", "use", "needed by"], table, out())
     else:
         out().print("no key yet: 'penstock up' or 'penstock key rotate' makes the first one")
 

@@ -9,7 +9,6 @@ import typer
 
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, print_json, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
-from penstock.logs import set_up_logs
 
 if TYPE_CHECKING:
     from assets.landing import Landed
@@ -29,6 +28,7 @@ def land(
     from assets.stores import opened
     from penstock import faults
     from penstock.clock import machine_clock
+    from penstock.logs import set_up_logs
 
     set_up_logs()
     faults.arm(os.environ.get(faults.VARIABLE))

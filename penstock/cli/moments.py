@@ -60,6 +60,17 @@ def parse_end(text: str | None, now: datetime) -> datetime | None:
     return now + (now - moment) if moment and given_as_length else moment
 
 
+def parse_start(at: str | None, after: str | None, now: datetime) -> datetime | None:
+    """Read when something is to begin: an ISO 8601 time, or a length of time from now on."""
+    if at is not None and after is not None:
+        raise BadRequest("say either when it starts or after how long, not both")
+    if at is not None and _AGO.fullmatch(at.strip()):
+        raise BadRequest(f"{at!r} is no time: write 2026-11-23T08:00:00Z, or --in {at.strip()}")
+    if after is not None and not _AGO.fullmatch(after.strip()):
+        raise BadRequest(f"{after!r} is no length of time: write 15m, 2h or 7d")
+    return parse_end(at or after, now)
+
+
 def utc_now() -> datetime:
     """Answer the time of day in UTC."""
     return datetime.now(UTC)

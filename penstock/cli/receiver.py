@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
 from penstock.errors import EngineUnavailable
 
 Message = MutableMapping[str, Any]
@@ -58,6 +56,8 @@ class Receiver:
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """Run a receiver on a free port of 127.0.0.1 for the block."""
+    import uvicorn
+
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         receiver = Receiver(listener.getsockname()[1])

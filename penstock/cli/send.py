@@ -18,7 +18,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from penstock.cli.complete import collections
 from penstock.cli.console import FAILED, JsonFlag, err, out, print_json, safe
 from penstock.cli.home import DEFAULT_HOME, HomeOption, naming, read_running
-from penstock.errors import BadRequest, EngineUnavailable, PenstockError, Rejected, Unavailable
+from penstock.envelope import ENVELOPES
+from penstock.errors import (
+    BadRequest,
+    EngineUnavailable,
+    Malformed,
+    PenstockError,
+    Rejected,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -48,6 +56,13 @@ def send(
             "--type", help="NDJSON is an event a line; of any other type it is one event. [NDJSON]"
         ),
     ] = None,
+    envelopes: Annotated[
+        bool,
+        typer.Option(
+            "--envelopes",
+            help="Lines are events with key, headers and time, as a replay to a file writes them.",
+        ),
+    ] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonFlag = False,
 ) -> None:
@@ -60,6 +75,8 @@ def send(
     if not address or not token:
         running = read_running(home)
         address, token = address or running.door, token or running.token
+    if envelopes and content_type is not None:
+        raise BadRequest("--envelopes says what the file is; leave --type out")
     sent = Sent()
     begun = time.monotonic()
     try:
@@ -73,10 +90,7 @@ def send(
             if content_type in {None, NDJSON}:
                 if content_type is None:
                     refuse_binary(content)
-                found = (body for block in blocks(content) for body in bodies(io.BytesIO(block)))
-                for body in found:
-                    answer = door.post(collection, body, NDJSON) if body.strip() else NOTHING
-                    sent.add(answer, lines=body.count(b"\n"))
+                send_lines(door, collection, content, sent, envelopes=envelopes)
             else:
                 sent.add(door.post(collection, content.read(), str(content_type)))
     except PenstockError as error:
@@ -101,7 +115,8 @@ class Sent:
         self.refused = 0
         self.reasons: dict[str, str] = {}
         """The first few refusals, each once, and where it was met first."""
-        self._lines = 0
+        self.lines = 0
+        """How many were read before."""
 
     def add(self, answer: dict[str, Any], *, lines: int = 0) -> None:
         """Count the answer of the door to a body of so many lines."""
@@ -111,10 +126,10 @@ class Sent:
                 continue
             self.refused += 1
             line = outcome.get("line")
-            where = f"line {self._lines + line:,}: " if line else ""
+            where = f"line {self.lines + line:,}: " if line else ""
             if len(self.reasons) < _REASONS_SHOWN:
                 self.reasons.setdefault(outcome["detail"], where)
-        self._lines += lines
+        self.lines += lines
 
     def tell(self, seconds: float, *, as_json: bool) -> None:
         """Print what became of them."""
@@ -129,6 +144,44 @@ class Sent:
             err().print("there was no event: NDJSON is a line of JSON for each")
         for reason, where in self.reasons.items():
             err().print(f"[yellow]refused[/]: {safe(where + reason)}")
+
+
+def send_lines(
+    door: DoorClient,
+    collection: str,
+    content: io.BufferedReader,
+    sent: Sent,
+    *,
+    envelopes: bool,
+) -> None:
+    """Send lines as they come, and count what became of them."""
+    for block in blocks(content):
+        for body in bodies(io.BytesIO(block)):
+            answer = NOTHING
+            if body.strip() and envelopes:
+                answer = door.post(collection, with_envelopes(body, sent.lines), ENVELOPES)
+            elif body.strip():
+                answer = door.post(collection, body, NDJSON)
+            sent.add(answer, lines=body.count(b"\n"))
+
+
+def with_envelopes(body: bytes, before: int) -> bytes:
+    """Answer lines as a door takes them; raise `BadRequest` for the first that is no event.
+
+    `before` are the lines of the file before these.
+    """
+    import msgspec
+
+    from penstock.lines import enveloped, read_line
+
+    events = []
+    for number, line in enumerate(body.split(b"\n"), before + 1):
+        if line.strip():
+            try:
+                events.append(enveloped(read_line(line)))
+            except Malformed as error:
+                raise BadRequest(f"line {number:,}: {error}") from None
+    return msgspec.msgpack.encode(events)
 
 
 @contextmanager

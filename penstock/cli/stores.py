@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from assets.accounting import stand, troubles
+from assets.accounting import answered, stand_all, troubles
 from assets.remedies import short
 from assets.stores import merger_of, retention_of
 from lakehouse import Lake, open_lake
@@ -175,8 +175,8 @@ def _books(settings: Settings) -> str:
     lake, retention = _opened_lake(settings), retention_of(settings)
     with closing(open_buffer(settings.log)) as buffer:
         names = sorted({*buffer.collections(), *lake.collections()})
-        now = machine_clock()
-        standings = [stand(buffer, lake, None, name, now=now) for name in names]
+        looked = stand_all(buffer, lake, None, names, now=machine_clock())
+        standings = [answered(looked[name]) for name in names]
     said = [
         f"{short(one.books.collection)}: {trouble}"
         for one in standings
@@ -202,9 +202,9 @@ def _credentials(settings: Settings) -> str:
     keys = {key.id for key in keyring_of(settings).held()}
     with closing(store_of(settings)) as store:
         needed = store.keys_needed()
-    missing = {key: names for key, names in needed.items() if key not in keys}
+    missing = {key: by for key, by in needed.items() if key not in keys}
     if missing:
-        said = "; ".join(f"{key}, needed by {', '.join(n)}" for key, n in sorted(missing.items()))
+        said = "; ".join(f"{key}, needed by {by}" for key, by in sorted(missing.items()))
         raise KeyMissing(f"there is no key {said}")
     if not keys:
         return "none are kept, and there is no key for any"

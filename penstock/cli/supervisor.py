@@ -19,8 +19,8 @@ import psutil
 from penstock.errors import BadSetting, EngineUnavailable
 
 Tell = Callable[[str, str], None]
-"""Hears what became of a program: a word (ready, died, again, ending, killed), and which and how.
-"""
+"""Hears what became of a program: a word (ready, slow, died, again, ending, killed), and which and
+how."""
 
 STOP_PATIENCE = 20.0
 """Seconds that programs have to end by themselves.
@@ -46,8 +46,10 @@ class Program:
     """The TCP port it listens on once it is ready; None: ready as soon as it runs."""
     after: str | None = None
     """The program that has to be ready before this one is started."""
-    patience: float = 90.0
-    """Seconds it may take to get ready."""
+    patience: float = 300.0
+    """Seconds it may take to get ready: the first start of Dagster on a busy machine takes many."""
+    slow: float = 20.0
+    """Seconds after which it is said that it is waited for."""
 
 
 @dataclass
@@ -55,6 +57,9 @@ class _Child:
     program: Program
     process: subprocess.Popen[bytes]
     started: float
+    log_from: int
+    """Where its own lines begin in the log: those before are of its predecessors."""
+    said_slow: bool = False
     deaths: int = 0
     again_at: float = field(default=0.0)
 
@@ -226,6 +231,7 @@ class Supervisor:
 
     def _launch(self, program: Program) -> _Child:
         with self._log_of(program).open("ab") as output:
+            log_from = output.tell()
             process = subprocess.Popen(  # noqa: S603 - our own programs
                 program.argv,
                 stdin=subprocess.DEVNULL,
@@ -234,20 +240,29 @@ class Supervisor:
                 env=self._env,
                 start_new_session=True,
             )
-        return _Child(program, process, time.monotonic())
+        return _Child(program, process, time.monotonic(), log_from)
 
     def _is_ready(self, program: Program) -> bool:
         child = self._children[program.name]
         if child.process.poll() is not None:
             raise EngineUnavailable(
-                f"{program.name} ended with code {child.process.returncode}:\n{self._tail(program)}"
+                f"{program.name} ended with code {child.process.returncode}:\n{self._tail(child)}"
             )
         if program.port is None or listening(self._host, program.port):
             return True
-        if time.monotonic() - child.started > program.patience:
+        waited = time.monotonic() - child.started
+        if waited > program.patience:
             raise EngineUnavailable(
-                f"{program.name} was not ready after {program.patience:.0f} s:\n"
-                f"{self._tail(program)}"
+                f"{program.name} runs, but did not listen on port {program.port} within "
+                f"{program.patience:g} s: where the machine was busy, start again, for what was "
+                f"made is kept; else {self._log_of(program)} says more:\n{self._tail(child)}"
+            )
+        if waited > program.slow and not child.said_slow:
+            child.said_slow = True
+            self._tell(
+                "slow",
+                f"{program.name} takes its time, {program.patience:g} s are given; what it says: "
+                f"{self._log_of(program)}",
             )
         return False
 
@@ -273,9 +288,11 @@ class Supervisor:
     def _log_of(self, program: Program) -> Path:
         return self._logs / f"{program.name}.log"
 
-    def _tail(self, program: Program, lines: int = 15) -> str:
-        text = self._log_of(program).read_text(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+    def _tail(self, child: _Child, lines: int = 15) -> str:
+        with self._log_of(child.program).open("rb") as log:
+            log.seek(child.log_from)
+            text = log.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-lines:]) or "(it has said nothing yet)"
 
 
 def _how(code: int) -> str:

@@ -19,7 +19,8 @@ app = typer.Typer(no_args_is_help=True, help="Create, list and revoke tokens.")
 def create(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
     scope: Annotated[
-        list[str], typer.Option(help="ingest, read, replay or admin; may be given several times.")
+        list[str],
+        typer.Option(help="ingest, read, replay, tunnel or admin; may be given several times."),
     ],
     collection: Annotated[
         str | None,

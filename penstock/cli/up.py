@@ -273,7 +273,9 @@ def describe(what: Running, home: Path, console: Console) -> None:
 
 
 def _show(console: Console, word: str, what: str) -> None:
-    colour = {"ready": "green", "again": "green", "ending": "yellow"}.get(word, "red")
+    colour = {"ready": "green", "again": "green", "ending": "yellow", "slow": "yellow"}.get(
+        word, "red"
+    )
     console.print(Text(f"  {word} ", style=colour).append(what, style="default"))
 
 

@@ -11,7 +11,6 @@ from penstock.cli.complete import collections
 from penstock.cli.console import DONE, FAILED, JsonFlag, err, out, plain, print_json
 from penstock.cli.home import DEFAULT_HOME, HomeOption, SettingsOption, settings_of
 from penstock.cli.rewriting import rewritten
-from penstock.logs import set_up_logs
 
 if TYPE_CHECKING:
     from assets.stores import Stores
@@ -36,6 +35,7 @@ def upkeep(
     from assets.stores import opened
     from penstock.envelope import parse_collection
     from penstock.errors import NotFound
+    from penstock.logs import set_up_logs
 
     set_up_logs()
     with opened(settings_of(home, settings_file)) as stores:

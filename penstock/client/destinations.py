@@ -1,11 +1,16 @@
-"""Destinations: make, list, try, forget."""
+"""Destinations: make, list, change, try, forget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from penstock.client.wire import Wire, asked, path_of
-from penstock.contract.destinations import DestinationTold, NewDestination, Tried
+from penstock.client.wire import Wire, asked, path_of, read
+from penstock.contract.destinations import (
+    ChangedDestination,
+    DestinationTold,
+    NewDestination,
+    Tried,
+)
 
 
 class Destinations(Wire):
@@ -25,6 +30,7 @@ class Destinations(Wire):
         options: Mapping[str, object] | None = None,
         secret: str | None = None,
         credentials: Mapping[str, str] | None = None,
+        rate: float | None = None,
     ) -> DestinationTold:
         """Make a destination; without `kind` the URL's scheme says what it is."""
         body = asked(
@@ -36,12 +42,17 @@ class Destinations(Wire):
             options=options,
             secret=secret,
             credentials=credentials,
+            rate=rate,
         )
         return self._post(path_of("destinations"), DestinationTold, body)
 
     def destination(self, name: str) -> DestinationTold:
         """Answer a destination."""
         return self._get(path_of("destinations", name), DestinationTold)
+
+    def change_destination(self, name: str, change: ChangedDestination) -> DestinationTold:
+        """Change a destination. What `change` was not given stays as it is."""
+        return read(self._checked("PATCH", path_of("destinations", name), change), DestinationTold)
 
     def delete_destination(self, name: str) -> None:
         """Forget a destination."""

@@ -15,8 +15,8 @@ from penstock.errors import EngineUnavailable, PenstockError
 def told(response: httpx.Response) -> PenstockError:
     """Make the error again that a problem tells of.
 
-    It has its class and its sentence; of its other facts only `retry_after`, and where a query
-    could not be read.
+    It has its class and its sentence; of its other facts only `retry_after`, the field that is at
+    fault, and where a query could not be read.
     """
     try:
         problem = msgspec.json.decode(response.content, type=dict[str, Any])
@@ -26,7 +26,9 @@ def told(response: httpx.Response) -> PenstockError:
     if "query" in problem and "position" in problem:
         position = int(problem["position"])
         expected = detail.removesuffix(f", at character {position + 1}")
-        return errors.BadQuery(str(problem["query"]), position, expected)
+        unread = errors.BadQuery(str(problem["query"]), position, expected)
+        unread.field = str(problem.get("field", unread.field))
+        return unread
 
     kind = _kind(str(problem.get("type", "")), response.status_code)
     if issubclass(kind, errors.Unavailable):
@@ -35,6 +37,8 @@ def told(response: httpx.Response) -> PenstockError:
     # Past the class's own __init__, which would make another sentence of its facts.
     error = kind.__new__(kind)
     Exception.__init__(error, detail)
+    if isinstance(error, errors.Rejected):
+        error.field = str(problem.get("field", ""))
     return error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TypedDict, Unpack
 
@@ -9,13 +10,17 @@ from penstock.client.wire import Wire, asked, path_of, read
 from penstock.contract.replays import (
     FailuresTold,
     MessageTold,
+    NewPlan,
     NewReplay,
+    NewRetry,
     Pace,
+    PlannedReplay,
     PlanTold,
     ReachedTold,
     ReplayAsked,
     ReplayBooks,
     ReplayTold,
+    SavedPlan,
 )
 
 
@@ -37,10 +42,13 @@ class ReplayOptions(TypedDict, total=False):
     concurrency: int | None
     max_events: int | None
     headers: str | None
+    transform: Sequence[str] | None
     retries: int | None
     timeout: float | None
     pause_after: int | None
     dry_run: bool | None
+    missing: bool | None
+    continuous: bool | None
 
 
 class Replays(Wire):
@@ -62,6 +70,33 @@ class Replays(Wire):
             ReplayAsked, collection=collection, query=query, destination=destination, **options
         )
         return self._post(path_of("replays", "plan"), PlanTold, body)
+
+    def save_plan(
+        self,
+        collection: str,
+        query: str = "",
+        *,
+        destination: str,
+        keep_days: int | None = None,
+        **options: Unpack[ReplayOptions],
+    ) -> SavedPlan:
+        """Answer a plan that can be started as it is while it is kept: 7 days, or `keep_days`."""
+        body = asked(
+            NewPlan,
+            collection=collection,
+            query=query,
+            destination=destination,
+            keep_days=keep_days,
+            **options,
+        )
+        return self._post(path_of("replays", "plans"), SavedPlan, body)
+
+    def start_plan(
+        self, plan: SavedPlan, *, confirm: int | None = None, why: str | None = None
+    ) -> ReplayTold:
+        """Ask for a replay of exactly what a saved plan says."""
+        body = asked(PlannedReplay, plan=plan, confirm=confirm, why=why)
+        return self._post(path_of("replays", "planned"), ReplayTold, body)
 
     def preview_replay(
         self,
@@ -85,9 +120,13 @@ class Replays(Wire):
         destination: str,
         confirm: int | None = None,
         why: str | None = None,
+        start_at: datetime | None = None,
         **options: Unpack[ReplayOptions],
     ) -> ReplayTold:
-        """Ask for a replay. A large one needs `confirm`, the count that its plan answered."""
+        """Ask for a replay. A large one needs `confirm`, the count that its plan answered.
+
+        With `start_at` it starts then, and makes its plan then.
+        """
         body = asked(
             NewReplay,
             collection=collection,
@@ -95,9 +134,27 @@ class Replays(Wire):
             destination=destination,
             confirm=confirm,
             why=why,
+            start_at=start_at,
             **options,
         )
         return self._post(path_of("replays"), ReplayTold, body)
+
+    def retry_replay(
+        self,
+        replay_id: str,
+        *,
+        destination: str | None = None,
+        confirm: int | None = None,
+        why: str | None = None,
+        **options: Unpack[ReplayOptions],
+    ) -> ReplayTold:
+        """Ask for a replay of what failed in one that has ended, or was cut off.
+
+        What is left out is as it was there; which events it takes cannot be given.
+        """
+        changed = {name: value for name, value in options.items() if value is not None}
+        body = asked(NewRetry, destination=destination, options=changed, confirm=confirm, why=why)
+        return self._post(path_of("replays", replay_id, "retry"), ReplayTold, body)
 
     def replays(self) -> list[ReplayTold]:
         """List the team's newest replays, newest first."""
@@ -134,3 +191,8 @@ class Replays(Wire):
     def replay_report(self, replay_id: str) -> ReplayBooks:
         """Answer the books of a replay: matched = delivered + failed + skipped."""
         return self._get(path_of("replays", replay_id, "report"), ReplayBooks)
+
+    def replay_file(self, replay_id: str) -> Iterator[bytes]:
+        """Yield the file that a replay wrote, in pieces; one that breaks off raises."""
+        path = path_of("replays", replay_id, "file")
+        yield from self._stream("GET", path, accept="*/*")

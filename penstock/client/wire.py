@@ -12,7 +12,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from penstock.client.problems import told
-from penstock.contract.base import Asked, rfc3339, what_is_wrong
+from penstock.contract.base import Asked, field_at_fault, rfc3339, what_is_wrong
 from penstock.errors import BadRequest, EngineUnavailable
 
 TIMEOUT_SECONDS = 90.0
@@ -127,7 +127,8 @@ def asked(kind: type[_A], /, **values: object) -> _A:
         return kind.model_validate(given)
     except ValidationError as error:
         # Not from the error: it holds the values, and they may be secret.
-        raise BadRequest(what_is_wrong(error.errors(include_input=False))) from None
+        mistakes = error.errors(include_input=False)
+        raise BadRequest(what_is_wrong(mistakes)).at(field_at_fault(mistakes)) from None
 
 
 def read(response: httpx.Response, kind: type[_T]) -> _T:

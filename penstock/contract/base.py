@@ -87,17 +87,37 @@ class Told(BaseModel):
 
 
 class ProblemTold(BaseModel):
-    """Every error. A search that cannot be read also has `query`, and the `position` in it."""
+    """Every error. A search that cannot be read also has `query`, and the `position` in it.
+
+    `field` is there where one field, or parameter, of what was asked is at fault.
+    """
 
     type: str = Field(examples=["urn:penstock:not-found"])
     title: str
     status: int
     detail: str = Field(description="What to do, in a sentence.")
+    field: str = Field(
+        default="",
+        description="The first field that is at fault, with what it stands in: `options.rate`.",
+        examples=["destination"],
+    )
 
 
 def example(**values: Any) -> ConfigDict:
     """Answer the configuration of a model that has these values as its example."""
     return ConfigDict(json_schema_extra={"examples": [values]})
+
+
+def field_at_fault(mistakes: Iterable[Mapping[str, Any]]) -> str:
+    """Answer the first field with a mistake, ``''`` where the body as a whole has it."""
+    return next(
+        (
+            ".".join(str(part) for part in wrong["loc"])
+            for wrong in mistakes
+            if wrong["type"] != "json_invalid"
+        ),
+        "",
+    )
 
 
 def what_is_wrong(mistakes: Iterable[Mapping[str, Any]]) -> str:

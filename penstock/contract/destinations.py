@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from penstock.contract.base import Asked, LongText, ShortText, Time, Told, example
 from penstock.vocabulary import Credential, Kind
+
+Rate = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
+"""Sends a second."""
 
 
 class NewDestination(Asked):
@@ -36,6 +39,49 @@ class NewDestination(Asked):
         description="HTTP: client_secret with the option token_url; client_certificate and "
         "client_key (PEM) for TLS.",
     )
+    rate: Rate | None = Field(
+        default=None, description="Sends a second at most, of all replays to it together."
+    )
+
+
+class ChangedDestination(Asked):
+    """What is to be another thing of a destination. What is left out stays as it is.
+
+    Its name, kind and address never change.
+    """
+
+    model_config = example(rate=100, options={"method": "PUT"}, without=["X-Team"])
+
+    rate: Rate | None = Field(
+        default=None,
+        description="Sends a second at most, of all replays to it together; null for no bound.",
+    )
+    options: dict[str, Any] = Field(
+        default={}, description="Instead of those of the same name; the others stay."
+    )
+    headers: list[tuple[ShortText, LongText]] = Field(
+        default=[],
+        max_length=50,
+        repr=False,
+        description="Instead of those of the same name; the others stay.",
+    )
+    secret: LongText | None = Field(default=None, repr=False, description="Instead of the one.")
+    credentials: dict[Credential, LongText] = Field(
+        default={}, repr=False, description="Instead of those of the same name; the others stay."
+    )
+    without: list[ShortText] = Field(
+        default=[],
+        max_length=100,
+        description="Names of headers, options and credentials that it has no more; `secret`.",
+    )
+
+
+class TunnelTold(Told):
+    """A tunnel that is connected to the door."""
+
+    bus: str = Field(description="What it writes to, as it says.")
+    peer: str = Field(description="Where it called from, as the door sees it.")
+    since: Time
 
 
 class Tried(Told):
@@ -46,6 +92,10 @@ class Tried(Told):
     status: int | None = Field(description="The HTTP status it answered with, if it answered.")
     reason: str | None = Field(description="Why it was not delivered.")
     seconds: float
+    found: list[TunnelTold] = Field(
+        default=[],
+        description="The tunnels that are connected, the one that gets the events first.",
+    )
 
 
 class DestinationTold(Told):
@@ -61,3 +111,4 @@ class DestinationTold(Told):
     created_at: Time
     tried_at: Time | None = Field(description="When it was last tested.")
     tried: Tried | None = Field(description="What became of that.")
+    rate: float | None = Field(description="Sends a second at most, of all replays together.")

@@ -39,12 +39,26 @@ class ReplayAsked(Asked):
     concurrency: int = Field(default=32, description="Sends at the same time.")
     max_events: int | None = Field(default=None, description="Send the first so many only.")
     headers: Literal["add", "verbatim"] = "add"
+    transform: list[str] = Field(
+        default=[],
+        description="What is changed in each event on its way, a step each: mask PLACE, "
+        "mask PLACE as hash, remove PLACE, rename PLACE to NAME, set PLACE = EXPRESSION.",
+    )
     retries: int = Field(default=10, description="Attempts after the first.")
     timeout: float = Field(default=30.0, description="Seconds that one attempt may take.")
     pause_after: int | None = Field(
         default=None, description="Failed attempts in a row that pause the replay."
     )
     dry_run: StrictBool = Field(default=False, description="Do everything but send.")
+    missing: StrictBool = Field(
+        default=False,
+        description="Leave out what the destination has acknowledged in any replay.",
+    )
+    continuous: StrictBool = Field(
+        default=False,
+        description="Go on with every match that lands later, until it is cancelled. It begins at "
+        "`since`; without that, with what is accepted from now on.",
+    )
 
 
 class PlanEvent(Told):
@@ -90,9 +104,85 @@ class NewReplay(ReplayAsked):
     )
 
     why: ShortText | None = Field(default=None, description="What it is for, in your words.")
+    start_at: Time | None = Field(
+        default=None, description="When it starts, and makes its plan. Left out: at once."
+    )
     confirm: int | None = Field(
         default=None,
         description="How many events you expect; asked for when a replay would send very many.",
+    )
+
+
+class NewPlan(ReplayAsked):
+    """A plan to be kept, to be read by others and started as it is."""
+
+    model_config = example(
+        collection="flights", query="origin:JFK", destination="billing", keep_days=7
+    )
+
+    keep_days: int = Field(
+        default=7, ge=1, le=90, description="For how long what it would send is kept."
+    )
+
+
+class SavedPlan(Told):
+    """A plan that can be started as it is: what its file holds."""
+
+    format: str
+    id: str
+    planned_at: str
+    planned_by: str | None = Field(description="The token it was asked with: its name and id.")
+    kept_until: str
+    request: dict[str, Any] = Field(description="What was asked, with every option.")
+    to: dict[str, Any] | None = Field(
+        default=None, description="What the destination was: kind, URL, and its options."
+    )
+    plan: dict[str, Any] = Field(description="What would be sent, and where it is read.")
+    digest: str = Field(description="The SHA-256 of all of it; a plan that was edited is refused.")
+
+
+class PlannedReplay(Asked):
+    """A replay of what a saved plan says."""
+
+    model_config = example(
+        plan={
+            "format": "penstock-plan-1",
+            "id": "8f14e45fceea167a",
+            "planned_at": "2026-11-22T08:30:00.000000Z",
+            "planned_by": "ops (t1)",
+            "kept_until": "2026-11-29T08:30:00.000000Z",
+            "request": {"collection": "flights", "query": "origin:JFK", "destination": "billing"},
+            "to": {"kind": "http", "url": "https://billing.example/events", "options": {}},
+            "plan": {"count": 10},
+            "digest": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        },
+        why="agreed with billing",
+    )
+
+    plan: SavedPlan
+    why: ShortText | None = Field(default=None, description="What it is for, in your words.")
+    confirm: int | None = Field(
+        default=None,
+        description="How many events you expect; asked for when it would send very many.",
+    )
+
+
+class NewRetry(Asked):
+    """A replay of what failed in one that has ended, or in a continuous one so far.
+
+    What is left out is as it was there.
+    """
+
+    model_config = example(options={"rate": 20}, why="billing is back")
+
+    destination: str | None = Field(default=None, description="Another one than it was.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Those that are to be others, by their names."
+    )
+    why: ShortText | None = Field(default=None, description="What it is for, in your words.")
+    confirm: int | None = Field(
+        default=None,
+        description="How many events you expect; asked for when it would send very many.",
     )
 
 
@@ -107,8 +197,21 @@ class ReplayProgress(Told):
     attempts: int
     bytes: int
     late: int
+    differing: int
     last_failure: str | None
     waiting: str | None
+
+
+class BehindTold(Told):
+    """How far a continuous replay is behind what was received."""
+
+    events: int = Field(
+        description="Matches that it has found and not sent, and events it has not looked at."
+    )
+    seconds: float | None = Field(
+        description="How long ago the first of them was received; null without one, in lists, and "
+        "where the log does not know it any more."
+    )
 
 
 class ReplayTold(Told):
@@ -125,8 +228,12 @@ class ReplayTold(Told):
     wish: Wish | None
     plan: PlanTold | None
     progress: ReplayProgress
+    behind: BehindTold | None = Field(
+        default=None, description="Of a continuous replay that goes on; else null."
+    )
     error: str | None
     created_at: Time
+    start_at: Time | None = Field(description="When it is to start; null for at once.")
     started_at: Time | None
     finished_at: Time | None
     run_id: str | None
@@ -194,6 +301,13 @@ class MessageTold(Told):
     payload: str | None
     payload_base64: str | None
     bytes: int = Field(description="Of the whole payload, of which very much is left out here.")
+    before: str | None = Field(
+        default=None, description="The payload as it was received, if a transform changes it."
+    )
+    wrong: str | None = Field(
+        default=None,
+        description="Why nothing of the event would be sent; then it is told as it was received.",
+    )
 
 
 class ReplayBooks(Told):
@@ -211,3 +325,6 @@ class ReplayBooks(Told):
     repeated: int
     attempts: int
     late: int = Field(description="Sent more than 0.1 s after they were due, with a speed.")
+    differing: int = Field(
+        description="Answered in another way by the endpoint at `compare_url`, if there is one."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -51,6 +52,15 @@ class Visit:
         return renderer(self.request).page(
             self.request, Shown(template, values, visit=self, status=status)
         )
+
+    def put_aside(self, text: str, *, of: Sequence[str]) -> str:
+        """Answer what the page may hold of a credential that was typed (`session.put_aside`)."""
+        chance = platform(self.request).chance
+        return session.put_aside(text, secret_of(self.request), of=of, chance=chance)
+
+    def taken_up(self, aside: str, *, of: Sequence[str]) -> str | None:
+        """Answer what was put aside for this; None where nothing was, or for something else."""
+        return session.taken_up(aside, secret_of(self.request), of=of)
 
     def go(self, path: str) -> Response:
         """Send the browser to another page, after something was done."""

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from penstock.api.any_id import across_lines
 from penstock.api.middleware import Guarded
 from penstock.api.platform import Platform
 from penstock.dashboard import (
@@ -103,6 +104,10 @@ def create_dashboard(api: FastAPI, addresses: Addresses) -> FastAPI:
 
 class _Beside(Mount):
     """Every path but the API's own, so that what is wrong there is told as the API tells it."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app)
+        self.path_regex = across_lines(self.path_regex)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Leave the API's paths alone."""

@@ -48,7 +48,8 @@ from penstock.dashboard.cells import (
     fields_of_columns,
     rows_of,
 )
-from penstock.dashboard.forms import Wrong, asked
+from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.ids import in_path
 from penstock.dashboard.looking import (
     ALL,
     PAGE,
@@ -59,7 +60,8 @@ from penstock.dashboard.looking import (
     read_looking,
     stamp,
 )
-from penstock.dashboard.render import Shown, in_path, is_htmx
+from penstock.dashboard.questions import Question
+from penstock.dashboard.render import Shown, is_htmx
 from penstock.dashboard.snippets import snippets
 from penstock.envelope import Micros
 from penstock.errors import (
@@ -269,13 +271,7 @@ def make_token(c: str, visit: Administering, here: Here, doors: Doors) -> Respon
 def save_search(c: str, visit: Administering, here: Here) -> Response:
     """Keep what is looked for under a name."""
     form = visit.form
-    looking = read_looking(
-        [
-            (name, value)
-            for name in ("q", "since", "until", "order", "dup", "col", "facet")
-            for value in form.all(name)
-        ]
-    )
+    looking = _looking_of(form)
     values: dict[str, object] = {
         "collection": c,
         "query": looking.query,
@@ -311,9 +307,36 @@ def save_search(c: str, visit: Administering, here: Here) -> Response:
 
 @router.post("/searches/{saved}/delete", name="collection_delete_search")
 def delete_search(c: str, saved: str, visit: Administering, here: Here) -> Response:
-    """Forget a saved search."""
-    searches.delete_search(saved, visit.caller, here)
-    return visit.go(f"/collections/{in_path(c)}")
+    """Ask whether a saved search shall be forgotten; or forget it."""
+    looking = _looking_of(visit.form)
+    back = f"/collections/{in_path(c)}{looking.address()}"
+    if visit.form.has("sure"):
+        searches.delete_search(saved, visit.caller, here)
+        return visit.go(back)
+    known = searches.show_search(saved, visit.caller, here)
+    question = Question(
+        title=f"Delete the saved search {known.name}?",
+        says=(
+            "Its name is forgotten, for everybody in the team.",
+            "Events stay, and links to the search itself go on working.",
+        ),
+        action=f"/collections/{in_path(c)}/searches/{in_path(saved)}/delete",
+        sure="Delete it",
+        danger=True,
+        back=back,
+        fields=looking.params(),
+    )
+    return _show(c, visit, here, looking=looking, question=question)
+
+
+def _looking_of(form: Form) -> Looking:
+    return read_looking(
+        [
+            (name, value)
+            for name in ("q", "since", "until", "order", "dup", "col", "facet")
+            for value in form.all(name)
+        ]
+    )
 
 
 def _show(
@@ -323,6 +346,7 @@ def _show(
     *,
     looking: Looking | None = None,
     wrong_name: str = "",
+    question: Question | None = None,
     status: int = 200,
 ) -> Response:
     collection = show_collection(c, visit.caller, here)
@@ -359,6 +383,7 @@ def _show(
         wrong=found.wrong,
         pointer=found.pointer,
         wrong_name=wrong_name,
+        question=question,
         saved=searches.list_searches(visit.caller, here, collection=c),
         saved_address=_saved_address,
         elsewhere=found.elsewhere,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from fastapi import APIRouter
@@ -20,10 +19,12 @@ from penstock.contract.collections import (
     KeptDays,
     LoopsAsked,
 )
-from penstock.contract.formats import FormatAsked, FormatTried
+from penstock.contract.formats import FormatAsked, FormatTold, FormatTried
 from penstock.contract.trials import TrialTold
 from penstock.dashboard.access import Administering, Reading, Visit
 from penstock.dashboard.forms import Form, Wrong, asked, whole
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.questions import Question
 from penstock.dashboard.schema import CONTRACTS
 from penstock.errors import NotFound, Rejected
 from penstock.vocabulary import Contract, FormatName, Framing
@@ -39,18 +40,14 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     "avro": ("avro_schema", "framing", "registry", "registry_secret"),
 }
 _NUMBERS = ("payload_field",)
+_SECRET, _ASIDE = "registry_secret", "registry_secret_aside"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """What somebody is about to change: the sentences say what it does, the fields say it again."""
-
-    what: str
-    title: str
-    says: tuple[str, ...]
-    sure: str
-    fields: Mapping[str, str] = field(default_factory=dict)
-    danger: bool = False
+FORMATS: Mapping[FormatName, str] = {
+    "json": "JSON",
+    "plain": "plain: any bytes, nobody looks into them",
+    "protobuf": "Protobuf",
+    "avro": "Avro",
+}
 
 
 @router.get("", name="settings")
@@ -63,7 +60,7 @@ def show(c: str, visit: Reading, here: Here) -> Response:
 def try_format(c: str, visit: Administering, here: Here) -> Response:
     """Say what past events would become in a format; nothing is changed."""
     try:
-        wanted = asked(FormatTried, {**format_fields(visit.form), "sample": SAMPLE})
+        wanted = asked(FormatTried, {**_format_asked(c, visit), "sample": SAMPLE})
         trial = collections.format_tried(c, wanted, visit.caller, here)
     except Wrong as error:
         return _show(c, visit, here, wrong=error.fields, status=422)
@@ -74,11 +71,12 @@ def try_format(c: str, visit: Administering, here: Here) -> Response:
 
 @router.post("/format", name="set_format")
 def set_format(c: str, visit: Administering, here: Here, doors: Doors) -> Response:
-    """Say what payloads are from now on, once somebody has ticked that they know what it does."""
+    """Ask whether payloads shall be of a format from now on; or say that they are."""
     try:
-        wanted = asked(FormatAsked, format_fields(visit.form))
+        wanted = asked(FormatAsked, _format_asked(c, visit))
         if not visit.form.has("sure"):
-            raise Wrong({"sure": "Tick it to go on."})
+            told = collections.format_checked(c, wanted, visit.caller, here)
+            return _show(c, visit, here, question=_format(c, told, wanted, visit))
         record = collections.set_format(c, wanted, visit.caller, here, doors)
     except Wrong as error:
         return _show(c, visit, here, wrong=error.fields, status=422)
@@ -97,9 +95,9 @@ def change(c: str, what: str, visit: Administering, here: Here, doors: Doors) ->
     if act is None:
         raise NotFound("setting", what)
     try:
-        planned, do = act(c, record, visit, here, doors)
+        question, do = act(c, record, visit, here, doors)
         if not visit.form.has("sure"):
-            return _show(c, visit, here, change=planned)
+            return _show(c, visit, here, question=question)
         done = do()
     except Wrong as error:
         return _show(c, visit, here, wrong={_FIELD[what]: _first(error)}, status=422)
@@ -110,12 +108,12 @@ def change(c: str, what: str, visit: Administering, here: Here, doors: Doors) ->
 
 Do = Callable[[], str]
 """Changes it, and answers the sentence that says so."""
-Act = Callable[[str, Collection, Visit, Platform, Publisher], tuple[Change, Do]]
+Act = Callable[[str, Collection, Visit, Platform, Publisher], tuple[Question, Do]]
 
 
 def _contract(
     c: str, record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     wanted = asked(ContractAsked, {"contract": visit.form.text("contract")})
 
     def do() -> str:
@@ -123,8 +121,9 @@ def _contract(
         return f"The contract is {wanted.contract} from the next batch on."
 
     return (
-        Change(
-            what="contract",
+        Question(
+            action=_path(c, "contract"),
+            back=_path(c),
             title=f"Change the contract to {wanted.contract}?",
             says=(
                 CONTRACTS[wanted.contract],
@@ -132,7 +131,7 @@ def _contract(
                 "Rows that have landed stay as they are; a rebuild puts them through it.",
             ),
             sure="Change the contract",
-            fields={"contract": wanted.contract},
+            fields=[("contract", wanted.contract)],
             danger=wanted.contract == "quarantine",
         ),
         do,
@@ -141,7 +140,7 @@ def _contract(
 
 def _keep(
     c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     text = visit.form.text("days")
     days = whole(text) if text else None
     if isinstance(days, str):
@@ -155,12 +154,13 @@ def _keep(
         return "Rows are kept for ever." if days is None else f"Rows are kept {_days(days)}."
 
     return (
-        Change(
-            what="keep",
+        Question(
+            action=_path(c, "keep"),
+            back=_path(c),
             title="Keep rows for ever?" if days is None else f"Keep rows {_days(days)}?",
             says=keep_says(due),
             sure="Keep them for ever" if days is None else f"Keep them {_days(days)}",
-            fields={"days": text},
+            fields=[("days", text)],
             danger=bool(due.days),
         ),
         do,
@@ -195,14 +195,15 @@ def _days(days: int) -> str:
 
 def _pause(
     c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     def do() -> str:
         collections.pause_collection(c, visit.caller, here, doors)
         return "It is paused: doors refuse its events."
 
     return (
-        Change(
-            what="pause",
+        Question(
+            action=_path(c, "pause"),
+            back=_path(c),
             title=f"Pause {c}?",
             says=(
                 "Every door refuses its events within half a second, and tells senders so (409).",
@@ -217,14 +218,15 @@ def _pause(
 
 def _resume(
     c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     def do() -> str:
         collections.resume_collection(c, visit.caller, here, doors)
         return "It takes events again."
 
     return (
-        Change(
-            what="resume",
+        Question(
+            action=_path(c, "resume"),
+            back=_path(c),
             title=f"Let {c} take events again?",
             says=("Doors accept its events within half a second.",),
             sure="Resume it",
@@ -235,7 +237,7 @@ def _resume(
 
 def _loops(
     c: str, _record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     allow = visit.form.text("allow") == "yes"
 
     def do() -> str:
@@ -251,12 +253,13 @@ def _loops(
         else ("Doors refuse events that a replay took from it. Those that are there stay.",)
     )
     return (
-        Change(
-            what="loops",
+        Question(
+            action=_path(c, "loops"),
+            back=_path(c),
             title=f"{'Take' if allow else 'Refuse'} replays of itself?",
             says=says,
             sure="Take them" if allow else "Refuse them",
-            fields={"allow": "yes" if allow else "no"},
+            fields=[("allow", "yes" if allow else "no")],
             danger=allow,
         ),
         do,
@@ -265,7 +268,7 @@ def _loops(
 
 def _partitions(
     c: str, record: Collection, visit: Visit, here: Platform, doors: Publisher
-) -> tuple[Change, Do]:
+) -> tuple[Question, Do]:
     text = visit.form.text("partitions")
     wanted = asked(Grown, {"partitions": whole(text)})
     if wanted.partitions <= record.partitions:
@@ -276,8 +279,9 @@ def _partitions(
         return f"Its log has {grown.partitions} partitions."
 
     return (
-        Change(
-            what="partitions",
+        Question(
+            action=_path(c, "partitions"),
+            back=_path(c),
             title=f"Give its log {wanted.partitions} partitions?",
             says=(
                 f"It has {record.partitions} now, and can never have fewer again.",
@@ -285,7 +289,7 @@ def _partitions(
                 "Events that are there stay where they are.",
             ),
             sure="Grow it",
-            fields={"partitions": text},
+            fields=[("partitions", text)],
             danger=True,
         ),
         do,
@@ -310,6 +314,56 @@ _FIELD = {
 }
 
 
+def _path(c: str, what: str = "") -> str:
+    return f"/collections/{in_path(c)}/settings{'/' if what else ''}{what}"
+
+
+def _format(c: str, told: FormatTold, wanted: FormatAsked, visit: Visit) -> Question:
+    says = [
+        "What lands from now on is read so; what cannot be goes to quarantine.",
+        "Rows that have landed stay as they are; a rebuild reads them anew.",
+    ]
+    if told.registry is not None:
+        secret = "with the secret you typed" if wanted.registry_secret else "with its secret"
+        says.append(
+            f"Schemas are asked for at {told.registry}, "
+            f"{secret if told.registry_secret else 'without a secret'}."
+        )
+    names = ("name", *_FIELDS.get(told.name, ()))
+    return Question(
+        title=f"Read payloads as {FORMATS[told.name]}?",
+        says=tuple(says),
+        action=_path(c, "format"),
+        sure="Set the format",
+        back=_path(c),
+        fields=[
+            *((name, visit.form.raw(name)) for name in names if name != _SECRET),
+            *((_ASIDE, aside) for aside in [_aside(c, visit)] if aside),
+        ],
+    )
+
+
+def _format_asked(c: str, visit: Visit) -> dict[str, Any]:
+    """Answer what the form asks; a secret that was typed a step before is in it."""
+    fields = format_fields(visit.form)
+    if _SECRET in fields and not fields[_SECRET]:
+        fields[_SECRET] = visit.taken_up(visit.form.raw(_ASIDE), of=_typed_for(c, visit))
+    return fields
+
+
+def _aside(c: str, visit: Visit) -> str:
+    """Answer what the page holds of a secret that was typed, which nobody reads there.
+
+    It is for the address that it was typed with: another one is not shown it.
+    """
+    text, of = _format_asked(c, visit).get(_SECRET), _typed_for(c, visit)
+    return visit.put_aside(text, of=of) if text else ""
+
+
+def _typed_for(c: str, visit: Visit) -> tuple[str, ...]:
+    return ("registry", visit.caller.team, c, visit.form.text("registry"))
+
+
 def format_fields(form: Form) -> dict[str, Any]:
     """Answer the fields of the format that was chosen, without those of the others. Pure."""
     name = form.text("name")
@@ -329,7 +383,7 @@ def _show(
     visit: Visit,
     here: Platform,
     *,
-    change: Change | None = None,
+    question: Question | None = None,
     done: str = "",
     trial: TrialTold | None = None,
     wrong: Mapping[str, str] | None = None,
@@ -342,12 +396,13 @@ def _show(
         c=c,
         collection=collections.show_collection(c, visit.caller, here),
         contracts=CONTRACTS,
-        formats=get_args(FormatName),
+        formats=FORMATS,
+        aside=_aside(c, visit) if wrong or trial or question else "",
         framings=get_args(Framing),
-        change=change,
+        question=question,
         done=done,
         trial=trial,
         wrong=wrong or {},
         chosen=chosen if chosen in get_args(Contract) else "",
-        form=visit.form if wrong or trial or change else Form({}),
+        form=visit.form if wrong or trial or question else Form({}),
     )

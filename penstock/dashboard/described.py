@@ -57,6 +57,12 @@ class Operation:
     """What it answers, as media types."""
     curl: str
 
+    @property
+    def names(self) -> list[str]:
+        """Every name that it takes or answers, once."""
+        found = (one.path for one in (*self.parameters, *self.body, *self.answer))
+        return list(dict.fromkeys(found))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:

@@ -1,11 +1,11 @@
-"""Destinations: list, make one of any kind, test, delete."""
+"""Destinations: list, make one of any kind, change, test, delete."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
 from itertools import chain, count
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from fastapi import APIRouter, Query
 from fastapi.concurrency import run_in_threadpool
@@ -15,10 +15,17 @@ from penstock.api import destinations
 from penstock.api.destinations import CREDENTIALS
 from penstock.api.platform import Here, Platform
 from penstock.api.replays import list_replays
-from penstock.contract.destinations import DestinationTold, NewDestination, Tried
-from penstock.dashboard.access import Administering, Replaying, Visit
-from penstock.dashboard.forms import Form, Wrong, asked
-from penstock.errors import AlreadyExists, Rejected
+from penstock.contract.destinations import (
+    ChangedDestination,
+    DestinationTold,
+    NewDestination,
+    Tried,
+)
+from penstock.dashboard.access import Administering, Replaying, Visit, addresses
+from penstock.dashboard.forms import Form, Wrong, asked, wrong_at
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.questions import Question
+from penstock.errors import Rejected
 from penstock.metadata.states import ENDS
 from penstock.vocabulary import Kind
 
@@ -32,6 +39,9 @@ _NAMES: Mapping[Kind, str] = {
     "kafka": "Kafka",
     "rabbitmq": "RabbitMQ",
     "sqs": "Amazon SQS",
+    "collection": "A collection",
+    "file": "A file",
+    "tunnel": "A tunnel",
 }
 # An address of the kind, and what is to be said about it.
 _ADDRESSES: Mapping[Kind, tuple[str, str]] = {
@@ -51,6 +61,18 @@ _ADDRESSES: Mapping[Kind, tuple[str, str]] = {
         "sqs://sqs.eu-central-1.amazonaws.com/123456789012/orders",
         "The queue's own https:// address works as well.",
     ),
+    "collection": (
+        "collection://archive",
+        "Another collection of this team: collection:// and its name.",
+    ),
+    "file": (
+        "file://orders",
+        "file:// and a name: the file is kept here, and taken away from the page of the replay.",
+    ),
+    "tunnel": (
+        "tunnel://warehouse",
+        "tunnel:// and the name that a plumber inside another network gives when it connects.",
+    ),
 }
 
 HEADERS = 4
@@ -61,10 +83,23 @@ _LONGEST = 40
 
 # The fields of each kind's form that are options, as `replay.targets.places` has them.
 _OPTIONS: Mapping[Kind, tuple[str, ...]] = {
-    "http": ("method", "signing", "ca", "token_url", "client_id", "scope", "client_auth"),
+    "http": (
+        "method",
+        "signing",
+        "ca",
+        "token_url",
+        "client_id",
+        "scope",
+        "client_auth",
+        "compare_url",
+        "compare",
+    ),
     "kafka": ("partition", "timestamps", "tls", "sasl", "ca"),
     "rabbitmq": ("exchange", "routing_key", "ca"),
     "sqs": ("region", "group"),
+    "collection": (),
+    "file": ("format",),
+    "tunnel": (),
 }
 _TICKS = frozenset(("tls",))
 # A secret is given in parts, and kept as one text: secrets that sign a line each.
@@ -73,13 +108,16 @@ _SECRETS: Mapping[Kind, tuple[str, ...]] = {
     "kafka": ("user", "password"),
     "rabbitmq": ("user", "password"),
     "sqs": ("key_id", "secret_key", "session"),
+    "collection": (),
+    "file": (),
+    "tunnel": (),
 }
 
 
 @router.get("", name="destinations")
-def show_destinations(visit: Replaying, here: Here, made: str = "") -> Response:
+def show_destinations(visit: Replaying, here: Here, made: str = "", changed: str = "") -> Response:
     """Show where replays can go, and how each answered when it was last tested."""
-    return _show(visit, here, made=made)
+    return _show(visit, here, made=made, changed=changed)
 
 
 @router.get("/new", name="new_destination")
@@ -98,10 +136,30 @@ def create_destination(visit: Administering, here: Here) -> Response:
         made = destinations.create_destination(wanted, visit.caller, here)
     except Wrong as error:
         return _form(visit, kind, wrong=error.fields, status=422)
-    except (Rejected, AlreadyExists) as error:
-        field = "name" if isinstance(error, AlreadyExists) else ""
-        return _form(visit, kind, wrong={field: str(error)}, status=422)
+    except Rejected as error:
+        return _form(visit, kind, wrong=at_fields(kind, error), status=422)
     return visit.go(f"/destinations?made={made.name}")
+
+
+@router.get("/{name}/change", name="change_destination")
+def show_change(name: str, visit: Administering, here: Here) -> Response:
+    """Show the form of what a destination is, filled but for its credentials."""
+    one = destinations.show_destination(name, visit.caller, here)
+    return _form(visit, one.kind, changing=one, form=filled(one))
+
+
+@router.post("/{name}/change", name="save_destination")
+def save_change(name: str, visit: Administering, here: Here) -> Response:
+    """Change a destination, or say what is wrong; a credential that was left empty stays."""
+    one = destinations.show_destination(name, visit.caller, here)
+    try:
+        wanted = change_for(one, visit.form)
+        destinations.change_destination(name, wanted, visit.caller, here)
+    except Wrong as error:
+        return _form(visit, one.kind, changing=one, wrong=error.fields, status=422)
+    except Rejected as error:
+        return _form(visit, one.kind, changing=one, wrong=at_fields(one.kind, error), status=422)
+    return visit.go(f"/destinations?changed={one.name}")
 
 
 @router.post("/{name}/test", name="try_destination")
@@ -113,12 +171,15 @@ async def try_destination(name: str, visit: Replaying, here: Here) -> Response:
 
 @router.post("/{name}/delete", name="delete_destination")
 def delete_destination(name: str, visit: Administering, here: Here) -> Response:
-    """Forget a destination; refused while a replay needs it."""
+    """Ask whether a destination shall be forgotten; or forget it, unless a replay needs it."""
+    if not visit.form.has("sure"):
+        destinations.show_destination(name, visit.caller, here)
+        return _show(visit, here, deleting=name)
     destinations.delete_destination(name, visit.caller, here)
     return _show(visit, here, deleted=name)
 
 
-def asked_for(kind: Kind, form: Form) -> dict[str, object]:
+def asked_for(kind: Kind, form: Form) -> dict[str, Any]:
     """Answer what a form of the kind asks of the API. Pure."""
     options: dict[str, object] = {}
     for name in _OPTIONS[kind]:
@@ -140,9 +201,47 @@ def asked_for(kind: Kind, form: Form) -> dict[str, object]:
         "url": form.text("url"),
         "headers": headers if kind == "http" else [],
         "options": options,
+        "rate": form.text("rate"),
         "credentials": _credentials(form) if kind == "http" else {},
         "secret": ("\n" if kind == "http" else ":").join(parts) or None,
     }
+
+
+def change_for(one: DestinationTold, form: Form) -> ChangedDestination:
+    """Answer what a form wants of a destination that there is; raise `Wrong`. Pure.
+
+    Options are all in the form, so one that is empty is taken away.
+    """
+    given = asked_for(one.kind, form)
+    options = {name for name in _OPTIONS[one.kind] if name in one.options} - {*given["options"]}
+    without = sorted({*options, *form.all("without")})
+    names = ("headers", "options", "credentials", "secret", "rate")
+    wanted = asked(
+        ChangedDestination, {**{name: given[name] for name in names}, "without": without}
+    )
+    return wanted if given["rate"] else wanted.model_copy(update={"rate": None})
+
+
+def filled(one: DestinationTold) -> Form:
+    """Answer the form of a destination as it is; nothing in it is a credential. Pure."""
+    fields = {
+        name: [str(value)] for name, value in one.options.items() if value not in (None, False)
+    }
+    if one.rate is not None:
+        fields["rate"] = [f"{one.rate:.15g}"]
+    return Form(fields)
+
+
+def at_fields(kind: Kind, error: Rejected) -> dict[str, str]:
+    """Answer what is wrong at the fields of the kind's form. Pure.
+
+    A secret is told at the first part of it that the form has.
+    """
+    parts = _SECRETS[kind]
+    names = {"name", "url", "rate", *_OPTIONS[kind], *(("secret",) if parts else ())}
+    names |= {"headers", *CREDENTIALS} if kind == "http" else set()
+    wrong = wrong_at(error, names)
+    return {parts[0] if name == "secret" else name: said for name, said in wrong.items()}
 
 
 def _credentials(form: Form) -> dict[str, str]:
@@ -186,14 +285,37 @@ def shown_options(one: DestinationTold) -> list[tuple[str, str]]:
     ]
 
 
+def _question(name: str, *, busy: bool) -> Question:
+    says = (
+        "Its address, options and credentials are forgotten. That cannot be undone.",
+        "Replays that went there stay in the list, with their books.",
+    )
+    waits = ("A replay still sends to it: cancel that first, else this is refused.",)
+    return Question(
+        title=f"Delete {name}?",
+        says=(*waits, *says) if busy else says,
+        action=f"/destinations/{in_path(name)}/delete",
+        sure="Delete it",
+        danger=True,
+        back="/destinations",
+    )
+
+
 def _kind(text: str) -> Kind:
     """Answer the kind that a form says; what is none is left to the form of HTTP."""
     return next((kind for kind in get_args(Kind) if kind == text), "http")
 
 
 def _form(
-    visit: Visit, kind: Kind, *, wrong: Mapping[str, str] | None = None, status: int = 200
+    visit: Visit,
+    kind: Kind,
+    *,
+    wrong: Mapping[str, str] | None = None,
+    status: int = 200,
+    changing: DestinationTold | None = None,
+    form: Form | None = None,
 ) -> Response:
+    given = asked_for(kind, visit.form)
     return visit.show(
         "destination_new.html",
         status=status,
@@ -203,8 +325,12 @@ def _form(
         example=_ADDRESSES[kind][0],
         about=_ADDRESSES[kind][1],
         wrong=wrong or {},
-        form=visit.form,
+        # They are not shown again.
+        typed=any(given[name] for name in ("headers", "secret", "credentials")),
+        form=form or visit.form,
         headers=HEADERS,
+        changing=changing,
+        door=addresses(visit.request).doors(visit.request.headers.get("host", ""))[1],
     )
 
 
@@ -213,19 +339,23 @@ def _show(
     here: Platform,
     *,
     made: str = "",
+    changed: str = "",
     tested: tuple[str, Tried] | None = None,
     deleted: str = "",
+    deleting: str = "",
 ) -> Response:
     found = destinations.list_destinations(visit.caller, here)
     replays = list_replays(visit.caller, here)
+    busy = {one.destination for one in replays if one.state not in ENDS}
     return visit.show(
         "destinations.html",
         destinations=found,
         options={one.name: shown_options(one) for one in found},
         last={one.destination: one for one in reversed(replays)},
-        busy={one.destination for one in replays if one.state not in ENDS},
         made=made if made in {one.name for one in found} else "",
+        changed=changed if changed in {one.name for one in found} else "",
         tested=tested,
         deleted=deleted,
+        question=_question(deleting, busy=deleting in busy) if deleting else None,
         creating=CREATING,
     )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
+from penstock.dashboard.payload import visible
 from penstock.quarantine.place import escaped
 
 _AROUND = 60
@@ -16,7 +17,6 @@ _MOST_SHOWN = 1_500
 # Matching takes the square of them in time, for payloads that somebody made for it the cube.
 _MOST_TOKENS = 300
 _TOKEN = re.compile(r"\w+|\s+|.", re.DOTALL)
-_UNSEEN = re.compile(r"[^\x20-\x7e\n\t]")
 
 
 class Piece(NamedTuple):
@@ -26,34 +26,22 @@ class Piece(NamedTuple):
     text: str
 
 
-def visible(payload: bytes) -> str:
-    r"""Write a payload so that everything in it is seen: what has no shape as ``\xNN``, ``\uNNNN``.
-
-    One that is no UTF-8 is escaped as a whole.
-    """
+def readable(payload: bytes) -> str:
+    """Write a payload so that everything in it is seen; one that is no UTF-8 is all escapes."""
     try:
-        text = payload.decode()
+        return visible(payload.decode())
     except UnicodeDecodeError:
         return escaped(payload)
-    return _UNSEEN.sub(_shown, text)
-
-
-def _shown(found: re.Match[str]) -> str:
-    character = found[0]
-    if character.isprintable():
-        return character
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"  # noqa: PLR2004 - a byte
 
 
 def beginning(payload: bytes, most: int) -> str:
-    """Answer so many characters of a payload, visible, with a sign where it is cut."""
+    """Answer so many characters of a payload, readable, with a sign where it is cut."""
     part = payload[: 4 * most]
     if len(part) < len(payload):
         # A character that is cut in its middle does not make the rest no text.
         with suppress(UnicodeDecodeError):
             part = getincrementaldecoder("utf-8")().decode(part).encode()
-    text = visible(part)
+    text = readable(part)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

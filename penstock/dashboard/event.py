@@ -14,6 +14,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from penstock.api import events, quarantine
+from penstock.api.any_id import ANY_ID
 from penstock.api.platform import Here, Platform
 from penstock.api.search import show_event
 from penstock.contract.base import rfc3339
@@ -21,6 +22,7 @@ from penstock.contract.events import DeliveryTold
 from penstock.contract.quarantine import QuarantinedTold
 from penstock.contract.search import EventTold
 from penstock.dashboard.access import Reading, Visit
+from penstock.dashboard.ids import EventId
 from penstock.dashboard.payload import as_bytes, as_text, laid_out
 from penstock.errors import NotFound
 from penstock.query.tree import Column
@@ -52,9 +54,8 @@ class Received:
         return self.attempts[-1]
 
 
-# Senders choose ids; one may have a slash.
-@router.get("/events/{event_id:path}", name="event")
-def show(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+@router.get(f"/events/{ANY_ID}", name="event")
+def show(c: str, event_id: EventId, visit: Reading, here: Here) -> Response:
     """Show the newest event with an id."""
     event = show_event(c, event_id, visit.caller, here)
     content = event.payload_bytes()
@@ -77,8 +78,8 @@ def show(c: str, event_id: str, visit: Reading, here: Here) -> Response:
     )
 
 
-@router.get("/beside/{event_id:path}", name="beside")
-def show_beside(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+@router.get(f"/beside/{ANY_ID}", name="beside")
+def show_beside(c: str, event_id: EventId, visit: Reading, here: Here) -> Response:
     """Show the row of the newest event with an id, who received it, and what is around it."""
     event, around, told = events.show_beside(c, event_id, visit.caller, here)
     return visit.show(
@@ -93,8 +94,8 @@ def show_beside(c: str, event_id: str, visit: Reading, here: Here) -> Response:
     )
 
 
-@router.get("/payload/{event_id:path}", name="payload")
-def download(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+@router.get(f"/payload/{ANY_ID}", name="payload")
+def download(c: str, event_id: EventId, visit: Reading, here: Here) -> Response:
     """Answer the bytes that were sent, as a file: a browser must not take them for a page."""
     event = show_event(c, event_id, visit.caller, here)
     return Response(

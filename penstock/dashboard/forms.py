@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
 
-from penstock.errors import BadRequest
+from penstock.errors import BadQuery, BadRequest, Rejected
 
 KIND = "application/x-www-form-urlencoded"
 MOST_BYTES = 512 * 1024
@@ -25,6 +25,19 @@ class Wrong(Exception):
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__("the form has fields that cannot be used")
         self.fields = fields
+
+
+def wrong_at(error: Rejected, names: Collection[str]) -> dict[str, str]:
+    """Answer what `Wrong` says of an error of the API: at the field of the form that it is about.
+
+    It is about the whole form (``''``) where it is about none of `names`. A search that cannot be
+    read is pointed at, too.
+    """
+    field = next((part for part in reversed(error.field.split(".")) if part in names), "")
+    wrong = {field: str(error)}
+    if isinstance(error, BadQuery):
+        wrong["pointer"] = error.pointer()
+    return wrong
 
 
 class Form:

@@ -18,7 +18,7 @@ from penstock.contract.collections import NewCollection
 from penstock.dashboard.access import Administering, Reading, Visit
 from penstock.dashboard.collection import teach
 from penstock.dashboard.forms import Wrong, asked
-from penstock.dashboard.render import in_path
+from penstock.dashboard.ids import in_path
 from penstock.errors import AlreadyExists, Rejected, Unavailable
 from penstock.stats import MINUTE
 
@@ -171,7 +171,9 @@ def attention(seen: Sequence[Watched]) -> list[Attention]:
             found.append(
                 Attention(
                     collection=name,
-                    said=f"{told.quarantined:,} events could not become rows",
+                    said="1 event could not become a row"
+                    if told.quarantined == 1
+                    else f"{told.quarantined:,} events could not become rows",
                     page="quarantine",
                 )
             )

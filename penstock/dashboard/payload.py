@@ -190,8 +190,13 @@ def shortened(text: str, most: int = 40) -> str:
 
 
 def visible(text: str) -> str:
-    """Write an escape for what cannot be seen, or would turn the text around it."""
+    """Write an escape for what cannot be seen, or would turn the text around it; lines stay."""
     return _UNSEEN.sub(lambda found: _escape(found[0]), text)
+
+
+def visible_in_line(text: str) -> str:
+    """Write a value as `visible` does, and on one line: an id, a name or a path may have ends."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _escape(character: str) -> str:

@@ -18,6 +18,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from penstock.api import quarantine, search
+from penstock.api.any_id import ANY_ID
 from penstock.api.collections import show_collection
 from penstock.api.platform import Here, Platform
 from penstock.api.status import watched
@@ -35,9 +36,10 @@ from penstock.contract.quarantine import (
 )
 from penstock.contract.search import EventTold, Looked, LookedForEvents, PageTold
 from penstock.dashboard.access import Administering, Reading, Visit
-from penstock.dashboard.difference import Piece, beginning, difference, visible
+from penstock.dashboard.difference import Piece, beginning, difference, readable
 from penstock.dashboard.forms import Form, Wrong, asked, whole
-from penstock.dashboard.render import in_path
+from penstock.dashboard.ids import EventId, in_path
+from penstock.dashboard.questions import Question
 from penstock.errors import BadQuery, Rejected, Unavailable
 from penstock.query.tree import Column, Quarantine
 from penstock.query.writing import condition_text
@@ -149,6 +151,7 @@ class Work:
     """The fields of the repair, for the form that goes on."""
     found: int = 0
     """Open events that the query finds, when it was counted first."""
+    question: Question | None = None
     why: str = ""
     tried: TriedTold | None = None
     trials: Sequence[Trying] = ()
@@ -220,14 +223,14 @@ def show_quarantine(
     return _page(c, visit, here, which, cursor=cursor)
 
 
-@router.get("/collections/{c}/quarantine/events/{event_id:path}", name="quarantined")
-def show_one(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+@router.get(f"/collections/{{c}}/quarantine/events/{ANY_ID}", name="quarantined")
+def show_one(c: str, event_id: EventId, visit: Reading, here: Here) -> Response:
     """Show a quarantined event, where it is wrong, and how it can be repaired."""
     return _one(c, event_id, visit, here)
 
 
-@router.get("/collections/{c}/quarantine/raw/{event_id:path}", name="quarantined_raw")
-def send_payload(c: str, event_id: str, visit: Reading, here: Here) -> Response:
+@router.get(f"/collections/{{c}}/quarantine/raw/{ANY_ID}", name="quarantined_raw")
+def send_payload(c: str, event_id: EventId, visit: Reading, here: Here) -> Response:
     """Send the payload as it was received, as a file: no browser is to make a page of it."""
     told = quarantine.show_quarantined(c, event_id, visit.caller, here)
     return Response(
@@ -276,7 +279,8 @@ def release(c: str, visit: Administering, here: Here) -> Response:
         )
         if not form.has("sure"):
             found = _count(c, which, visit, here)
-            work = Work(kind="ask", which=which, carried=carried, found=found)
+            question = _question(c, "release", which, found, repaired=bool(carried))
+            work = Work(kind="ask", which=which, carried=carried, found=found, question=question)
             return _answer(c, visit, here, work)
         done = quarantine.release_events(c, wanted, visit.caller, visit.credentials, here)
     except (Wrong, Rejected) as error:
@@ -293,12 +297,53 @@ def discard(c: str, visit: Administering, here: Here) -> Response:
         wanted = asked(DiscardAsked, {**which.asked, "why": why, "cursor": form.raw("cursor")})
         if not form.has("sure"):
             found = _count(c, which, visit, here)
-            work = Work(kind="ask", verb="discard", which=which, found=found, why=why)
+            question = _question(c, "discard", which, found, why=why)
+            work = Work(kind="ask", verb="discard", which=which, found=found, question=question)
             return _answer(c, visit, here, work)
         done = quarantine.discard_events(c, wanted, visit.caller, here)
     except (Wrong, Rejected) as error:
         return _told_wrong(c, visit, here, which, error)
     return _answer(c, visit, here, _went(form, "discard", which, [], done))
+
+
+def _question(
+    c: str,
+    verb: Literal["release", "discard"],
+    which: Which,
+    found: int,
+    *,
+    repaired: bool = False,
+    why: str = "",
+) -> Question:
+    """Answer what is asked before events are released or discarded. Pure."""
+    many = "1 event" if found == 1 else f"{found:,} events"
+    does = f"{verb.capitalize()} {'the event' if which.event else many}"
+    if verb == "release":
+        who = "it" if which.event else "each"
+        goes = f"repaired as the form says, {who} goes" if repaired else f"{who} goes"
+        says = [
+            f"{goes[0].upper()}{goes[1:]} to the log again and becomes a row.",
+            "That is once, however often this is done. What cannot become a row stays here.",
+        ]
+    else:
+        leaves = "It leaves" if which.event else "They leave"
+        says = [
+            f"{leaves} the list; rows, bytes and the reason “{why}” are kept.",
+            "It cannot be undone.",
+        ]
+    if not which.event:
+        by = f"Found by {which.query}" if which.query else "All of them: no search narrows it"
+        says.append(f"{by}{f', received since {which.since}' if which.since else ''}.")
+    here = f"/collections/{in_path(c)}/quarantine"
+    return Question(
+        title=f"{does}?",
+        says=tuple(says),
+        action=f"{here}/{verb}",
+        sure=does,
+        back=f"{here}/events/{in_path(which.event)}" if which.event else here,
+        fields=[("why", why)] if why else [],
+        danger=verb == "discard",
+    )
 
 
 def _which(form: Form) -> Which:
@@ -405,7 +450,7 @@ def _trying(trial: RepairTrialTold) -> Trying:
     return Trying(
         told=trial,
         changed=before != after,
-        pieces=difference(visible(before), visible(after)),
+        pieces=difference(readable(before), readable(after)),
     )
 
 

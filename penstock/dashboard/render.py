@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
@@ -18,7 +17,8 @@ from starlette.responses import HTMLResponse, Response
 
 from penstock.contract.base import moment as contract_moment
 from penstock.dashboard.files import Files
-from penstock.dashboard.payload import json_text, shortened, visible
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.payload import json_text, shortened, visible_in_line
 from penstock.dashboard.policy import Addresses
 from penstock.envelope import Clock, Micros
 from penstock.vocabulary import Scope
@@ -139,11 +139,12 @@ def environment(static: Callable[[str], str]) -> Environment:
         "ago": ago,
         "short_id": short_id,
         "in_path": in_path,
-        "visible": visible,
+        "visible": visible_in_line,
         "shortened": shortened,
         "json_text": json_text,
     }
     made.tests["past"] = is_past
+    made.tests["own"] = is_own
     made.globals |= {
         "static": static,
         "htmx": HTMX,
@@ -242,6 +243,11 @@ def ago(time: Micros | datetime | None, now: Micros | datetime) -> Markup:
     return _time(at, said)
 
 
+def is_own(name: str) -> bool:
+    """Say whether a collection is one of Penstock's own: their names have a dot."""
+    return "." in name
+
+
 def is_past(time: Micros | datetime | None, now: Micros | datetime) -> bool:
     """Say whether a time has come; None never does."""
     return time is not None and _at(time) <= _at(now)
@@ -262,15 +268,10 @@ def short_id(text: str, most: int = 13) -> Markup:
 
     Senders choose ids: what cannot be seen in one is an escape.
     """
-    said = visible(text)
+    said = visible_in_line(text)
     if len(said) <= most:
         return Markup("<code>{}</code>").format(said)
     return Markup('<code title="{}">{}</code>').format(said, shortened(said, most))
-
-
-def in_path(text: str) -> str:
-    """Write a name or an id as one part of a path."""
-    return quote(text, safe="")
 
 
 def points(values: Sequence[float], width: float = 100, height: float = 24) -> str:

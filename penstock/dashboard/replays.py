@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
@@ -23,8 +24,11 @@ from penstock.contract.base import moment, rfc3339
 from penstock.contract.replays import (
     FailuresTold,
     MessageTold,
+    NewPlan,
     NewReplay,
+    NewRetry,
     Pace,
+    PlannedReplay,
     PlanTold,
     ReachedTold,
     ReplayAsked,
@@ -34,13 +38,18 @@ from penstock.contract.replays import (
 from penstock.contract.search import FacetTold, LookedForFacets
 from penstock.dashboard.access import Replaying, Visit
 from penstock.dashboard.destinations import CREATING, destination_at
-from penstock.dashboard.forms import Form, Wrong, asked
-from penstock.dashboard.render import is_htmx
+from penstock.dashboard.difference import Piece, difference
+from penstock.dashboard.forms import Form, Wrong, asked, wrong_at
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.payload import visible
+from penstock.dashboard.questions import Question
+from penstock.dashboard.render import is_htmx, number
 from penstock.envelope import Micros
-from penstock.errors import BadQuery, BadRequest, NotFound, Rejected, Unavailable
+from penstock.errors import BadRequest, NotFound, Rejected, Unavailable
 from penstock.metadata.states import ENDS
 from penstock.pace import read_gap, read_speed
 from penstock.query import times
+from penstock.steps import lines_of
 from replay.request import Options
 
 router = APIRouter(prefix="/replays")
@@ -73,6 +82,7 @@ _MORE = {
     "max_events": "",
     "concurrency": "32",
     "timing": "received",
+    "missing": "",
     "dry_run": "",
 }
 
@@ -89,18 +99,27 @@ FIELDS = (
         "max_events",
         "headers",
         "duplicates",
+        "missing",
+        "continuous",
+        "transform",
         "dry_run",
         "why",
+        "start_at",
     ),
 )
 # Those that are options of a replay.
 _OPTIONS = (
     *("view", "order", "rate", "speed", "gap", "timing", "concurrency", "max_events"),
-    *("headers", "duplicates", "dry_run"),
+    *("headers", "duplicates", "missing", "continuous", "transform", "dry_run"),
 )
+_SAID = frozenset({*FIELDS, "confirm"})
+"""The fields of the forms that say what is wrong with them."""
+_BOXES = ("missing", "continuous", "dry_run")
+"""Fields that are ticked or not."""
 _READ = {"speed": read_speed, "gap": read_gap}
 """Fields that people write as they say them: ``10x``, ``5s``."""
-_ASKED = tuple(name for name in FIELDS if name not in ("since", "until", "dry_run", "why", *_READ))
+_OTHERWISE = frozenset({"since", "until", "why", "start_at", "transform", *_BOXES, *_READ})
+_ASKED = tuple(name for name in FIELDS if name not in _OTHERWISE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +131,8 @@ class Planned:
     keys: FacetTold | None
     """None where they could not be counted."""
     messages: Sequence[MessageTold] | None
+    changes: Sequence[Sequence[Piece]]
+    """What the transform changes in the payload of each."""
     kept: Mapping[str, str]
     """The fields that ask for exactly this."""
     confirm: bool
@@ -202,14 +223,14 @@ def create_replay(visit: Replaying, here: Here) -> Response:
     given = given_of(visit.form)
     try:
         values = values_of(given, here.clock())
-        typed = visit.form.text("confirm").replace(",", "").replace(" ", "")
-        values |= {"why": given["why"], "confirm": typed if typed.isdecimal() else None}
+        values |= {"start_at": begins(given["start_at"], here.clock()), "why": given["why"]}
+        values |= {"confirm": typed_number(visit.form.text("confirm"))}
         made = _told_at_fields(
             lambda: replays.create_replay(asked(NewReplay, values), visit.caller, here)
         )
     except Wrong as error:
         wrong = dict(error.fields)
-        if "confirm=" in wrong.get("", ""):
+        if "confirm" in wrong:
             wrong = {"confirm": "Type the number of events above, to say that it is meant."}
         try:
             planned = _plan(visit, here, given)
@@ -219,10 +240,52 @@ def create_replay(visit: Replaying, here: Here) -> Response:
     return visit.go(f"/replays/{made.id}")
 
 
+@router.post("/plans", name="save_plan")
+def save_plan(visit: Replaying, here: Here) -> Response:
+    """Answer the plan of these fields as a file, which keeps what it says for a week."""
+    given = given_of(visit.form)
+    try:
+        body = asked(NewPlan, values_of(given, here.clock()))
+        saved = _told_at_fields(lambda: replays.save_plan(body, visit.caller, here))
+    except Wrong as error:
+        return _form(visit, here, given, wrong=error.fields, status=422)
+    name = f"plan-{saved.request['collection']}-{saved.id}.json"
+    return Response(
+        saved.model_dump_json(indent=2) + "\n",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        media_type="application/json",
+    )
+
+
+@router.post("/planned", name="start_plan")
+def start_plan(visit: Replaying, here: Here) -> Response:
+    """Start what the plan of a file says; above the limit only with its count, typed."""
+    form = visit.form
+    try:
+        plan = read_plan_file(form.raw("plan"))
+        sends = typed_number(form.text("sends"))
+        values = {"plan": plan, "why": form.text("plan_why"), "confirm": sends}
+        made = _told_at_fields(
+            lambda: replays.start_plan(asked(PlannedReplay, values), visit.caller, here)
+        )
+    except Wrong as error:
+        wrong = {"plan": next(iter(error.fields.values()))}
+        if "confirm" in error.fields:
+            wrong = {"sends": "Type the number of events that it sends, to say that it is meant."}
+        return _form(visit, here, given_of(Form({})), wrong=wrong, status=422)
+    return visit.go(f"/replays/{made.id}")
+
+
 @router.get("/{id}", name="replay")
 def show_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
     """Show a replay; its block ``live`` is fetched again every second until it ends."""
     return _show(visit, here, replays.show_replay(id, visit.caller, here))
+
+
+@router.get("/{id}/file", name="replay_file")
+def download_file(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Send the file that a replay wrote."""
+    return replays.download_file(id, visit.caller, here)
 
 
 @router.post("/{id}/pause", name="pause_replay")
@@ -239,8 +302,78 @@ def resume_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A
 
 @router.post("/{id}/cancel", name="cancel_replay")
 def cancel_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
-    """Stop for good."""
-    return _steered(visit, here, replays.cancel_replay(id, visit.caller, here))
+    """Ask whether it shall stop for good; or stop it."""
+    if visit.form.has("sure"):
+        return _steered(visit, here, replays.cancel_replay(id, visit.caller, here))
+    now = replays.show_replay(id, visit.caller, here)
+    return _show(visit, here, now, question=_cancelling(now, visit, here))
+
+
+@router.post("/{id}/retry", name="retry_replay")
+def retry_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A002
+    """Ask whether what failed in this one shall be sent again; or start a replay of it.
+
+    Above the limit that takes its count, typed.
+    """
+    now = replays.show_replay(id, visit.caller, here)
+    if to_retry(now) and not visit.form.has("sure"):
+        return _show(visit, here, now, question=_retrying(now, here))
+    try:
+        body = asked(NewRetry, {"confirm": typed_number(visit.form.text("confirm"))})
+        made = _told_at_fields(lambda: replays.retry_replay(id, body, visit.caller, here))
+    except Wrong as error:
+        if "confirm" in error.fields:
+            wrong = {"confirm": "Type the number of events that failed, to say that it is meant."}
+            return _show(visit, here, now, question=_retrying(now, here), wrong=wrong, status=422)
+        said = next(iter(error.fields.values()))
+        return _show(visit, here, now, wrong={"retry": said}, status=422)
+    return visit.go(f"/replays/{made.id}")
+
+
+def _cancelling(replay: ReplayTold, visit: Visit, here: Platform) -> Question:
+    said = "Nothing was sent yet."
+    if replay.plan is not None:
+        books = replays.report_replay(replay.id, visit.caller, here)
+        said = (
+            f"{number(books.waiting)} of {number(books.matched)} events have not come to an end: "
+            "they are counted as skipped. What was delivered stays delivered."
+        )
+    return Question(
+        title="Cancel this replay?",
+        says=(said, "It cannot go on again."),
+        action=f"/replays/{in_path(replay.id)}/cancel",
+        sure="Stop it for good",
+        back=f"/replays/{in_path(replay.id)}",
+        leave="Let it go on",
+        danger=True,
+    )
+
+
+def _retrying(replay: ReplayTold, here: Platform) -> Question:
+    left = to_retry(replay)
+    events = "1 event" if left == 1 else f"{number(left)} events"
+    far = "" if replay.state in ENDS else " so far, without what an earlier retry delivered"
+    failed = f"failed or {'was' if left == 1 else 'were'} cut off{far}"
+    return Question(
+        title="Send again what failed?",
+        says=(
+            f"A new replay sends exactly the {events} of this one that {failed}.",
+            f"They go to {replay.destination}, as they were sent here.",
+        ),
+        action=f"/replays/{in_path(replay.id)}/retry",
+        sure=f"Send {events}",
+        back=f"/replays/{in_path(replay.id)}",
+        leave="Not now",
+        count=left if left > here.confirm_above else 0,
+    )
+
+
+def to_retry(replay: ReplayTold) -> int:
+    """Answer how many events of a replay can be sent again: they failed, or were cut off. Pure."""
+    options = options_of(replay)
+    ready = replay.state in ENDS or options["continuous"]
+    done = replay.progress
+    return done.failed + done.unknown if ready and not options["dry_run"] else 0
 
 
 @router.post("/{id}/pace", name="pace_replay")
@@ -268,9 +401,23 @@ def pace_replay(id: str, visit: Replaying, here: Here) -> Response:  # noqa: A00
 def given_of(form: Form) -> dict[str, str]:
     """Answer the fields of the form as texts; a box that is ticked is ``on``."""
     return {
-        name: ("on" if form.has(name) else "") if name == "dry_run" else form.text(name)
+        name: ("on" if form.has(name) else "") if name in _BOXES else form.text(name)
         for name in FIELDS
     }
+
+
+def typed_number(text: str) -> str | None:
+    """Answer the digits of a number as people type it; None for what is none."""
+    digits = text.replace(",", "").replace(" ", "")
+    return digits if digits.isdecimal() else None
+
+
+def read_plan_file(text: str) -> dict[str, Any]:
+    """Answer what the text of a plan's file holds; raise `Wrong` for what is none."""
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise Wrong({"plan": "This is no plan, as “Keep the plan” writes one."}) from None
 
 
 def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
@@ -279,7 +426,8 @@ def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
     Times may be written as in a search, ``now-1h`` or ``2026-11-22``.
     """
     values: dict[str, Any] = {name: given[name] for name in _ASKED}
-    values["dry_run"] = bool(given["dry_run"])
+    values |= {name: bool(given[name]) for name in _BOXES}
+    values["transform"] = lines_of(given["transform"])
     values |= _read_as_said(given)
     wrong = {}
     for name in ("since", "until"):
@@ -292,6 +440,14 @@ def values_of(given: Mapping[str, str], now: Micros) -> dict[str, Any]:
     if wrong:
         raise Wrong(wrong)
     return values
+
+
+def begins(text: str, now: Micros) -> datetime | None:
+    """Answer when a replay is to start, written as in a search; raise `Wrong`."""
+    try:
+        return moment(times.moment(text, now)) if text else None
+    except times.NotATime:
+        raise Wrong({"start_at": times.EXPECTED.replace("now-15m", "now+2h")}) from None
 
 
 def _read_as_said(given: Mapping[str, str]) -> dict[str, float | None]:
@@ -381,6 +537,7 @@ def rates(course: Sequence[ReachedTold]) -> tuple[list[float], list[float], list
 def again(replay: ReplayTold) -> str:
     """Answer the query of an address where the form asks for the same once more."""
     options = {name: replay.options.get(name) for name in _OPTIONS}
+    options["transform"] = "\n".join(options["transform"] or ())
     fields = {
         "collection": replay.collection,
         "query": replay.query,
@@ -395,6 +552,13 @@ def again(replay: ReplayTold) -> str:
 def options_of(replay: ReplayTold) -> dict[str, Any]:
     """Answer how a replay sends, with what was the default where nobody said it."""
     return {**msgspec.to_builtins(Options()), **replay.options}
+
+
+def change(message: MessageTold) -> list[Piece]:
+    """Answer what a transform changes in the payload; nothing where it changes none of it."""
+    if message.before is None or message.payload is None:
+        return []
+    return difference(visible(message.before), visible(message.payload))
 
 
 def _is_open(replay: ReplayTold, state: str) -> bool:
@@ -414,17 +578,21 @@ def _plan(visit: Visit, here: Platform, given: Mapping[str, str]) -> Planned:
     """Answer the plan, and what helps to judge it. Raises `Wrong`.
 
     A range that is open at its end is closed here: what comes in until somebody says yes is not
-    what they said yes to.
+    what they said yes to. A continuous replay takes just that, and has no end.
     """
     now = here.clock()
-    closed = {**given, "until": given["until"] or rfc3339(moment(now))}
+    until = "" if given["continuous"] else rfc3339(moment(now))
+    closed = {**given, "until": given["until"] or until}
     wanted = asked(ReplayAsked, values_of(closed, now))
     plan = _told_at_fields(lambda: replays.plan_replay(wanted, visit.caller, here))
+    messages = _messages(visit, here, wanted) if plan.count or wanted.continuous else []
     return Planned(
         asked=wanted,
         plan=plan,
-        keys=_keys(visit, here, wanted) if plan.count else None,
-        messages=_messages(visit, here, wanted) if plan.count else [],
+        # No search knows which events are missing.
+        keys=_keys(visit, here, wanted) if plan.count and not wanted.missing else None,
+        messages=messages,
+        changes=[change(one) for one in messages or ()],
         kept={**given, **_resolved(wanted)},
         confirm=plan.to_send > here.confirm_above and not wanted.dry_run,
     )
@@ -466,24 +634,8 @@ def _told_at_fields(do: Callable[[], _T]) -> _T:
     """Answer what is done; turn what the API has against a field into `Wrong`."""
     try:
         return do()
-    except BadQuery as error:
-        raise Wrong({"query": str(error), "pointer": error.pointer()}) from error
-    except (NotFound, Rejected) as error:
-        raise Wrong(at_field(str(error))) from error
-
-
-def at_field(said: str) -> dict[str, str]:
-    """Answer an error of the API with the field it is about, ``''`` for the whole."""
-    words = {
-        "no collection": "collection",
-        "no destination": "destination",
-        "time range is empty": "until",
-        "max_events": "query",
-    }
-    cause, found, place = said.partition(" - at `$.")
-    if found:
-        return {place.removeprefix("options.").rstrip("`"): cause.partition("be read: ")[2]}
-    return {next((field for word, field in words.items() if word in said), ""): said}
+    except Rejected as error:
+        raise Wrong(wrong_at(error, _SAID)) from error
 
 
 def _saved(visit: Visit, here: Platform, name: str) -> dict[str, str]:
@@ -530,6 +682,7 @@ def _form(
         wrong=wrong or {},
         saved=saved,
         confirm=visit.form.text("confirm"),
+        file={name: visit.form.text(name) for name in ("plan", "plan_why", "sends")},
         # Once it is a destination, it is the one that is chosen.
         address=visit.form.text("address") if "address" in (wrong or {}) else "",
         searches=list_searches(visit.caller, here),
@@ -556,11 +709,13 @@ def _show(
     here: Platform,
     replay: ReplayTold,
     *,
+    question: Question | None = None,
     wrong: Mapping[str, str] | None = None,
     said: str = "",
     status: int = 200,
 ) -> Response:
     ended = replay.state in ENDS
+    options = options_of(replay)
     books: ReplayBooks | None = None
     if replay.plan is not None:
         books = replays.report_replay(replay.id, visit.caller, here)
@@ -573,8 +728,11 @@ def _show(
         ended=ended,
         books=books,
         bar=bar(replay),
-        options=options_of(replay),
+        options=options,
+        retries=to_retry(replay),
+        question=question,
         done=done(replay),
+        file=replays.file_of(here, replay.id),
         speed=speed(course, books.waiting if books else 0),
         starts=starts,
         delivered=delivered,
@@ -586,7 +744,7 @@ def _show(
         said=said,
         again=again(replay),
     )
-    if ended and is_htmx(visit.request):
+    if ended and question is None and is_htmx(visit.request):
         # What can be done has changed with the end, outside of the part too.
         answer.headers["HX-Refresh"] = "true"
     return answer

@@ -27,10 +27,10 @@ from penstock.vocabulary import Contract
 router = APIRouter(prefix="/collections/{c}/schema")
 
 CONTRACTS: Mapping[Contract, str] = {
-    "evolve": "A part without a column gets one if it can, else it is kept beside them.",
-    "freeze": "No new columns: a part without one is kept beside them, as a misfit.",
-    "quarantine": "No new columns: an event that has a part without one goes to quarantine.",
-    "drop_value": "No new columns: a part without one is in the payload only.",
+    "evolve": "A new field gets a column. What fits none is kept beside the row, as a misfit.",
+    "freeze": "No new columns: what fits none is kept beside the row, as a misfit.",
+    "quarantine": "No new columns: an event with anything that fits none goes to quarantine.",
+    "drop_value": "No new columns: what fits none is in the payload only.",
 }
 SAMPLES = (1_000, 10_000, 100_000)
 MOST_SHOWN = 1_000

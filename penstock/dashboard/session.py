@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
+from collections.abc import Sequence
 from urllib.parse import quote, urlsplit
 
 from penstock.envelope import Micros
+from penstock.errors import KeyMissing
+from penstock.metadata.keys import Key, Keyring
 from penstock.metadata.records import SessionRecord, TokenRecord
 from penstock.metadata.tokens import Chance
 
@@ -54,6 +58,22 @@ def unsealed(record: SessionRecord, secret: str) -> str:
     return _masked(record.sealed, secret).decode()
 
 
+def put_aside(text: str, secret: str, *, of: Sequence[str], chance: Chance) -> str:
+    """Answer what a page may hold of a credential that was typed: this session alone reads it.
+
+    `of` is what it was typed for; for anything else it cannot be read.
+    """
+    return _keyring(secret, chance).seal(text, of=of)
+
+
+def taken_up(aside: str, secret: str, *, of: Sequence[str]) -> str | None:
+    """Answer what was put aside; None for what this session did not put aside for this."""
+    try:
+        return _keyring(secret, secrets.token_bytes).unseal(aside, of=of)
+    except KeyMissing:
+        return None
+
+
 def alive(record: SessionRecord, now: Micros) -> bool:
     """Say whether the session is not over."""
     return now < record.expires_at
@@ -89,6 +109,10 @@ def way_back(wanted: str | None) -> str:
 
 def _derived(purpose: str, secret: str) -> bytes:
     return hmac.digest(secret.encode(), f"penstock {purpose}".encode(), "sha256")
+
+
+def _keyring(secret: str, chance: Chance) -> Keyring:
+    return Keyring(lambda: [Key(_derived("aside", secret))], where="the session", chance=chance)
 
 
 def _masked(content: bytes, secret: str) -> bytes:

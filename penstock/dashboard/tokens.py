@@ -15,8 +15,10 @@ from penstock.api.platform import Doors, Here, Platform
 from penstock.contract.tokens import CreatedToken, NewToken, RevokedToken
 from penstock.dashboard.access import Administering, Visit
 from penstock.dashboard.forms import Form, Wrong, asked
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.questions import Question
 from penstock.envelope import Micros
-from penstock.errors import Rejected
+from penstock.errors import NotFound, Rejected
 from penstock.vocabulary import Scope
 
 router = APIRouter(prefix="/tokens")
@@ -54,17 +56,38 @@ def create_token(visit: Administering, here: Here, doors: Doors) -> Response:
 
 @router.post("/{token_id}/revoke", name="revoke_token")
 def revoke_token(token_id: str, visit: Administering, here: Here, doors: Doors) -> Response:
-    """Make a token worthless, and say which doors refuse it by now."""
+    """Ask whether a token shall be worthless; or make it so, and say which doors refuse it."""
+    if not visit.form.has("sure"):
+        return _show(visit, here, question=_question(token_id, visit, here))
     revoked = tokens.revoke_token(token_id, visit.caller, here, doors)
     if revoked.id == visit.token.id:
         return visit.go("/sign-in")
     return _show(visit, here, revoked=revoked)
 
 
+def _question(token_id: str, visit: Visit, here: Platform) -> Question:
+    known = tokens.list_tokens(visit.caller, here)
+    token = next((one for one in known if one.id == token_id), None)
+    if token is None:
+        raise NotFound("token", token_id)
+    says = ["Whoever uses it is refused within half a second, and signed out. That is for good."]
+    if token.id == visit.token.id:
+        says.insert(0, "You are signed in with it: you will need another one to come back.")
+    return Question(
+        title=f"Revoke {token.name}?",
+        says=tuple(says),
+        action=f"/tokens/{in_path(token.id)}/revoke",
+        sure="Revoke it",
+        danger=True,
+        back="/tokens",
+    )
+
+
 def _show(
     visit: Visit,
     here: Platform,
     *,
+    question: Question | None = None,
     made: CreatedToken | None = None,
     revoked: RevokedToken | None = None,
     wrong: Mapping[str, str] | None = None,
@@ -79,6 +102,7 @@ def _show(
         days=_DAYS,
         made=made,
         revoked=revoked,
+        question=question,
         wrong=wrong or {},
         form=visit.form if wrong else Form({}),
     )

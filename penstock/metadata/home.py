@@ -15,6 +15,7 @@ from penstock.vocabulary import Scope
 
 ADMIN_TOKEN = "admin.token"  # noqa: S105 - a file's name
 LEDGER_TOKEN = "ledger.token"  # noqa: S105 - a file's name
+REPLAY_TOKENS = "replay-tokens"
 
 REPLAY_ATTEMPTS = CollectionId(SYSTEM_TEAM, "replay_attempts")
 
@@ -48,6 +49,44 @@ def ensure_ledger_token(store: Store, home: Path, *, now: Micros, chance: Chance
         name="ledger of replays",
         scopes=("ingest",),
         collection=REPLAY_ATTEMPTS.name,
+        now=now,
+        chance=chance,
+    )
+
+
+def ensure_collection_token(
+    store: Store, home: Path, collection: CollectionId, *, now: Micros, chance: Chance
+) -> str:
+    """Answer the token in ``<home>/replay-tokens/``, with which replays send to this collection.
+
+    It belongs to the collection's team, is in the list of its tokens, and can do nothing else. One
+    that was revoked is made anew. Only this user may read the file.
+    """
+    return _ensure_token(
+        store,
+        home / REPLAY_TOKENS / f"{collection}.token",
+        team=collection.team,
+        name=f"replays to {collection.name}",
+        scopes=("ingest",),
+        collection=collection.name,
+        now=now,
+        chance=chance,
+    )
+
+
+def ensure_tunnel_token(store: Store, home: Path, team: str, *, now: Micros, chance: Chance) -> str:
+    """Answer the token in ``<home>/replay-tokens/``, with which replays go to a team's tunnels.
+
+    It is in the list of the team's tokens; one that was revoked is made anew. Only this user may
+    read the file.
+    """
+    return _ensure_token(
+        store,
+        home / REPLAY_TOKENS / f"{team}.token",
+        team=team,
+        name="replays to tunnels",
+        scopes=("replay",),
+        collection=None,
         now=now,
         chance=chance,
     )

@@ -1,4 +1,4 @@
-"""Keys under which the credentials of destinations are kept, and what is kept.
+"""Keys under which credentials of destinations and schema registries are kept, and what is kept.
 
 A credential is kept as ``aes256gcm:KEY:…``: which key it is under, then nonce and ciphertext in
 base64. What it belongs to is authenticated with it, so that one which is moved to another place in
@@ -8,6 +8,7 @@ the database cannot be read there. The first key encrypts, every one decrypts.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
@@ -49,6 +50,10 @@ class Key:
     def text(self) -> str:
         """What stands in the file, or in the setting."""
         return b64encode(self._raw).decode()
+
+    def secret(self, name: bytes) -> bytes:
+        """Answer a secret of this name, from which neither the key nor another one follows."""
+        return hmac.digest(self._raw, b"penstock secret " + name, "sha256")
 
     def cipher(self) -> AESGCM:
         """Answer what encrypts and decrypts."""
@@ -114,6 +119,18 @@ class Keyring:
         kept = nonce + keys[0].cipher().encrypt(nonce, text.encode(), _owner(of))
         return f"{_SCHEME}:{keys[0].id}:{b64encode(kept).decode()}"
 
+    def secret(self, *, of: Sequence[str]) -> bytes:
+        """Answer a secret that is the same each time for the same `of`. Raises `KeyMissing`.
+
+        It is made of the oldest key: a new one in front of that changes nothing.
+        """
+        keys = self._read()
+        if not keys:
+            raise KeyMissing(
+                f"there is no key to make pseudonyms with in {self._where}: {_MAKE_ONE}"
+            )
+        return keys[-1].secret(_owner(of))
+
     def unseal(self, sealed: str, *, of: Sequence[str]) -> str:
         """Answer the text that was sealed for the same owner. Raises `KeyMissing`."""
         from cryptography.exceptions import InvalidTag
@@ -124,7 +141,7 @@ class Keyring:
         if key is None:
             raise KeyMissing(
                 f"a credential of {what} is under the key {wanted}, which is not in "
-                f"{self._where}: put it back there, or make the destination anew"
+                f"{self._where}: put it back there, or give it anew"
             )
         try:
             kept = b64decode(sealed.rpartition(":")[2], validate=True)
@@ -135,7 +152,7 @@ class Keyring:
             # Said without its cause: nobody is helped by it, and it could quote what was read.
             raise KeyMissing(
                 f"a credential of {what} was not encrypted for it under the key {wanted}, or was "
-                "changed since: make the destination anew"
+                "changed since: give it anew"
             ) from None
 
 

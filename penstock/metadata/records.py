@@ -95,6 +95,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     tried_at: Micros | None = None
     tried: dict[str, object] | None = None
     """What became of the last trial."""
+    rate: float | None = None
+    """Sends a second at most, of all replays together."""
 
     def __repr__(self) -> str:
         return f"Destination({self.team!r}, {self.name!r}, {self.kind!r})"
@@ -122,6 +124,8 @@ class ListedDestination(msgspec.Struct, frozen=True, kw_only=True):
     tried_at: Micros | None
     tried: dict[str, object] | None
     """What became of the last trial."""
+    rate: float | None
+    """Sends a second at most, of all replays together."""
 
 
 class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +157,8 @@ class ReplayRecord(msgspec.Struct, frozen=True, kw_only=True):
     asked_by: str | None = None
     """Who asked for it, as people know them; None where that is not known."""
     why: str | None = None
+    start_at: Micros | None = None
+    """When it is to start; None for at once."""
 
     def held(self, now: Micros) -> bool:
         """Say whether somebody's lease is alive."""
@@ -177,6 +183,20 @@ class SavedSearch(msgspec.Struct, frozen=True, kw_only=True):
     closed: bool = False
     created_at: Micros
     changed_at: Micros
+
+
+class RegistrySecret(msgspec.Struct, frozen=True):
+    """What the schema registry of a collection asks for, and by which id its schemas name it."""
+
+    id: str
+    text: str
+
+    def __repr__(self) -> str:
+        return f"RegistrySecret({self.id!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Answer what `repr` says."""
+        return [("id", self.id)]
 
 
 class SchemaVersion(msgspec.Struct, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ def _check_known(store: Store, keys: Sequence[Key]) -> None:
     if missing:
         raise KeyMissing(
             f"credentials are under keys that are not there ({', '.join(missing)}): put them back, "
-            "or delete the destinations that 'penstock key list' names"
+            "or give anew what 'penstock key list' names: a destination is deleted first"
         )
 
 

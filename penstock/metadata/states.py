@@ -65,7 +65,12 @@ def remaining(wish: Wish | None, state: State) -> Wish | None:
 
 
 def wants_a_run(replay: ReplayRecord, now: Micros) -> bool:
-    """Say whether a run should be started for the replay: work is left and nobody is on it."""
+    """Say whether a run should be started for the replay: work is left and nobody is on it.
+
+    One that is to start later wants none before that, whatever else is wished of it.
+    """
     if replay.state in ENDS or replay.held(now):
+        return False
+    if replay.state == "requested" and replay.start_at is not None and now < replay.start_at:
         return False
     return replay.state != "paused" or replay.wish in ("resume", "cancel")

@@ -7,9 +7,9 @@ is refused as `BadRequest`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import AlreadyExists, NotFound, WrongState
-from penstock.metadata import database, states
+from penstock.metadata import database, sharing, states
 from penstock.metadata.documents import document
 from penstock.metadata.keys import NO_KEYS, Keyring, key_of, keyring_of
 from penstock.metadata.records import (
@@ -26,23 +26,27 @@ from penstock.metadata.records import (
     Known,
     Lease,
     ListedDestination,
+    RegistrySecret,
     ReplayRecord,
     SavedSearch,
     SchemaVersion,
     SessionRecord,
     TokenRecord,
 )
+from penstock.metadata.sharing import Share, Sharing
 from penstock.metadata.tables import (
     collections,
     destinations,
     format_schemas,
     leases,
     messages,
+    registry_secrets,
     replays,
     revision,
     saved_searches,
     schema_versions,
     sessions,
+    sharings,
     tokens,
 )
 from penstock.schema.formats import Format
@@ -53,6 +57,17 @@ MESSAGE_LASTS: Micros = 60_000_000
 """How long a message is kept for those who look for it."""
 
 _R = TypeVar("_R", bound=msgspec.Struct)
+
+
+class KeyNeeded(NamedTuple):
+    """What has credentials under a key: each is named ``team.name``."""
+
+    destinations: list[str]
+    collections: list[str]
+    """Those whose schema registry asks for a secret."""
+
+    def __str__(self) -> str:
+        return ", ".join((*self.destinations, *(f"collection {one}" for one in self.collections)))
 
 
 class Store:
@@ -104,10 +119,11 @@ class Store:
         token: TokenRecord | None = None,
         *,
         schema: bytes | None = None,
+        secret: RegistrySecret | None = None,
     ) -> None:
-        """Add the collection, with the token and the schema that its format names.
+        """Add the collection, with the token, and the schema and secret that its format names.
 
-        Raises `AlreadyExists` if the name is taken.
+        Raises `AlreadyExists` if the name is taken, `KeyMissing` where no secret can be kept.
         """
         row = {
             "team": record.id.team,
@@ -125,6 +141,7 @@ class Store:
             _next_revision(connection)
             connection.execute(insert(collections).values(row))
             _keep_schema(connection, record.id, record.format, schema)
+            _keep_secret(connection, self._keys, record.id, secret)
             if token is not None:
                 connection.execute(insert(tokens).values(_row(token)))
 
@@ -207,10 +224,12 @@ class Store:
         format: Format,  # noqa: A002
         *,
         schema: bytes | None = None,
+        secret: RegistrySecret | None = None,
     ) -> CollectionRecord:
         """Note what the collection's payloads are from now on; raise `NotFound`.
 
-        `schema` is what the format names by its digest, None where that is known already.
+        `schema` is what the format names by its digest and `secret` what that names, None where
+        they are known already. Raises `KeyMissing` where no secret can be kept.
         """
         values = {"format": msgspec.to_builtins(format)}
         with self._writing() as connection:
@@ -220,6 +239,7 @@ class Store:
             if found is None:
                 raise NotFound("collection", str(id))
             _keep_schema(connection, id, format, schema)
+            _keep_secret(connection, self._keys, id, secret)
             return _collection(found)
 
     def format_schema(self, id: CollectionId, digest: str) -> bytes:  # noqa: A002
@@ -241,6 +261,16 @@ class Store:
             if connection.execute(select(collections.c.name).where(_is(id))).first() is None:
                 raise NotFound("collection", str(id))
             _keep_body(connection, id, key, body)
+
+    def registry_secret(self, id: CollectionId, secret_id: str) -> str:  # noqa: A002
+        """Answer what a registry asks for; raise `NotFound`, or `KeyMissing`."""
+        with self._reading() as connection:
+            sealed: str | None = connection.execute(
+                select(registry_secrets.c.sealed).where(_is_secret(id, secret_id))
+            ).scalar()
+        if sealed is None:
+            raise NotFound("secret", secret_id)
+        return self._keys.unseal(sealed, of=_secret_owner(id, secret_id))
 
     def set_keep_days(self, id: CollectionId, keep_days: int | None) -> CollectionRecord:  # noqa: A002
         """Keep the collection's rows so many days, None for ever; raise `NotFound`."""
@@ -363,6 +393,25 @@ class Store:
             )
             return _listed(_destination_of(connection, team, name))
 
+    def change_destination(
+        self, team: str, name: str, change: Callable[[Destination], Destination], now: Micros
+    ) -> ListedDestination:
+        """Put what `change` makes of the destination in its place, and answer it.
+
+        Nobody else changes it meanwhile. Raises `NotFound`, `KeyMissing` where what it has cannot
+        be read, and what `change` raises.
+        """
+        mine = (destinations.c.team == team) & (destinations.c.name == name)
+        with self._writing() as connection:
+            before = _unsealed(self._keys, _destination_of(connection, team, name))
+            after = change(before)
+            row = {**_row(after), **_sealed(self._keys, after)}
+            connection.execute(update(destinations).where(mine).values(row))
+            if after.rate != before.rate:
+                left = sharing.cut(_sharing_of(connection, team, name), now)
+                _keep_sharing(connection, team, name, left)
+            return _listed(_destination_of(connection, team, name))
+
     def delete_destination(self, team: str, name: str) -> None:
         """Forget the destination. Raise `NotFound`, or `WrongState` while a replay needs it."""
         mine = (destinations.c.team == team) & (destinations.c.name == name)
@@ -378,14 +427,39 @@ class Store:
                 raise WrongState(f"replay {replay} still sends to {name!r}; cancel it first")
             if connection.execute(delete(destinations).where(mine)).rowcount == 0:
                 raise NotFound("destination", name)
+            connection.execute(delete(sharings).where(_is_shared(team, name)))
+
+    def share(
+        self, team: str, name: str, replay_id: str, wants: float | None, now: Micros
+    ) -> Share | None:
+        """Answer when this replay may send to the destination, which it is about to.
+
+        That is None where the destination has no rate of its own. `wants` is how many sends a
+        second could be used, None for all there are. Raises `NotFound`.
+        """
+        with self._reading() as connection:
+            if _rate_of(connection, team, name) is None:
+                return None
+        with self._writing() as connection:
+            rate = _rate_of(connection, team, name)
+            if rate is None:
+                return None
+            before = _sharing_of(connection, team, name)
+            after = sharing.asked(before, replay_id, wants, rate=rate, now=now)
+            _keep_sharing(connection, team, name, after)
+            return sharing.share(after, replay_id, now)
 
     # Keys of credentials
 
-    def keys_needed(self) -> dict[str, list[str]]:
-        """Answer the ids of the keys that credentials are under, each with its destinations.
+    def masking_secret(self, team: str) -> bytes:
+        """Answer the secret of a team's pseudonyms; raise `KeyMissing` where there is no key.
 
-        A destination is named ``team.name``.
+        Equal values have equal pseudonyms until the installation's oldest key is forgotten.
         """
+        return self._keys.secret(of=("pseudonyms", team))
+
+    def keys_needed(self) -> dict[str, KeyNeeded]:
+        """Answer the ids of the keys that credentials are under, and what needs each."""
         with self._reading() as connection:
             return _keys_needed(connection)
 
@@ -397,6 +471,13 @@ class Store:
         query = select(destinations).order_by(destinations.c.team, destinations.c.name)
         done = 0
         with self._writing() as connection:
+            for kept in connection.execute(select(registry_secrets)).all():
+                id_ = CollectionId(kept.team, kept.name)
+                owner = _secret_owner(id_, kept.id)
+                again = self._keys.seal(self._keys.unseal(kept.sealed, of=owner), of=owner)
+                mine = _is_secret(id_, kept.id)
+                connection.execute(update(registry_secrets).where(mine).values(sealed=again))
+                done += 1
             for row in connection.execute(query).mappings().all():
                 record = _unsealed(self._keys, row)
                 mine = (destinations.c.team == record.team) & (destinations.c.name == record.name)
@@ -410,10 +491,10 @@ class Store:
     def unneeded_key(self, key_id: str) -> Iterator[None]:
         """Hold it within the block that no credential is under this key; raise `WrongState`."""
         with self._writing() as connection:
-            needing = _keys_needed(connection).get(key_id, [])
+            needing = _keys_needed(connection).get(key_id)
             if needing:
                 raise WrongState(
-                    f"the key {key_id} is needed by {', '.join(needing)}: 'penstock key rotate' "
+                    f"the key {key_id} is needed by {needing}: 'penstock key rotate' "
                     "puts everything under a new one"
                 )
             yield
@@ -741,7 +822,7 @@ def open_store(url: str, keys: Keyring = NO_KEYS) -> Store:
     """Open the store at `url`, made or brought up to date first.
 
     That is ``sqlite:///file`` or ``postgresql://user:password@host:port/database``. Without `keys`
-    no destination with credentials can be kept or read.
+    no credential can be kept or read.
 
     Raises `BadSetting` for any other kind of URL, `EngineUnavailable` if it cannot be opened,
     `KeyMissing` if an older release has left credentials that no key is there for.
@@ -829,6 +910,15 @@ def _is_schema(id: CollectionId, digest: str) -> Any:  # noqa: A002
     return (kept.team == id.team) & (kept.name == id.name) & (kept.digest == digest)
 
 
+def _is_secret(id: CollectionId, secret_id: str) -> Any:  # noqa: A002
+    kept = registry_secrets.c
+    return (kept.team == id.team) & (kept.name == id.name) & (kept.id == secret_id)
+
+
+def _secret_owner(id: CollectionId, secret_id: str) -> tuple[str, ...]:  # noqa: A002
+    return ("collection", id.team, id.name, f"registry/{secret_id}")
+
+
 def _keep_schema(
     connection: Connection,
     id: CollectionId,  # noqa: A002
@@ -847,6 +937,19 @@ def _keep_body(connection: Connection, id: CollectionId, key: str, body: bytes) 
         connection.execute(insert(format_schemas).values(row))
 
 
+def _keep_secret(
+    connection: Connection,
+    keys: Keyring,
+    id: CollectionId,  # noqa: A002
+    secret: RegistrySecret | None,
+) -> None:
+    """Keep it encrypted. Within the transaction: no key is forgotten meanwhile."""
+    if secret is not None:
+        sealed = keys.seal(secret.text, of=_secret_owner(id, secret.id))
+        row = {"team": id.team, "name": id.name, "id": secret.id, "sealed": sealed}
+        connection.execute(insert(registry_secrets).values(row))
+
+
 def _row(record: msgspec.Struct) -> dict[str, Any]:
     return {name: document(name, getattr(record, name)) for name in record.__struct_fields__}
 
@@ -862,6 +965,31 @@ def _destination_of(connection: Connection, team: str, name: str) -> Mapping[Any
     if found is None:
         raise NotFound("destination", name)
     return found
+
+
+def _rate_of(connection: Connection, team: str, name: str) -> float | None:
+    mine = (destinations.c.team == team) & (destinations.c.name == name)
+    found = connection.execute(select(destinations.c.rate).where(mine)).first()
+    if found is None:
+        raise NotFound("destination", name)
+    rate: float | None = found.rate
+    return rate
+
+
+def _is_shared(team: str, name: str) -> Any:
+    return (sharings.c.team == team) & (sharings.c.destination == name)
+
+
+def _sharing_of(connection: Connection, team: str, name: str) -> Sharing:
+    query = select(sharings.c.sharing).where(_is_shared(team, name))
+    return msgspec.convert(connection.execute(query).scalar() or {}, Sharing)
+
+
+def _keep_sharing(connection: Connection, team: str, name: str, kept: Sharing) -> None:
+    values = {"sharing": msgspec.to_builtins(kept)}
+    changed = connection.execute(update(sharings).where(_is_shared(team, name)).values(values))
+    if changed.rowcount == 0:
+        connection.execute(insert(sharings).values(team=team, destination=name, **values))
 
 
 def _listed(row: Mapping[Any, Any]) -> ListedDestination:
@@ -912,15 +1040,22 @@ def _unsealed(keys: Keyring, row: Mapping[Any, Any]) -> Destination:
     return _record(Destination, {**row, **read})
 
 
-def _keys_needed(connection: Connection) -> dict[str, list[str]]:
+def _keys_needed(connection: Connection) -> dict[str, KeyNeeded]:
+    needed: dict[str, KeyNeeded] = {}
     query = select(destinations).order_by(destinations.c.team, destinations.c.name)
-    needed: dict[str, list[str]] = {}
     for row in connection.execute(query).mappings():
         sealed = [value for _, value in row["headers"]]
         sealed += [] if row["secret"] is None else [row["secret"]]
         sealed += row["credentials"].values()
         for key in sorted(set(map(key_of, sealed))):
-            needed.setdefault(key, []).append(f"{row['team']}.{row['name']}")
+            by = needed.setdefault(key, KeyNeeded([], []))
+            by.destinations.append(f"{row['team']}.{row['name']}")
+    kept = registry_secrets.c
+    for secret in connection.execute(select(registry_secrets).order_by(kept.team, kept.name)):
+        by = needed.setdefault(key_of(secret.sealed), KeyNeeded([], []))
+        name = str(CollectionId(secret.team, secret.name))
+        if name not in by.collections:
+            by.collections.append(name)
     return needed
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Double,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -97,7 +98,19 @@ destinations = Table(
     Column("created_at", Micros, nullable=False),
     Column("tried_at", Micros),
     Column("tried", JSON(none_as_null=True)),
+    Column("rate", Double),
     PrimaryKeyConstraint("team", "name"),
+)
+
+# How the rate of a destination is shared by those who send to it. A table of its own: it changes
+# every second.
+sharings = Table(
+    "sharings",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("sharing", JSON, nullable=False),
+    PrimaryKeyConstraint("team", "destination"),
 )
 
 replays = Table(
@@ -125,6 +138,7 @@ replays = Table(
     Column("run_id", Text),
     Column("asked_by", Text),
     Column("why", Text),
+    Column("start_at", Micros),
     Index(None, "team", "created_at"),
     Index(None, "state"),
 )
@@ -170,6 +184,19 @@ format_schemas = Table(
     Column("digest", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),
     PrimaryKeyConstraint("team", "name", "digest"),
+    ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
+)
+
+# What schema registries ask for, encrypted; schemas name it by the id. Nothing of it ever changes
+# but the key that it is under.
+registry_secrets = Table(
+    "registry_secrets",
+    metadata,
+    Column("team", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("sealed", Text, nullable=False),
+    PrimaryKeyConstraint("team", "name", "id"),
     ForeignKeyConstraint(["team", "name"], ["collections.team", "collections.name"]),
 )
 

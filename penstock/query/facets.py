@@ -6,51 +6,57 @@ same double. A number and a text are two, also where ``f:40`` finds both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from penstock.query.pieces import Sql, listed, sql
 from penstock.query.sql import Rows
 from penstock.query.tree import Field
-from penstock.query.values import values_of
+from penstock.query.values import Values, values_of
 from penstock.schema.shape import Struct
 
+Has = tuple[tuple[str, ...], ...]
+"""Which columns some events have anything in, of each field: `number`, `text`, `numbers`, `texts`.
+"""
 
-def facet_columns(fields: Sequence[Field], shape: Struct, *, rows: Rows = "rows") -> Sql:
+
+class Selected(NamedTuple):
+    """What to select of each event of a relation, and in which columns there is anything."""
+
+    columns: Sql
+    has: Has
+
+
+def facet_columns(
+    fields: Sequence[Field], shape: Struct, *, rows: Rows = "rows", misfits: bool = True
+) -> Selected:
     """Answer what to select of each event: `number_0`, `text_0`, `numbers_0`, `texts_0`, and so on.
 
-    Lists are NULL where there is no misfit and no list: then equal events are counted together.
-    The relation is as for `compile_sql`; DuckDB only, as the statement is.
+    Only those that can be anything, and one of each field at least. Lists are NULL where there is
+    no misfit and no list: then equal events are counted together.
+    The relation is as for `compile_sql`; DuckDB only, as the statement is. Without `misfits` it has
+    none of these fields.
     """
-    return listed(
-        [
-            column
-            for place, field in enumerate(fields)
-            for column in _columns_of(field, place, shape, rows)
-        ]
-    )
+    columns, has = [], []
+    for place, field in enumerate(fields):
+        found = dict(_columns_of(values_of(field, shape, rows=rows, misfits=misfits)))
+        found = found or {"text": sql("CAST(NULL AS VARCHAR)")}
+        columns += [sql(f"{{0}} AS {name}_{place}", column) for name, column in found.items()]
+        has.append(tuple(found))
+    return Selected(listed(columns), tuple(has))
 
 
-def _columns_of(field: Field, place: int, shape: Struct, rows: Rows) -> Iterator[Sql]:
-    found = values_of(field, shape, rows=rows)
-    yield sql(f"CAST({{0}} AS DOUBLE) AS number_{place}", found.number or _NULL)
-    yield sql(f"CAST({{0}} AS VARCHAR) AS text_{place}", found.text or _NULL)
-    for name, kind, values in (
-        ("numbers", "DOUBLE[]", found.numbers),
-        ("texts", "VARCHAR[]", found.texts),
-    ):
-        some = _NULL if values is None else sql("CASE WHEN len({0}) > 0 THEN {0} END", values)
-        yield sql(f"CAST({{0}} AS {kind}) AS {name}_{place}", some)
-
-
-_NULL = Sql("NULL")
+def _columns_of(found: Values) -> Iterator[tuple[str, Sql]]:
+    for name, values in zip(_NAMES, found, strict=True):
+        if values is not None:
+            some = sql("CASE WHEN len({0}) > 0 THEN {0} END", values) if name in _LISTS else values
+            yield name, sql(f"CAST({{0}} AS {_TYPES[name]})", some)
 
 
 # All fields are counted in one reading. An event counts once for each value, however often it has
 # it. Those with one value at most are counted before anything is taken apart, which nearly all are.
 _STATEMENT = """\
-WITH grouped AS MATERIALIZED (
-  SELECT *, count(*) AS n, {told} FROM ({events}) GROUP BY GROUPING SETS ({sets})
-), counted AS MATERIALIZED (
+WITH {grouped}, counted AS MATERIALIZED (
   {counted}
 ), listed AS (
   SELECT row_number() OVER () AS event, * FROM counted
@@ -94,22 +100,44 @@ FROM totals LEFT JOIN distinct_ones USING (field) LEFT JOIN most USING (field)
 ORDER BY field, n DESC, number NULLS LAST, text"""
 
 
-def facet_statement(events: Sequence[Sql], fields: int, most: int) -> Sql:
+# Events of which only some can have lists are grouped by themselves: to group by a list takes as
+# long as everything else, also where it is always NULL.
+_GROUPED = """\
+{name} AS MATERIALIZED (
+  SELECT *, count(*) AS n, {told} FROM ({events}) GROUP BY GROUPING SETS ({sets})
+)"""
+
+
+def facet_statement(events: Mapping[Has, Sequence[Sql]], fields: int, most: int) -> Sql:
     """Answer the statement that counts the values of these selections of `facet_columns`.
 
-    Its rows are the values that most events have, each with its `field` (a number) and the totals
-    of that: `events`, those of them that have no value, and how many values there are. A field
-    without values has one row, with `n` NULL; there are no rows without events.
+    They are put together by the columns that they have. Its rows are the values that most events
+    have, each with its `field` (a number) and the totals of that: `events`, those of them that have
+    no value, and how many values there are. A field without values has one row, with `n` NULL;
+    there are no rows without events.
     """
     places = range(fields)
-    columns = [[f"{name}_{place}" for name in _NAMES] for place in places]
     text = _STATEMENT.format(
-        events=" UNION ALL ".join(one.text for one in events),
-        told=", ".join(f"grouping(text_{place}) AS other_{place}" for place in places),
-        sets=", ".join(f"({', '.join(some)})" for some in columns),
+        grouped=", ".join(
+            _GROUPED.format(
+                name=f"grouped_{number}",
+                told=", ".join(
+                    f"grouping({names[0]}_{place}) AS other_{place}"
+                    for place, names in enumerate(has)
+                ),
+                events=" UNION ALL ".join(one.text for one in some),
+                sets=", ".join(
+                    f"({', '.join(f'{name}_{place}' for name in names)})"
+                    for place, names in enumerate(has)
+                ),
+            )
+            for number, (has, some) in enumerate(events.items())
+        ),
         counted=" UNION ALL ".join(
-            f"SELECT {place} AS field, {_renamed(some)}, n FROM grouped WHERE other_{place} = 0"  # noqa: S608 - ours
-            for place, some in zip(places, columns, strict=True)
+            f"SELECT {place} AS field, {_renamed(names, place)}, n "  # noqa: S608 - ours
+            f"FROM grouped_{number} WHERE other_{place} = 0"
+            for number, has in enumerate(events)
+            for place, names in enumerate(has)
         ),
         most=" UNION ALL ".join(
             f"(SELECT * FROM found WHERE field = {place} "  # noqa: S608 - ours
@@ -117,11 +145,17 @@ def facet_statement(events: Sequence[Sql], fields: int, most: int) -> Sql:
             for place in places
         ),
     )
-    return Sql(text, tuple(parameter for one in events for parameter in one.parameters))
+    given = (one.parameters for some in events.values() for one in some)
+    return Sql(text, tuple(parameter for parameters in given for parameter in parameters))
 
 
-_NAMES = ("number", "text", "numbers", "texts")
+_TYPES = {"number": "DOUBLE", "text": "VARCHAR", "numbers": "DOUBLE[]", "texts": "VARCHAR[]"}
+_NAMES = tuple(_TYPES)
+_LISTS = frozenset({"numbers", "texts"})
 
 
-def _renamed(columns: Sequence[str]) -> str:
-    return ", ".join(f"{column} AS {name}" for column, name in zip(columns, _NAMES, strict=True))
+def _renamed(names: Sequence[str], place: int) -> str:
+    return ", ".join(
+        f"{f'{name}_{place}' if name in names else f'CAST(NULL AS {kind})'} AS {name}"
+        for name, kind in _TYPES.items()
+    )

@@ -88,6 +88,11 @@ def number_text(number: float) -> str:
     return f"n{whole(number)}"
 
 
+def path_token(path: str) -> int:
+    """Answer the digest of the path of a misfit."""
+    return digest(f"p{path}")
+
+
 def whole(number: float) -> int:
     """Answer the greatest whole number that is not above this one, within bounds."""
     return math.floor(max(-MOST_WHOLE, min(MOST_WHOLE, number)))

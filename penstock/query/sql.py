@@ -68,14 +68,36 @@ Rows = Literal["rows", "quarantine"]
 
 
 def compile_sql(
-    query: Query, shape: Struct, *, dialect: Dialect = DUCKDB, rows: Rows = "rows"
+    query: Query,
+    shape: Struct,
+    *,
+    dialect: Dialect = DUCKDB,
+    rows: Rows = "rows",
+    misfits: bool = True,
 ) -> Sql:
     """Answer the condition that is true for exactly the events found, false or NULL for others.
 
     The relation needs a column for each of `query.facts`. In the quarantine `misfits` holds every
-    leaf of a payload, and the shape is empty.
+    leaf of a payload, and the shape is empty. Of rows that have no misfit at any of `misfits_asked`
+    none need be read.
     """
-    return _Compiler(dialect, rows, columns_of(shape)).of(query.where)
+    return _Compiler(dialect, rows, columns_of(shape), misfits=misfits).of(query.where)
+
+
+def misfits_asked(query: Query) -> frozenset[str] | None:
+    """Answer at which paths a misfit can decide whether an event is found; None: at any path."""
+    paths = set()
+    for condition in conditions(query.where):
+        match condition:
+            case Exists(Payload()) | Words(None):
+                return None
+            case Words(Payload(keys)):
+                paths.add(path_text(keys))
+            case Everything() | TimeRange() | IsNull() | Length() | Words():
+                continue
+            case _ if isinstance(condition.field, Payload):
+                paths.add(path_text(condition.field.keys))
+    return frozenset(paths)
 
 
 class Parts(NamedTuple):
@@ -112,6 +134,7 @@ def part_query(
     dialect: Dialect = DUCKDB,
     rows: Rows = "rows",
     telling: Sequence[LeafColumn] = (),
+    misfits: bool = True,
 ) -> Parts:
     """Answer the condition in two parts.
 
@@ -120,15 +143,15 @@ def part_query(
     the columns (2 million events of 440 bytes). With NOT before the words there is one part.
 
     Whoever knows columns of which most rows have one (`penstock.query.stored.telling`) gives them:
-    the payloads of rows that have none of them are read.
+    the payloads of rows that have none of them are read. `misfits` is as for `compile_sql`.
     """
     columns = columns_of(shape)
     here = [column for column in telling if column in columns]
-    whole = _Compiler(dialect, rows, columns, telling=here)
+    whole = _Compiler(dialect, rows, columns, telling=here, misfits=misfits)
     if rows == "quarantine" or not _wants_words(query.where):
         return Parts(whole.of(query.where), NEVER)
 
-    stored = _Compiler(dialect, rows, columns, opaque=False)
+    stored = _Compiler(dialect, rows, columns, opaque=False, misfits=misfits)
     # An opaque payload has no leaf but itself, so that no column and no misfit has to be asked.
     bare = _Compiler(dialect, rows, (), misfits=False)
     envelope = _Compiler(dialect, rows, (), misfits=False, opaque=False)

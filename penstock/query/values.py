@@ -39,15 +39,16 @@ def values_of(
     *,
     dialect: Dialect = DUCKDB,
     rows: Rows = "rows",
+    misfits: bool = True,
     told: Told = lambda text: text,
 ) -> Values:
     """Answer the values of a field, texts as `told` writes them.
 
-    The relation is as for `compile_sql`.
+    The relation is as for `compile_sql`. Without `misfits` there are none of this field in it.
     """
     match field:
         case Payload(keys):
-            return _leaves(path_text(keys), shape, dialect, rows, told)
+            return _leaves(path_text(keys), shape, dialect, rows, told, misfits=misfits)
         case Time(name):
             return Values(number=sql(dialect.micros, Sql(name)))
         case Column("log_partition" | "log_offset" as name):
@@ -69,7 +70,9 @@ def values_of(
             return Values()
 
 
-def _leaves(path: str, shape: Struct, dialect: Dialect, rows: Rows, told: Told) -> Values:
+def _leaves(
+    path: str, shape: Struct, dialect: Dialect, rows: Rows, told: Told, *, misfits: bool
+) -> Values:
     found = Values()
     for column in columns_of(shape):
         if column.path == path:
@@ -77,6 +80,8 @@ def _leaves(path: str, shape: Struct, dialect: Dialect, rows: Rows, told: Told) 
     if not path and rows != "quarantine":
         found = found._replace(text=told(opaque_text(shape, dialect=dialect)))
 
+    if not misfits:
+        return found
     here = sql("m.path = {0}", value(path))
     json, named = Sql("m.value"), Sql("m")
     is_text = any_of(Sql(IS_JSON_STRING), Sql("m.value IN ('true', 'false')"))

@@ -186,7 +186,10 @@ class EmbeddedSearcher:
         return drawn
 
     def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
-        """Answer for each field its `most` frequent values, all of them counted in one reading."""
+        """Answer for each field its `most` frequent values, all of them counted in one reading.
+
+        An index says where few events are; values as they were sent are in the lake alone.
+        """
         if not 1 <= most <= MOST_VALUES:
             raise BadRequest(f"a facet shows 1 to {MOST_VALUES:,} values")
         for field in fields:
@@ -194,9 +197,10 @@ class EmbeddedSearcher:
         if not fields:
             return []
         search = counting(self._definite(asked, None), fields)
+        begun = self._begin(search)
         cut = self._whole(asked)
-        with self._engine.reader(seconds=self._seconds) as reader:
-            return self._looking(search, cut, reader).facets(most)
+        found, _ = self._answer(search, begun, cut, lambda looking: looking.facets(most))
+        return found
 
     def known(self, collection: CollectionId, view: View, *, newest: int) -> Known:
         """Answer which fields there are."""

@@ -17,7 +17,7 @@ from penstock.query.pruning import MOST_WHOLE, OPAQUE
 from penstock.query.sql import IS_JSON_STRING
 from penstock.query.stored import LeafColumn, all_values, columns_of, read
 from penstock.schema.shape import Struct
-from penstock.search.filters import LEAST_CHUNK, PROBES, Chunks, bits_for, chunk_rows
+from penstock.search.filters import LEAST_CHUNK, PROBES, Chunks, Group, bits_for, chunk_rows
 
 COLUMNS = ("received_at", "payload", "data", "misfits")
 """What is read of a file, as far as it has it."""
@@ -33,9 +33,7 @@ def words_of(reader: Reader, text: str) -> list[str]:
     return words
 
 
-def group_of(
-    reader: Reader, rows: pa.Table, shape: Struct, *, least: int = LEAST_CHUNK
-) -> tuple[Chunks, bytes]:
+def group_of(reader: Reader, rows: pa.Table, shape: Struct, *, least: int = LEAST_CHUNK) -> Group:
     """Make the filter of a row group, whose payloads have this shape."""
     size = chunk_rows(rows.num_rows, least)
     times = rows["received_at"]
@@ -55,7 +53,9 @@ def group_of(
         last=[_micros(pc.max(times)) for times in chunks],
         bits=bits,
     )
-    return described, _words(reader, named, bits)
+    paths = _misfit_paths(source)
+    misfits = reader.rows(paths.text, paths.parameters)["digest"].to_pylist()
+    return Group(described, _words(reader, named, bits), frozenset(misfits))
 
 
 def _words(reader: Reader, digests: str, bits: int) -> bytes:
@@ -164,6 +164,14 @@ def _misfit_texts(source: str) -> Sql:
 def _misfit_numbers(source: str) -> Sql:
     number = sql(DUCKDB.double_of_json, Sql("m.value")).text
     return _misfits(source, _whole(number), f"{number} IS NOT NULL")
+
+
+def _misfit_paths(source: str) -> Sql:
+    """Answer the statement for the digests of all paths of misfits."""
+    return Sql(
+        "SELECT DISTINCT md5_number_lower('p' || m.path) AS digest FROM "  # noqa: S608 - ours
+        f"(SELECT unnest(misfits) AS m FROM {source} WHERE misfits IS NOT NULL)"
+    )
 
 
 def _opaque(source: str, *, has_data: bool) -> Sql:

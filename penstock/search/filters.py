@@ -2,10 +2,11 @@
 
 The rows of a row group are parted into 64 chunks at most. For each token (`penstock.query.pruning`)
 a filter says in which chunks it may be: a Bloom filter of each chunk, the same bit of all chunks in
-one word. It may say yes without cause, once in a hundred times, and never no.
+one word. It may say yes without cause, once in a hundred times, and never no. And it says at which
+paths the file has misfits: where a search asks for no such path, columns alone decide.
 
-A filter has no word of any event in it, only bits. It belongs to one file, which never changes; a
-file without one is read. So every filter may be lost, and is lost with its file.
+A filter has no word of any event in it, only bits and digests. It belongs to one file, which never
+changes; a file without one is read. So every filter may be lost, and is lost with its file.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from lakehouse.listing import Listed
 from penstock.envelope import Micros
-from penstock.query.pruning import NOTHING, All, Need, Token
+from penstock.query.pruning import NOTHING, All, Need, Token, path_token
 from penstock.search.spans import Piece, whole_files
 
 log = structlog.get_logger()
 
-FORM = 1
+FORM = 2
 """Another number for other bits: filters of the one before are made anew."""
 
 CHUNKS = 64
@@ -38,6 +40,9 @@ PROBES = 6
 BITS_PER_TOKEN = 10
 MOST_BITS = 1 << 18
 """A chunk has no more bits than that, 32 kB: beyond some 26,000 tokens it says yes more often."""
+
+MOST_PATHS = 1_000
+"""With misfits at more paths than that, a file may have them at any."""
 
 LEAST_CHUNK = 256
 """Fewer rows are read in no time."""
@@ -60,11 +65,21 @@ class Chunks(msgspec.Struct, frozen=True):
     bits: int
 
 
+class Group(NamedTuple):
+    """What is known of a row group: its chunks, their words of bits, and where misfits are."""
+
+    chunks: Chunks
+    words: bytes
+    misfits: frozenset[int]
+    """Digests of the paths."""
+
+
 class _Head(msgspec.Struct, frozen=True):
     form: int
     path: str
     groups: list[Chunks]
     checksum: int
+    misfits: frozenset[int] | None
 
 
 def chunk_rows(rows: int, least: int) -> int:
@@ -90,9 +105,18 @@ class Filter:
     groups: tuple[Chunks, ...]
     words: bytes | mmap.mmap
     starts: tuple[int, ...]
+    misfits: frozenset[int] | None
+    """Digests of all paths at which the file has misfits, if they are not too many."""
 
-    def pieces(self, file: Listed, need: Need) -> Iterator[Piece]:
+    def may_misfit(self, paths: frozenset[str] | None) -> bool:
+        """Say whether the file may have a misfit at one of these paths; None: at any."""
+        if self.misfits is None or paths is None:
+            return self.misfits is None or bool(self.misfits)
+        return any(path_token(path) in self.misfits for path in paths)
+
+    def pieces(self, file: Listed, need: Need, paths: frozenset[str] | None) -> Iterator[Piece]:
         """Answer the rows in which there may be what is needed; neighbours are one piece."""
+        misfits = self.may_misfit(paths)
         for number, (group, start) in enumerate(zip(self.groups, self.starts, strict=True)):
             found = self._chunks(group, start, need)
             chunk = 0
@@ -109,6 +133,7 @@ class Filter:
                     min(group.first[chunk:end]),
                     max(group.last[chunk:end]),
                     sum(group.rows[chunk:end]),
+                    misfits=misfits,
                 )
                 chunk = end
 
@@ -140,15 +165,22 @@ class Filters:
         self._guard = threading.Lock()
         self._open: OrderedDict[Path, Filter] = OrderedDict()
 
-    def pieces(self, table: str, files: Sequence[Listed], need: Need) -> list[Piece]:
-        """Answer the rows of a table's files in which there may be what is needed."""
+    def pieces(
+        self, table: str, files: Sequence[Listed], need: Need, paths: frozenset[str] | None = None
+    ) -> list[Piece]:
+        """Answer the rows of a table's files in which there may be what is needed.
+
+        At `paths` misfits can decide; None: at any.
+        """
         found: list[Piece] = []
         for file in files:
-            known = None if need == NOTHING else self.of(table, file)
+            known = self.of(table, file)
             if known is None:
                 found += whole_files([file])
+            elif need == NOTHING:
+                found += whole_files([file], misfits=known.may_misfit(paths))
             else:
-                found += known.pieces(file, need)
+                found += known.pieces(file, need, paths)
         return found
 
     def of(self, table: str, file: Listed) -> Filter | None:
@@ -177,12 +209,19 @@ class Filters:
         """Say whether there is a filter of a file."""
         return self._place(table, path).exists()
 
-    def write(self, table: str, path: str, groups: Sequence[tuple[Chunks, bytes]]) -> int:
+    def write(self, table: str, path: str, groups: Sequence[Group]) -> int:
         """Keep the filter of a file; answer how many bytes it has."""
         place = self._place(table, path)
         place.parent.mkdir(parents=True, exist_ok=True)
-        body = b"".join(words for _, words in groups)
-        head = _Head(FORM, path, [chunks for chunks, _ in groups], zlib.crc32(body))
+        body = b"".join(group.words for group in groups)
+        paths = frozenset[int]().union(*(group.misfits for group in groups))
+        head = _Head(
+            form=FORM,
+            path=path,
+            groups=[group.chunks for group in groups],
+            checksum=zlib.crc32(body),
+            misfits=paths if len(paths) <= MOST_PATHS else None,
+        )
         whole = msgspec.json.encode(head) + b"\n" + body
         fresh = place.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
         fresh.write_bytes(whole)
@@ -237,4 +276,4 @@ def _read(place: Path, file: Listed) -> Filter:
         end += group.bits * _WORD
     if end != len(words) or zlib.crc32(memoryview(words)[start:]) != head.checksum:
         raise ValueError("it is not as it was written")
-    return Filter(tuple(head.groups), words, tuple(starts))
+    return Filter(tuple(head.groups), words, tuple(starts), head.misfits)

@@ -58,6 +58,9 @@ REST_SECONDS = 10.0
 MOST_DOUBTS = 5_000
 """Events that are looked up because the index cannot decide; with more of them the lake is read."""
 
+MOST_PLACES = 5_000
+"""Events whose places are told at once, to be read there."""
+
 
 class NoAnswer(Exception):
     """The index does not answer this; `away` if it would when it were there."""

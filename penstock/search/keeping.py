@@ -5,7 +5,6 @@ It goes beside everything else and holds nothing up: a file whose filter is not 
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pyarrow as pa
@@ -15,10 +14,11 @@ import structlog
 from lakehouse import Lake, TableView
 from lakehouse.listing import Listed, Listing
 from lakehouse.sql import Engine
+from penstock.background import give_way
 from penstock.envelope import CollectionId
 from penstock.errors import PenstockError
 from penstock.search.filling import COLUMNS, group_of
-from penstock.search.filters import LEAST_CHUNK, Chunks, Filters
+from penstock.search.filters import LEAST_CHUNK, Filters, Group
 
 log = structlog.get_logger()
 
@@ -29,7 +29,6 @@ EVERY_SECONDS = 60.0
 REST_SECONDS = 60.0
 """After an error of the catalog or of its files."""
 
-_KINDNESS = 10
 _TROUBLES = (PenstockError, OSError, pa.ArrowException)
 
 
@@ -126,7 +125,7 @@ class Keeping:
             self._done[collection] = view.metadata_location
         return made
 
-    def _read(self, file: Listed) -> list[tuple[Chunks, bytes]] | None:
+    def _read(self, file: Listed) -> list[Group] | None:
         """Answer the filter of a file, None if it is to end."""
         groups = []
         with self._lake.open(file.path) as stream:
@@ -143,8 +142,7 @@ class Keeping:
         return groups
 
     def _run(self) -> None:
-        # Whoever searches or lands goes before.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _KINDNESS)
+        give_way()
         wait = 0.0
         while not self._leaving.wait(wait):
             wait = EVERY_SECONDS

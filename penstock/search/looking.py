@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from lakehouse.sql import Engine, Reader
 from penstock.envelope import Micros
 from penstock.errors import BadRequest
 from penstock.query import Query
-from penstock.query.facets import facet_columns, facet_statement
+from penstock.query.facets import Has, facet_columns, facet_statement
 from penstock.query.order import LAST, sort_value
 from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, sql, value
 from penstock.query.pruning import need_of, opaque
@@ -27,12 +28,13 @@ from penstock.query.sql import (
     Rows,
     compile_before,
     compile_sql,
+    misfits_asked,
     part_query,
 )
 from penstock.query.stored import LeafColumn, columns_of
 from penstock.query.tree import Field, Header, Metadata, Payload, Time
 from penstock.query.writing import field_text, number_text
-from penstock.schema.names import keys_of
+from penstock.schema.names import keys_of, path_text
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import (
     Facet,
@@ -46,7 +48,7 @@ from penstock.search.cut import Cut
 from penstock.search.facts import told
 from penstock.search.filling import words_of
 from penstock.search.filters import Filters
-from penstock.search.indexed import NoAnswer, Part
+from penstock.search.indexed import MOST_PLACES, NoAnswer, Part
 from penstock.search.ordering import first_of, ordered_rows, sorting_columns
 from penstock.search.places import (
     BUT_PAYLOADS,
@@ -54,6 +56,7 @@ from penstock.search.places import (
     SHOWN,
     at_places,
     beyond,
+    exactly_at,
     first_places,
     found_of,
     places_of,
@@ -159,6 +162,11 @@ class Source:
     """Which of the rows lie before the cut."""
     opaque: Reading | None = None
 
+    @property
+    def misfits(self) -> bool:
+        """Whether a misfit may decide which rows are found."""
+        return not isinstance(self.rows, Reading) or self.rows.misfits
+
     def of(self, reader: Reader) -> tuple[str, Sql] | None:
         """Answer what to write behind FROM, and the condition that goes with it."""
         return _read(reader, self.rows, self.counts)
@@ -177,7 +185,7 @@ def _read(
             return None
         case TableView():
             return reader.lake(rows), counts
-        case Reading(paths, _, within):
+        case Reading(paths, within=within):
             return reader.files(paths), all_of(counts, within)
         case _:
             return reader.arrow(rows), counts
@@ -240,16 +248,25 @@ class Looking:
         pieces, landed = with_id(self._files.listed, event_id), self._cut.landed()
         return [Source(one, one.shape, landed, one) for one in readings(pieces, WHOLE)]
 
-    def _lake_within(self, *times: Window) -> list[Source]:
-        """Answer the files of the lake that have something of one of these times."""
+    def _lake_within(self, time: Window) -> list[Source]:
+        """Answer the files of the lake that have something of this time."""
+        return self._whole_files(lambda one: one.first <= time.last and one.last >= time.first)
+
+    def _lake_at(self, places: Collection[Place]) -> list[Source]:
+        """Answer the files of the lake that may have events at these places."""
+        times = sorted({place.received_at for place in places})
+
+        def has(one: Listed) -> bool:
+            following = bisect_left(times, one.first)
+            return following < len(times) and times[following] <= one.last
+
+        return self._whole_files(has)
+
+    def _whole_files(self, chosen: Callable[[Listed], bool]) -> list[Source]:
         if self._files is None:
             return self._table
-        files = whole_files(
-            one
-            for one in self._files.listed
-            if any(one.first <= time.last and one.last >= time.first for time in times)
-        )
         landed = self._cut.landed()
+        files = whole_files(one for one in self._files.listed if chosen(one))
         return [Source(one, one.shape, landed, one) for one in readings(files, WHOLE)]
 
     @cached_property
@@ -269,9 +286,15 @@ class Looking:
             every = bounded(whole_files(within), time)
             return every, every
         need = need_of(search.query.where, lambda text: words_of(self._reader, text))
+        paths = misfits_asked(search.query)
+        if paths is not None:
+            # What is counted is asked, too.
+            paths |= {path_text(one.keys) for one in search.counted if isinstance(one, Payload)}
+        # An opaque payload has no misfits, so that no file is read otherwise for having some.
+        texts = [replace(one, misfits=True) for one in filters.pieces(table, within, opaque(need))]
         return (
-            bounded(filters.pieces(table, within, need), time),
-            bounded(filters.pieces(table, within, opaque(need)), time),
+            bounded(filters.pieces(table, within, need, paths), time),
+            bounded(texts, time),
         )
 
     def _found_within(self, window: Window) -> list[Source]:
@@ -317,8 +340,7 @@ class Looking:
         if not doubts:
             return []
         here = at_places(doubts)
-        times = [Window(place.received_at, place.received_at) for place in doubts]
-        sources = self._lake_within(*times)
+        sources = self._lake_at(doubts)
         tables = (t for source in sources for t in self._ask(source, PLACE, "", here))
         return sorted({place for table in tables for place in places_of(table)} & set(doubts))
 
@@ -406,8 +428,7 @@ class Looking:
         for rows in self._select(self._tail, columns, where):
             events.update((found.place, found) for found in found_of(rows))
         if len(events) < len(places):  # not all of them are new
-            times = {place.received_at for place in places if place not in events}
-            for source in self._lake_within(*(Window(time, time) for time in times)):
+            for source in self._lake_at([place for place in places if place not in events]):
                 for rows in self._shown(source, where):
                     events.update((found.place, found) for found in found_of(rows))
         if self._part is not None and any(place not in events for place in places):
@@ -577,21 +598,47 @@ class Looking:
         """Answer of each field that is counted the values that most of the events found have."""
         fields = self._search.counted
         rows: Rows = "quarantine" if self._search.quarantine else "rows"
+        places = self._few()
         with ExitStack() as opened:
-            events: list[Sql] = []
-            for source in (*self._found, *self._tail):
-                columns = facet_columns(fields, source.shape, rows=rows)
-                for relation, where in self._parts(source, ALWAYS, opened):
+            events: dict[Has, list[Sql]] = {}
+
+            def count(source: Source, relations: Iterable[tuple[str, Sql]]) -> None:
+                columns, has = facet_columns(
+                    fields, source.shape, rows=rows, misfits=source.misfits
+                )
+                for relation, where in relations:
                     text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608
-                    events.append(Sql(text, (*columns.parameters, *where.parameters)))
+                    counted = Sql(text, (*columns.parameters, *where.parameters))
+                    events.setdefault(has, []).append(counted)
+
+            if places:
+                here = exactly_at(self._cut.log_id, places)
+                for source in self._lake_at(places):
+                    read = source.of(self._reader)
+                    if read is not None:
+                        relation, counts = read
+                        count(source, [(relation, all_of(counts, here))])
+            found = self._found if places is None else self._unindexed(self._found)
+            for source in (*found, *self._tail):
+                count(source, self._parts(source, ALWAYS, opened))
             if not events:
                 return [_NOTHING] * len(fields)
             statement = facet_statement(events, len(fields), most)
-            found = self._reader.rows(statement.text, statement.parameters).to_pylist()
+            told = self._reader.rows(statement.text, statement.parameters).to_pylist()
         values: list[list[_Counted]] = [[] for _ in fields]
-        for row in found:
+        for row in told:
             values[row["field"]].append(row)
         return [_facet(some) for some in values]
+
+    def _few(self) -> list[Place] | None:
+        """Answer the places of all events found that the index answers for, if those are few.
+
+        Then they are read at their places: what a condition has to read may be much more.
+        """
+        if self._part is None or self._part.count() > MOST_PLACES:
+            return None
+        found, doubts = self._part.first(MOST_PLACES, descending=True, after=None)
+        return [*found, *self._looked_up(doubts)]
 
     def since_newest(self, newest: int) -> Micros | None:
         """Answer when the earliest of about so many newest events was received."""
@@ -640,7 +687,9 @@ class Looking:
         # Groups of rows that are told apart must not be parted themselves.
         compiled = part_query if search.query.unique is None else _as_one_part
         telling = () if isinstance(source.rows, pa.Table) else self._telling
-        parts = compiled(search.query, source.shape, rows=rows, telling=telling)
+        parts = compiled(
+            search.query, source.shape, rows=rows, telling=telling, misfits=source.misfits
+        )
         for read, part in ((stored, parts.stored), (opaque_, parts.opaque)):
             if read is not None and part != NEVER:
                 relation, counts = read
@@ -737,8 +786,9 @@ def _as_one_part(
     *,
     rows: Rows,
     telling: Sequence[LeafColumn],  # noqa: ARG001 - as `part_query` takes them
+    misfits: bool,
 ) -> Parts:
-    return Parts(compile_sql(query, shape, rows=rows), NEVER)
+    return Parts(compile_sql(query, shape, rows=rows, misfits=misfits), NEVER)
 
 
 def _steps(wanted: int, found: Collection[Place]) -> Iterator[int]:

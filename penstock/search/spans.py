@@ -40,6 +40,8 @@ class Piece:
     first: Micros
     last: Micros
     rows: int
+    misfits: bool = True
+    """Whether a misfit may decide which of them are found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class Reading:
     paths: tuple[str, ...]
     shape: Struct
     within: Sql
+    misfits: bool = True
+    """Whether a misfit may decide which rows are found."""
 
 
 WHOLE = Window(*EVER)
@@ -125,13 +129,18 @@ def _window(lower: Micros | None, upper: Micros | None, *, newest_first: bool) -
 
 
 def readings(pieces: Iterable[Piece], within: Window) -> list[Reading]:
-    """Answer what to read of a time, the files of each shape together."""
-    by_shape: dict[Struct, list[Piece]] = {}
+    """Answer what to read of a time, the files that are asked in the same way together."""
+    alike: dict[tuple[Struct, bool], list[Piece]] = {}
     for one in bounded(pieces, within):
-        by_shape.setdefault(one.file.shape, []).append(one)
+        alike.setdefault((one.file.shape, one.misfits), []).append(one)
     return [
-        Reading(tuple(sorted({one.file.path for one in some})), shape, _condition(some, within))
-        for shape, some in by_shape.items()
+        Reading(
+            tuple(sorted({one.file.path for one in some})),
+            shape,
+            _condition(some, within),
+            misfits=misfits,
+        )
+        for (shape, misfits), some in alike.items()
     ]
 
 
@@ -195,10 +204,10 @@ def between(first: Micros, last: Micros) -> Sql:
     return all_of(*sides)
 
 
-def whole_files(files: Iterable[Listed]) -> list[Piece]:
-    """Answer a piece for all of each file."""
+def whole_files(files: Iterable[Listed], *, misfits: bool = True) -> list[Piece]:
+    """Answer a piece for each row group of the files."""
     return [
-        Piece(one, number, group.first, group.last, group.rows)
+        Piece(one, number, group.first, group.last, group.rows, misfits)
         for one in files
         for number, group in enumerate(one.groups)
     ]

@@ -99,8 +99,11 @@ class Stats(Protocol):
         """
         ...
 
-    def newest(self, collection: CollectionId) -> Micros | None:
-        """Answer the last minute in which an event was received that is counted, None without."""
+    def newest(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Micros]:
+        """Answer the last minute in which an event of each was received that is counted.
+
+        In one question, however many they are; those without such an event are left out.
+        """
         ...
 
     def forget_before(self, collection: CollectionId, before: Micros) -> None:

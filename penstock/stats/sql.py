@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, case, delete, func, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    and_,
+    case,
+    delete,
+    false,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from penstock.envelope import CollectionId, Micros, Span
 from penstock.metadata import database
@@ -109,12 +121,19 @@ class SqlStats:
                 found.setdefault(name, {})[minute] = events
         return found
 
-    def newest(self, collection: CollectionId) -> Micros | None:
-        """Answer the last minute in which an event was received that is counted."""
-        query = select(func.max(minutes.c.minute)).where(_of(minutes, collection))
+    def newest(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Micros]:
+        """Answer the last minute in which an event of each was received that is counted."""
+        names: dict[str, list[str]] = {}
+        for one in collections:
+            names.setdefault(one.team, []).append(one.name)
+        wanted = [
+            and_(minutes.c.team == team, minutes.c.name.in_(some)) for team, some in names.items()
+        ]
+        query = select(minutes.c.team, minutes.c.name, func.max(minutes.c.minute))
+        query = query.where(or_(false(), *wanted), minutes.c.events > 0)
         with self._reading() as connection:
-            found = connection.execute(query.where(minutes.c.events > 0)).scalar()
-        return None if found is None else int(found)
+            rows = connection.execute(query.group_by(minutes.c.team, minutes.c.name)).all()
+        return {CollectionId(team, name): int(minute) for team, name, minute in rows}
 
     def forget_before(self, collection: CollectionId, before: Micros) -> None:
         """Forget the minutes before a moment."""

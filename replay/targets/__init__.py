@@ -58,7 +58,15 @@ class Messages(Sequence[Message]):
     @overload
     def __getitem__(self, index: slice) -> list[Message]: ...
     def __getitem__(self, index: int | slice) -> Message | list[Message]:
-        return list(self)[index]
+        if isinstance(index, slice):
+            return list(self)[index]
+        left = index if index >= 0 else index + len(self)
+        for parcel in self.parcels:
+            length = parcel.stop - parcel.start
+            if 0 <= left < length:
+                return parcel.message(parcel.start + left)
+            left -= length
+        raise IndexError(index)
 
 
 def parcels_of(messages: Sequence[Message]) -> Sequence[Parcel]:
@@ -69,9 +77,10 @@ def parcels_of(messages: Sequence[Message]) -> Sequence[Parcel]:
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
-    """The destination took the event."""
+    """The destination took the event. `differs` says how another, compared with it, did not."""
 
     status: int | None
+    differs: str | None = None
 
 
 class Retry(msgspec.Struct, frozen=True, gc=False):
@@ -86,10 +95,11 @@ class Retry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):
-    """The destination will never take this event as it is."""
+    """The destination will never take this event as it is. For `differs` see `Delivered`."""
 
     reason: str
     status: int | None = None
+    differs: str | None = None
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):

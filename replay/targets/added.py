@@ -7,13 +7,18 @@ from collections.abc import Iterable, Iterator
 from penstock.envelope import CollectionId, Micros
 from replay.request import HeaderMode, rfc3339
 from replay.targets import ADDED, Message
+from replay.transform import ADDED_HEADER
 
 _ADDED = frozenset(ADDED)
 CONTENT_TYPE = "content-type"
 
 
 class Added:
-    """Makes the headers of one replay; `extra` are names that a target adds beside the five."""
+    """Makes the headers of one replay; `extra` are names that a target adds beside the five.
+
+    Events are `marked` where this replay has changed them: without that a mark that they have is
+    an earlier replay's, and says nothing of what is sent now.
+    """
 
     def __init__(
         self,
@@ -22,11 +27,14 @@ class Added:
         mode: HeaderMode,
         *,
         extra: Iterable[str] = (),
+        marked: bool = True,
     ) -> None:
         self.adds = mode == "add"
         self._replay = ("penstock-replay-id", replay_id)
         self._collection = ("penstock-collection", str(collection))
-        self._taken = {*extra, *_ADDED} if self.adds else set()
+        self._taken = (
+            {*extra, *_ADDED, *(() if marked else (ADDED_HEADER,))} if self.adds else set()
+        )
         self._known: dict[str, bool] = {}
 
     def pairs(self, message: Message) -> tuple[tuple[str, str], ...]:

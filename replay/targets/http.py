@@ -17,18 +17,19 @@ Of the original headers everything is sent again except
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from penstock.envelope import Clock, CollectionId, Micros
-from penstock.errors import AddressRefused, BadRequest
+from penstock.errors import AddressRefused, BadRequest, about
 from penstock.guard import Guard, Lookup, system_lookup
 from penstock.vocabulary import Credential
 from replay.request import moment_of, rfc3339
@@ -49,6 +50,7 @@ from replay.targets.signing import HEADERS, signer
 from replay.targets.templates import template
 from replay.targets.tls import client_tls
 from replay.targets.wire import CONNECT_SECONDS, Wire
+from replay.transform import ADDED_HEADER
 
 TOTAL_SECONDS = 30.0
 MOST_ANSWER_BYTES = 64 << 10
@@ -86,6 +88,26 @@ _NOT_IN_VALUES = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _DEFAULTS = HttpOptions()
 
 
+class Answer(NamedTuple):
+    """What became of one attempt, and the SHA-256 of what was read of the body, if there was one.
+
+    No more than `MOST_ANSWER_BYTES` are read, and a little.
+    """
+
+    outcome: Outcome
+    digest: bytes = b""
+
+    @property
+    def status(self) -> int | None:
+        """The status of the answer, None where there was none."""
+        return self.outcome.status
+
+    @property
+    def reason(self) -> str:
+        """Why there was none."""
+        return self.outcome.reason if isinstance(self.outcome, Retry | Failed) else ""
+
+
 class HttpTarget:
     """Sends events to one URL. Opens nothing before the first `send`; used by one event loop."""
 
@@ -105,11 +127,13 @@ class HttpTarget:
         secret: str | None = None,
         credentials: Mapping[Credential, str] | None = None,
         headers: Literal["add", "verbatim"] = "add",
+        marked: bool = True,
         timeout: float = TOTAL_SECONDS,
         lookup: Lookup = system_lookup,
     ) -> None:
         """Check URL, headers and secrets; raise `AddressRefused` or `BadRequest`."""
-        self._url = agreed_url(guard, url)
+        with about("url"):
+            self._url = agreed_url(guard, url)
         self._guard = guard
         self._lookup = lookup
         self._clock = clock
@@ -119,8 +143,10 @@ class HttpTarget:
         )
         self._tokens: Tokens | None = None
         if options.token_url is not None:
+            with about("options.token_url"):
+                endpoint = token_endpoint(guard, options.token_url)
             self._tokens = Tokens(
-                token_endpoint(guard, options.token_url),
+                endpoint,
                 options,
                 credentials.get("client_secret", ""),
                 guard=guard,
@@ -132,12 +158,16 @@ class HttpTarget:
         self.added = (*authorized, *HEADERS[options.signing])
         """The headers behind `headers`: those of a token and of the signature."""
         self._sign = signer(options.signing, secret)
-        checked = check_own_headers(own_headers, not_settable=self.added)
-        self._own = [(name, value, template(value, collection)) for name, value in checked]
+        with about("headers"):
+            checked = check_own_headers(own_headers, not_settable=self.added)
+            self._own = [(name, value, template(value, collection)) for name, value in checked]
         self._method = options.method
         self._add = headers == "add"
         self._forwarding = Forwarding(
-            [name for name, _ in own_headers] + [*self.added] + (list(ADDED) if self._add else [])
+            [name for name, _ in own_headers]
+            + [*self.added]
+            + (list(ADDED) if self._add else [])
+            + ([ADDED_HEADER] if self._add and not marked else [])
         )
         self._own_type = any(name.lower() == "content-type" for name, _ in own_headers)
         self._replay_id = replay_id
@@ -190,9 +220,9 @@ class HttpTarget:
 
     async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
         """Send each message; answer what became of it."""
-        return [await self._attempt(message) for message in messages]
+        return [(await self.answer(message)).outcome for message in messages]
 
-    async def _attempt(self, message: Message) -> Outcome:
+    async def answer(self, message: Message) -> Answer:
         """Send the message; a second time, with another token, if the first was refused."""
         deadline = asyncio.get_running_loop().time() + self._seconds
         if self._tokens is None:
@@ -200,25 +230,26 @@ class HttpTarget:
         try:
             async with asyncio.timeout_at(deadline):
                 token = await self._tokens.token()
-            outcome = await self._post(message, deadline, token)
-            if outcome.status != HTTPStatus.UNAUTHORIZED:
-                return outcome
+            answer = await self._post(message, deadline, token)
+            if answer.status != HTTPStatus.UNAUTHORIZED:
+                return answer
             async with asyncio.timeout_at(deadline):
                 other = await self._tokens.other_than(token)
         except NoToken as error:
-            return error.outcome
+            return Answer(error.outcome)
         except TimeoutError as error:
-            return outcome_of_error(error)
+            return Answer(outcome_of_error(error))
         if other is None:
-            return outcome
-        outcome = await self._post(message, deadline, other)
-        if outcome.status == HTTPStatus.UNAUTHORIZED:
+            return answer
+        answer = await self._post(message, deadline, other)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
             self._tokens.refused_again()
-        return outcome
+        return answer
 
-    async def _post(self, message: Message, deadline: float, token: str | None = None) -> Outcome:
+    async def _post(self, message: Message, deadline: float, token: str | None = None) -> Answer:
         wire = self._wire or self._open()
         outcome: Outcome | None = None
+        digest = b""
         try:
             async with asyncio.timeout_at(deadline):
                 connection = await wire.connect()
@@ -230,7 +261,7 @@ class HttpTarget:
                     headers = [*self.headers(message), *bearer, *signed]
                     answer, body = await wire.exchange(connection, headers, event.payload)
                     outcome = outcome_of_status(answer.code, answer.headers, now=self._clock())
-                    await _read_away(body)
+                    digest = await _read_away(body)
                 except BaseException:
                     # Its answer may still come, and is not that of the next request.
                     connection.close()
@@ -245,7 +276,7 @@ class HttpTarget:
         ) as error:
             # Once there is a status it has decided.
             outcome = outcome or outcome_of_error(error)
-        return outcome
+        return Answer(outcome, digest)
 
     def _open(self) -> Wire:
         self._wire = Wire(self._url, self._guard, self._lookup, method=self._method, tls=self._tls)
@@ -398,11 +429,14 @@ def outcome_of_error(error: Exception) -> Outcome:
             return BROKEN
 
 
-async def _read_away(body: aiohttp.StreamReader) -> None:
-    """Read what is left of an answer, so that its connection can be used again; keep nothing.
+async def _read_away(body: aiohttp.StreamReader) -> bytes:
+    """Read what is left of an answer, so that its connection can be used again.
 
-    An answer that is too long is not read to its end.
+    Answers the SHA-256 of it. An answer that is too long is not read to its end.
     """
-    left = MOST_ANSWER_BYTES
+    left, found = MOST_ANSWER_BYTES, hashlib.sha256()
     while left >= 0 and not body.at_eof():
-        left -= len(await body.readany())
+        some = await body.readany()
+        found.update(some)
+        left -= len(some)
+    return found.digest()

@@ -139,6 +139,7 @@ class KafkaTarget:
         replay_id: str,
         collection: CollectionId,
         headers: Literal["add", "verbatim"] = "add",
+        marked: bool = True,
         timeout: float = 30.0,
         own_topics: str = "penstock.",
         lookup: Lookup = system_lookup,
@@ -150,7 +151,7 @@ class KafkaTarget:
         self._login = login
         self._guard = guard
         self._lookup = lookup
-        self._added = Added(replay_id, collection, headers)
+        self._added = Added(replay_id, collection, headers, marked=marked)
         self._names: set[str] = set()
         self._seconds = timeout
         self._connect_seconds = min(timeout, CONNECT_SECONDS)
@@ -537,7 +538,7 @@ def refuse_own_topic(topic: str, own: str) -> None:
     Only doors write those: an event beside them would be taken for an accepted one.
     """
     if topic.startswith(own):
-        raise BadRequest(f"topics that begin with {own!r} are Penstock's own log")
+        raise BadRequest(f"topics that begin with {own!r} are Penstock's own log").at("url")
 
 
 def _outcome_of_look(error: Exception) -> Retry:

@@ -14,6 +14,7 @@ import secrets
 import ssl
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from penstock.guard import Endpoint, Guard, Lookup, connected_socket
@@ -83,7 +84,10 @@ async def ask_cluster(
     except (struct.error, UnicodeDecodeError, asyncio.IncompleteReadError) as error:
         raise ValueError("the answer is not Kafka's") from error
     finally:
-        writer.close()
+        # Nothing is left to be said: TLS would wait for the broker to say goodbye.
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 class _Answer:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from penstock.envelope import Clock, CollectionId
+from penstock.errors import BadRequest
 from penstock.guard import Guard, Lookup, system_lookup
 from penstock.metadata.records import Destination
+from replay.doorway import Doorway
 from replay.request import HeaderMode
 from replay.targets import Target
-from replay.targets.http import TOTAL_SECONDS, HttpTarget
+from replay.targets.collection import CollectionTarget
+from replay.targets.file import FileTarget
+from replay.targets.http import TOTAL_SECONDS
 from replay.targets.places import (
     check_place,
-    http_options,
+    collection_place,
+    file_options,
+    file_place,
     kafka_options,
     kafka_place,
     pair_of,
@@ -20,7 +27,14 @@ from replay.targets.places import (
     rabbit_place,
     sqs_options,
     sqs_place,
+    tunnel_name,
 )
+from replay.targets.posted import open_posted
+from replay.targets.tunnel import TunnelTarget
+
+_WITHIN = frozenset({"collection", "file", "tunnel"})
+"""Kinds to which nothing is connected from here; where they lead is not known before a replay is.
+"""
 
 LOG_TOPICS = "penstock."
 """How the topics of Penstock's own log begin."""
@@ -39,6 +53,8 @@ def checked(record: Destination, guard: Guard, *, own_topics: str = LOG_TOPICS) 
     Raises `AddressRefused` or `BadRequest` for what no replay could use.
     """
     record = check_place(record, guard)
+    if record.kind in _WITHIN:
+        return record
     open_target(
         record,
         guard=guard,
@@ -50,34 +66,6 @@ def checked(record: Destination, guard: Guard, *, own_topics: str = LOG_TOPICS) 
     return record
 
 
-def open_http(
-    record: Destination,
-    *,
-    guard: Guard,
-    replay_id: str,
-    collection: CollectionId,
-    clock: Clock,
-    headers: HeaderMode = "add",
-    timeout: float = TOTAL_SECONDS,
-    lookup: Lookup = system_lookup,
-) -> HttpTarget:
-    """Answer an HTTP destination, as `open_target` does."""
-    return HttpTarget(
-        record.url,
-        http_options(record.options),
-        guard=guard,
-        replay_id=replay_id,
-        collection=collection,
-        clock=clock,
-        own_headers=record.headers,
-        secret=record.secret,
-        credentials=record.credentials,
-        headers=headers,
-        timeout=timeout,
-        lookup=lookup,
-    )
-
-
 def open_target(
     record: Destination,
     *,
@@ -86,24 +74,31 @@ def open_target(
     collection: CollectionId,
     clock: Clock,
     headers: HeaderMode = "add",
+    marked: bool = True,
     timeout: float = TOTAL_SECONDS,
     own_topics: str = LOG_TOPICS,
+    doorway: Doorway | None = None,
+    files: Path | None = None,
     lookup: Lookup = system_lookup,
 ) -> Target:
     """Answer the destination, ready to be sent to; nothing is opened before that.
 
-    Raises `AddressRefused` if replays may not go there, `BadRequest` for what cannot be used, or
-    where the client of its kind is not installed.
+    Events are `marked` where a transform of the replay has said so in a header: without it one that
+    is there is an earlier replay's, and left out.
+    `doorway` leads to the collections of this installation and to its tunnels, and `files` is the
+    folder that it keeps files in. Raises `AddressRefused` if replays may not go there, `BadRequest`
+    for what cannot be used, or where the client of its kind is not installed.
     """
     match record.kind:
         case "http":
-            return open_http(
+            return open_posted(
                 record,
                 guard=guard,
                 replay_id=replay_id,
                 collection=collection,
                 clock=clock,
                 headers=headers,
+                marked=marked,
                 timeout=timeout,
                 lookup=lookup,
             )
@@ -118,6 +113,7 @@ def open_target(
                 replay_id=replay_id,
                 collection=collection,
                 headers=headers,
+                marked=marked,
                 timeout=timeout,
                 own_topics=own_topics,
                 lookup=lookup,
@@ -133,6 +129,7 @@ def open_target(
                 replay_id=replay_id,
                 collection=collection,
                 headers=headers,
+                marked=marked,
                 timeout=timeout,
                 lookup=lookup,
             )
@@ -148,6 +145,67 @@ def open_target(
                 replay_id=replay_id,
                 collection=collection,
                 headers=headers,
+                marked=marked,
                 timeout=timeout,
                 lookup=lookup,
             )
+        case "collection" | "file" | "tunnel":
+            return _open_within(
+                record,
+                doorway,
+                files,
+                replay_id=replay_id,
+                collection=collection,
+                headers=headers,
+                marked=marked,
+                timeout=timeout,
+            )
+
+
+def _open_within(
+    record: Destination,
+    doorway: Doorway | None,
+    files: Path | None,
+    *,
+    replay_id: str,
+    collection: CollectionId,
+    headers: HeaderMode,
+    marked: bool,
+    timeout: float,
+) -> Target:
+    """Answer a destination that is reached by no address."""
+    if record.kind == "file":
+        if files is None:
+            raise BadRequest("no folder is known here that files are kept in")
+        return FileTarget(
+            file_place(record.url),
+            file_options(record.options),
+            files,
+            team=record.team,
+            replay_id=replay_id,
+            collection=collection,
+            headers=headers,
+            marked=marked,
+        )
+    if doorway is None:
+        raise BadRequest("no door is known here that leads to collections and tunnels")
+    if record.kind == "tunnel":
+        return TunnelTarget(
+            tunnel_name(record.url),
+            doorway,
+            team=record.team,
+            replay_id=replay_id,
+            collection=collection,
+            headers=headers,
+            marked=marked,
+            timeout=timeout,
+        )
+    return CollectionTarget(
+        collection_place(record.url, record.team),
+        doorway,
+        replay_id=replay_id,
+        collection=collection,
+        headers=headers,
+        marked=marked,
+        timeout=timeout,
+    )

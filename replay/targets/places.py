@@ -9,10 +9,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from penstock.errors import AddressRefused, BadRequest
+from penstock.envelope import CollectionId, check_name
+from penstock.errors import AddressRefused, BadName, BadRequest, about
 from penstock.guard import Endpoint, Guard
-from penstock.metadata.records import Destination
+from penstock.metadata.records import CollectionRecord, Destination
 from penstock.vocabulary import Kind
+from replay.request import HeaderMode, placed
 from replay.targets.signing import Signing, signer
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -29,9 +31,14 @@ _KINDS: Mapping[str, Kind] = {
     "amqps": "rabbitmq",
     "sqs": "sqs",
     "sqs+http": "sqs",
+    "collection": "collection",
+    "file": "file",
+    "tunnel": "tunnel",
 }
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 _AMAZON = re.compile(r"sqs\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TUNNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _GROUP = re.compile(r"[!-~]{1,128}")
 _LONGEST_NAME = 255
 _LONGEST_CA = 100_000
@@ -74,6 +81,9 @@ class SqsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The message group of all events in a FIFO queue; null: a group for each key."""
 
 
+Comparison = Literal["status", "body"]
+
+
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an HTTP destination is posted to, beside its headers."""
 
@@ -88,6 +98,24 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     scope: str | None = None
     client_auth: Literal["basic", "body"] = "basic"
     """How id and secret are told to the token endpoint."""
+    compare_url: str | None = None
+    """Where each event is sent, too, and whose answer is compared."""
+    compare: Comparison = "status"
+    """What of an answer has to be the same: the status, or the body as well."""
+
+
+class CollectionOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A collection has none."""
+
+
+class FileOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a file is when it is taken away."""
+
+    format: Literal["ndjson", "parquet"] = "ndjson"
+
+
+class TunnelOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A tunnel has none: what it writes to, and how, was said where it was started."""
 
 
 class KafkaPlace(NamedTuple):
@@ -114,6 +142,17 @@ class RabbitPlace(NamedTuple):
         """The normal form."""
         scheme = "amqps" if self.tls else "amqp"
         return f"{scheme}://{self.endpoint.url}/{quote(self.vhost, safe='')}"
+
+
+class FilePlace(NamedTuple):
+    """A file's name: how it is called for who takes it away, and no path."""
+
+    name: str
+
+    @property
+    def url(self) -> str:
+        """The normal form."""
+        return f"file://{self.name}"
 
 
 class SqsPlace(NamedTuple):
@@ -147,12 +186,13 @@ def kind_of(url: str, asked: Kind | None = None) -> Kind:
         return "sqs"
     if found is None:
         known = ", ".join(f"{each}://" for each in _KINDS)
-        raise AddressRefused(f"the address begins with none of {known}")
+        raise AddressRefused(f"the address begins with none of {known}").at("url")
     if asked is not None and asked != found:
-        raise BadRequest(f"the address is one of {found}, not of {asked}")
+        raise BadRequest(f"the address is one of {found}, not of {asked}").at("url")
     return found
 
 
+@about("url")
 def kafka_place(url: str, guard: Guard) -> KafkaPlace:
     """Read ``kafka://host:port,host:port/topic``."""
     rest = _without_scheme(url, "kafka")
@@ -163,6 +203,7 @@ def kafka_place(url: str, guard: Guard) -> KafkaPlace:
     return KafkaPlace(brokers, topic)
 
 
+@about("url")
 def rabbit_place(url: str, guard: Guard) -> RabbitPlace:
     """Read ``amqp://host:port/vhost`` or ``amqps://…``; no path is the virtual host ``/``."""
     scheme = url.partition("://")[0].lower()
@@ -180,17 +221,66 @@ def sqs_place(url: str, options: SqsOptions, guard: Guard) -> SqsPlace:
     """Read ``sqs://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE``, or ``sqs+http://…`` without TLS."""
     scheme, _, rest = url.partition("://")
     plain = scheme.lower() in ("sqs+http", "http")
-    endpoint = guard.endpoint(f"{'http' if plain else 'https'}://{rest}")
-    path = urlsplit(endpoint.url)
-    if path.query or path.path.count("/") < 2 or path.path.endswith("/"):  # noqa: PLR2004
-        raise BadRequest("write the address as sqs://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")
+    with about("url"):
+        endpoint = guard.endpoint(f"{'http' if plain else 'https'}://{rest}")
+        path = urlsplit(endpoint.url)
+        if path.query or path.path.count("/") < 2 or path.path.endswith("/"):  # noqa: PLR2004
+            raise BadRequest("write the address as sqs://sqs.REGION.amazonaws.com/ACCOUNT/QUEUE")
     amazon = _AMAZON.fullmatch(endpoint.host)
     region = options.region or (amazon[1] if amazon else "")
     if not re.fullmatch(r"[a-z0-9-]{1,40}", region):
-        raise BadRequest("this address does not say which region it is in: give the option region")
+        said = "this address does not say which region it is in: give the option region"
+        raise BadRequest(said).at("options.region")
     if options.group is not None and not _GROUP.fullmatch(options.group):
-        raise BadRequest("a group has up to 128 letters, digits and punctuation marks")
+        said = "a group has up to 128 letters, digits and punctuation marks"
+        raise BadRequest(said).at("options.group")
     return SqsPlace(endpoint, region)
+
+
+@about("url")
+def collection_place(url: str, team: str) -> CollectionId:
+    """Read ``collection://NAME``: a collection of the destination's own team, and of no other."""
+    name = _without_scheme(url, "collection")
+    try:
+        return CollectionId(team, check_name(name, what="collection"))
+    except BadName as error:
+        raise BadRequest(
+            "write the address as collection://NAME, with the name of a collection of this team"
+        ) from error
+
+
+@about("url")
+def file_place(url: str) -> FilePlace:
+    """Read ``file://NAME``; a name that could be a path is refused."""
+    name = _without_scheme(url, "file")
+    if not _FILE.fullmatch(name):
+        raise AddressRefused(
+            "write the address as file://NAME: a name of letters, digits, '-', '_' and '.', and no "
+            "path; the file is kept in the home, and taken away with 'penstock replay download'"
+        )
+    return FilePlace(name)
+
+
+def tunnel_name(url: str) -> str:
+    """Read ``tunnel://NAME``: the name that clients give when they connect."""
+    name = _without_scheme(url, "tunnel")
+    if not _TUNNEL.fullmatch(name):
+        raise BadRequest(
+            "write the address as tunnel://NAME: up to 100 letters, digits, '-', '_' and '.'"
+        )
+    return name
+
+
+def refuse_its_own(to: CollectionRecord, taken_from: CollectionId, headers: HeaderMode) -> None:
+    """Raise `AddressRefused` where events would come back to the collection they are taken from.
+
+    One that takes such events is told by their headers which they are; ``verbatim`` has none.
+    """
+    if to.id == taken_from and (headers == "verbatim" or not to.allow_loops):
+        raise AddressRefused(
+            f"this destination is the collection {taken_from.name!r} itself, which the events are "
+            "taken from"
+        )
 
 
 def http_options(values: Mapping[str, Any]) -> HttpOptions:
@@ -206,15 +296,32 @@ def kafka_options(values: Mapping[str, Any]) -> KafkaOptions:
 def rabbit_options(values: Mapping[str, Any]) -> RabbitOptions:
     """Read the options of a RabbitMQ destination."""
     options = _options(values, RabbitOptions)
-    for text in (options.exchange, options.routing_key or ""):
+    texts = {"exchange": options.exchange, "routing_key": options.routing_key or ""}
+    for name, text in texts.items():
         if len(text.encode()) > _LONGEST_NAME:
-            raise BadRequest("exchange and routing key have 255 bytes at most")
+            said = "exchange and routing key have 255 bytes at most"
+            raise BadRequest(said).at(f"options.{name}")
     return options
 
 
 def sqs_options(values: Mapping[str, Any]) -> SqsOptions:
     """Read the options of an SQS destination."""
     return _options(values, SqsOptions)
+
+
+def collection_options(values: Mapping[str, Any]) -> CollectionOptions:
+    """Read the options of a collection as a destination."""
+    return _options(values, CollectionOptions)
+
+
+def file_options(values: Mapping[str, Any]) -> FileOptions:
+    """Read the options of a file as a destination."""
+    return _options(values, FileOptions)
+
+
+def tunnel_options(values: Mapping[str, Any]) -> TunnelOptions:
+    """Read the options of a tunnel."""
+    return _options(values, TunnelOptions)
 
 
 def check_place(record: Destination, guard: Guard) -> Destination:
@@ -226,7 +333,7 @@ def check_place(record: Destination, guard: Guard) -> Destination:
     if record.kind != "http" and (record.headers or record.credentials):
         raise BadRequest("only HTTP destinations have headers and credentials of their own")
     if record.secret is not None and len(record.secret) > _LONGEST_SECRET:
-        raise BadRequest(f"a secret has {_LONGEST_SECRET} characters at most")
+        raise BadRequest(f"a secret has {_LONGEST_SECRET} characters at most").at("secret")
     match record.kind:
         case "http":
             options = http_options(record.options)
@@ -244,8 +351,25 @@ def check_place(record: Destination, guard: Guard) -> Destination:
         case "sqs":
             url = sqs_place(record.url, sqs_options(record.options), guard).url
             if record.secret is None or len(record.secret.split(":", 2)) < 2:  # noqa: PLR2004
-                raise BadRequest("SQS needs a secret: write it as KEY_ID:SECRET_KEY[:SESSION]")
+                said = "SQS needs a secret: write it as KEY_ID:SECRET_KEY[:SESSION]"
+                raise BadRequest(said).at("secret")
+        case "collection" | "file" | "tunnel":
+            url = _place_within(record)
     return msgspec.structs.replace(record, url=url)
+
+
+def _place_within(record: Destination) -> str:
+    """Answer the normal form of an address to which nothing is connected from here."""
+    if record.secret is not None:
+        raise BadRequest(f"a {record.kind} needs no secret").at("secret")
+    if record.kind == "file":
+        file_options(record.options)
+        return file_place(record.url).url
+    if record.kind == "tunnel":
+        tunnel_options(record.options)
+        return f"tunnel://{tunnel_name(record.url)}"
+    collection_options(record.options)
+    return f"collection://{collection_place(record.url, record.team).name}"
 
 
 def _check_http(record: Destination, options: HttpOptions) -> None:
@@ -255,9 +379,13 @@ def _check_http(record: Destination, options: HttpOptions) -> None:
         raise BadRequest(
             "a token is asked for with the options token_url and client_id and the credential "
             "client_secret: give all three or none"
-        )
+        ).at("options.token_url")
     if not options.token_url and (options.scope or options.client_auth != "basic"):
-        raise BadRequest("scope and client_auth are said to a token_url, and there is none")
+        said = "scope and client_auth are said to a token_url, and there is none"
+        raise BadRequest(said).at("options.token_url")
+    if options.compare != "status" and not options.compare_url:
+        said = "answers are compared with those of a compare_url, and there is none"
+        raise BadRequest(said).at("options.compare_url")
     if not record.url.lower().startswith("https:") and (
         options.ca or "client_certificate" in record.credentials
     ):
@@ -274,7 +402,7 @@ def pair_of(secret: str | None) -> tuple[str, str] | None:
 
 def _check_pair(secret: str | None) -> None:
     if secret is not None and ":" not in secret:
-        raise BadRequest("write the secret as user:password")
+        raise BadRequest("write the secret as user:password").at("secret")
 
 
 def _without_scheme(url: str, *schemes: str) -> str:
@@ -288,8 +416,11 @@ def _options(values: Mapping[str, Any], kind: type[_S]) -> _S:
     try:
         options = msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"the destination's options cannot be read: {error}") from error
+        said, field = placed(error)
+        where = f"options.{field}" if field else "options"
+        said = f"the option {field} cannot be used: {said}" if field else f"options: {said}"
+        raise BadRequest(said).at(where) from error
     ca = getattr(options, "ca", None)
     if ca is not None and (len(ca) > _LONGEST_CA or "BEGIN CERTIFICATE" not in ca):
-        raise BadRequest("the option ca is no PEM text with certificates")
+        raise BadRequest("the option ca is no PEM text with certificates").at("options.ca")
     return options

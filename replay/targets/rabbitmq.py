@@ -19,8 +19,8 @@ import asyncio
 import base64
 import hashlib
 import ssl
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -94,6 +94,7 @@ class RabbitTarget:
         replay_id: str,
         collection: CollectionId,
         headers: Literal["add", "verbatim"] = "add",
+        marked: bool = True,
         timeout: float = 30.0,
         lookup: Lookup = system_lookup,
     ) -> None:
@@ -102,12 +103,14 @@ class RabbitTarget:
         self._login = login or ("guest", "guest")
         self._guard = guard.with_ports(AMQP_PORTS.values())
         self._lookup = lookup
-        self._added = Added(replay_id, collection, headers, extra=(_KEY,))
+        self._added = Added(replay_id, collection, headers, extra=(_KEY,), marked=marked)
         self._seconds = timeout
         self._connect_seconds = min(timeout, CONNECT_SECONDS)
         self._turn = asyncio.Lock()
         self._connection: aiormq.Connection | None = None
         self._channel: Channel | None = None
+        self._flying: dict[str | None, asyncio.Future[None]] = {}
+        """The ids of what is not answered, and when that is over."""
 
     def properties(self, message: Message) -> Basic.Properties | Failed:
         """Answer headers and properties of one attempt."""
@@ -169,18 +172,33 @@ class RabbitTarget:
             else:
                 ready[number] = made
         for numbers in _distinct(ready):
-            channel = await self._opened()
-            if isinstance(channel, Retry | Failed):
-                outcomes.update(dict.fromkeys(numbers, channel))
-                continue
-            waiting = {
-                number: self._publish(channel, messages[number].event.payload, *ready[number])
-                for number in numbers
-            }
-            outcomes.update(await self._confirmed(waiting))
+            async with self._alone({ready[number][1].message_id for number in numbers}):
+                channel = await self._opened()
+                if isinstance(channel, Retry | Failed):
+                    outcomes.update(dict.fromkeys(numbers, channel))
+                    continue
+                waiting = {
+                    number: self._publish(channel, messages[number].event.payload, *ready[number])
+                    for number in numbers
+                }
+                outcomes.update(await self._confirmed(waiting))
         if len(messages) > 1 and TOO_LARGE in outcomes.values():
             return await self._one_by_one(messages, outcomes)
         return [outcomes[number] for number in range(len(messages))]
+
+    @asynccontextmanager
+    async def _alone(self, ids: Collection[str | None]) -> AsyncIterator[None]:
+        """Let no other send have one of these under way: a return tells only the id."""
+        while others := {self._flying[one] for one in ids if one in self._flying}:
+            await asyncio.wait(others)
+        over = asyncio.get_running_loop().create_future()
+        self._flying.update(dict.fromkeys(ids, over))
+        try:
+            yield
+        finally:
+            for one in ids:
+                del self._flying[one]
+            over.set_result(None)
 
     async def _opened(self) -> Channel | Retry | Failed:
         try:

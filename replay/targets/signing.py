@@ -51,12 +51,12 @@ def signer(scheme: Signing, secret: str | None) -> Sign:
             raise BadRequest(
                 "a secret of an HTTP destination signs: give the option signing, too, or give "
                 "credentials as headers"
-            )
+            ).at("options.signing")
         return lambda _id, _now, _body: []
     most = 1 if scheme == "github" else MOST_SECRETS
     if not 1 <= len(secrets) <= most:
         many = "one secret" if most == 1 else "one secret, or two with the newest first, one a line"
-        raise BadRequest(f"signing={scheme} takes {many}")
+        raise BadRequest(f"signing={scheme} takes {many}").at("secret")
     match scheme:
         case "standard":
             keys = [_standard_key(one) for one in secrets]
@@ -104,7 +104,7 @@ def _standard_key(secret: str) -> bytes:
         raise BadRequest(
             f"signing=standard takes secrets of {_LEAST_BYTES} to {_MOST_BYTES} bytes in base64, "
             f"with {_PREFIX} before them or not: echo {_PREFIX}$(openssl rand -base64 32)"
-        )
+        ).at("secret")
     return key
 
 

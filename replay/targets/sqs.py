@@ -128,6 +128,7 @@ class SqsTarget:
         replay_id: str,
         collection: CollectionId,
         headers: Literal["add", "verbatim"] = "add",
+        marked: bool = True,
         timeout: float = 30.0,
         lookup: Lookup = system_lookup,
     ) -> None:
@@ -137,7 +138,7 @@ class SqsTarget:
         self._guard = guard
         self._lookup = lookup
         self._replay = replay_id
-        self._added = Added(replay_id, collection, headers, extra=_OURS)
+        self._added = Added(replay_id, collection, headers, extra=_OURS, marked=marked)
         self._seconds = timeout
         self._auth = SigV4Auth(Credentials(*secret.split(":", 2)), "sqs", place.region)
         self._wire: Wire | None = None

@@ -19,11 +19,14 @@ def client_tls(
     if ca is None and certificate is None and key is None:
         return None
     if (certificate is None) != (key is None):
-        raise BadRequest("client_certificate and client_key belong together: give both or neither")
+        said = "client_certificate and client_key belong together: give both or neither"
+        lacks = "client_certificate" if certificate is None else "client_key"
+        raise BadRequest(said).at(f"credentials.{lacks}")
     try:
         context = ssl.create_default_context(cadata=ca)
     except (ssl.SSLError, ValueError):
-        raise BadRequest("the option ca is no PEM text with certificates") from None
+        said = "the option ca is no PEM text with certificates"
+        raise BadRequest(said).at("options.ca") from None
     if certificate is not None and key is not None:
         _show(context, certificate, key)
     return context
@@ -39,6 +42,6 @@ def _show(context: ssl.SSLContext, certificate: str, key: str) -> None:
         raise BadRequest(
             "client_certificate and client_key do not belong together, or are no PEM texts; a key "
             "that asks for a password cannot be used"
-        ) from None
+        ).at("credentials.client_certificate") from None
     finally:
         os.close(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 
 import pytest
 from browsing import Site, Visitor
@@ -135,6 +136,27 @@ def test_a_hostile_event_is_shown_and_does_nothing(visitor: Visitor, shop: Colle
     expect(page.get_by_role("region", name="Metadata")).to_contain_text("shop.orders")
     expect(page.get_by_role("region", name="Where it came from")).to_contain_text("3 s before")
     visitor.look("event-misfits")
+
+
+def test_an_event_is_opened_whatever_its_id_is(visitor: Visitor, full: Site) -> None:
+    """The browser takes its part in what becomes of a path: it reads some ids as a folder above."""
+    odd = full.collection("odd")
+    ids = ("..", "a\nb", "%2E%2E", "a/../b", " ", "x" * 1024)
+    with closing(open_appender(full.settings.log)) as appender:
+        now = machine_clock() - 600 * SECOND
+        events = [event(b"{}", id=one, received_at=now + n) for n, one in enumerate(ids)]
+        appender.append(odd, events).result(10)
+    full.land(odd)
+    visitor.sign_in()
+
+    for n, one in enumerate(reversed(ids)):
+        visitor.open("/collections/odd")
+        visitor.page.locator("tbody th[scope=row] a").nth(n).click()
+
+        shown = visitor.page.locator(".event-id code")
+        expect(shown).to_have_text("a\\nb" if one == "a\nb" else one)
+        around = visitor.page.get_by_role("region", name="Around it on the log")
+        expect(around.get_by_role("link")).to_have_count(len(ids) - 1)
 
 
 def test_a_payload_is_shown_in_each_way_by_keyboard(visitor: Visitor, shop: CollectionId) -> None:

@@ -94,7 +94,7 @@ def test_the_overview_tells_how_everything_is(visitor: Visitor) -> None:
 
     row = visitor.page.get_by_role("row", name="flights")
     expect(row).to_contain_text("360")
-    expect(row).to_contain_text("fine")
+    expect(row).to_contain_text("check")
     attention = visitor.page.get_by_role("region", name="Needs attention")
     expect(attention.get_by_role("link", name="9 events could not become rows")).to_be_visible()
     expect(visitor.page.locator(".plot canvas")).to_be_visible()
@@ -176,6 +176,12 @@ def test_a_token_is_made_shown_once_and_revoked_with_the_keyboard_alone(visitor:
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Revoke for the shop?")).to_be_visible()
     visitor.look("tokens-revoke")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", name="Revoke for the shop?")).to_have_count(0)
+    visitor.ready()
+    revoke.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert", name="Revoke for the shop?")).to_be_focused()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
 
@@ -185,17 +191,55 @@ def test_a_token_is_made_shown_once_and_revoked_with_the_keyboard_alone(visitor:
     assert secret not in page.content()
 
 
-def test_why_nothing_was_done_is_not_told_behind_a_dialog(visitor: Visitor) -> None:
+def test_a_question_is_asked_and_answered_without_script(visitor: Visitor) -> None:
+    browser = visitor.page.context.browser
+    assert browser is not None
+    with visiting(browser, visitor.site, java_script_enabled=False) as plain:
+        page = plain.page
+        plain.open("/tokens")
+        page.get_by_label("Token", exact=True).fill(plain.site.admin)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("Make a token").click()
+        page.get_by_label("Name", exact=True).fill("for reading")
+        page.get_by_label("read see and search").check()
+        page.get_by_role("button", name="Make the token").click()
+        page.get_by_role("button", name="Revoke for reading").click()
+        expect(page.get_by_role("heading", name="Revoke for reading?")).to_be_visible()
+        page.get_by_role("link", name="Leave it as it is").click()
+        expect(page.get_by_role("row", name="for reading")).to_contain_text("works")
+        page.get_by_role("button", name="Revoke for reading").click()
+        page.get_by_role("button", name="Revoke it").click()
+        expect(page.get_by_role("row", name="for reading")).to_contain_text("revoked")
+
+
+def test_why_nothing_was_done_is_told_at_the_top(visitor: Visitor) -> None:
     visitor.sign_in()
     visitor.open("/tokens")
     page = visitor.page
-    page.get_by_role("button", name="Revoke", exact=True).first.click()
+    page.get_by_role("button", name="Revoke").first.click()
     page.evaluate("""() => document.body.setAttribute("hx-headers", '{"X-CSRF-Token": "0"}')""")
     page.get_by_role("button", name="Revoke it").click()
 
     expect(page.locator("#notices")).to_contain_text("the form is not one of this session")
-    expect(page.locator("dialog[open]")).to_have_count(0)
     visitor.forgive(403)
+
+
+def test_on_a_phone_it_is_in_sight_where_one_is_and_what_can_be_done(visitor: Visitor) -> None:
+    """Neither the row of pages nor a table says that it goes on to the right."""
+    visitor.sign_in()
+    page = visitor.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    visitor.open("/tokens")
+    visitor.ready()
+
+    for one in (
+        page.locator(".bar nav [aria-current]"),
+        page.get_by_role("button", name="Revoke").first,
+    ):
+        box = one.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
 
 
 def test_keys_are_shown_and_closed(visitor: Visitor) -> None:

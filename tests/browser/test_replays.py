@@ -11,16 +11,20 @@ from typing import Literal
 
 from browsing import Site, Visitor, visiting
 from builders import event
+from metadata_builders import replay
+from msgspec.structs import replace
 from playwright.sync_api import expect
 from receiving import Receiver, Reply, receiving
 
 from penstock.buffer import Appender, open_appender
 from penstock.clock import machine_clock
+from penstock.envelope import Position
 from penstock.guard import Guard
 from penstock.metadata.home import ensure_system_collections
 from penstock.metadata.records import Destination
+from replay.files import About, Segments
 from replay.ledger import ATTEMPTS, add_lines
-from replay.progress import Attempts
+from replay.progress import Attempts, Progress
 from replay.run import Tools, run_replay
 
 RUN = "0d2f5a5e-7c1d-4f6a-9a51-6f1f5f0c2b11"
@@ -120,6 +124,36 @@ def test_events_are_planned_sent_and_accounted_for_with_the_keyboard_alone(
     visitor.look("replays")
 
 
+def test_a_continuous_replay_is_started_and_says_how_far_behind_it_is(visitor: Visitor) -> None:
+    """It has no end to look forward to: what somebody looks for is that nothing is behind."""
+    page = visitor.page
+    with sending(visitor.site) as receiver:
+        visitor.site.here.store.add_destination(
+            Destination(team="main", name="follower", url=receiver.url, created_at=machine_clock())
+        )
+        visitor.sign_in()
+        visitor.open("/replays/new?collection=flights&query=total:<40&destination=follower")
+        page.get_by_label("Go on with every match").check()
+        press(visitor, "Make the plan")
+        expect(page.get_by_text("What came last, as it would be sent")).to_be_visible()
+        visitor.look("replay-continuous-new")
+        page.get_by_label("Received from").fill("2020-01-01")
+        press(visitor, "Plan again")
+        expect(page.get_by_role("status").filter(has_text="that match so far")).to_be_visible()
+        visitor.look("replay-continuous-plan")
+        press(visitor, "Send every match to follower")
+        expect(page.get_by_text("continuous", exact=True)).to_be_visible()
+        expect(page.get_by_text("everything that came was looked at")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("button", name="Retry what failed")).to_be_visible()
+        visitor.ready()
+        visitor.look("replay-continuous")
+        numbers = books(visitor)
+        assert numbers["delivered"] + numbers["failed"] == numbers["matched"] > 0
+        visitor.open("/replays")
+        expect(page.get_by_role("row", name="follower")).to_contain_text("nothing behind")
+        visitor.look("replays-continuous")
+
+
 def go(visitor: Visitor, key: str) -> None:
     visitor.ready()
     visitor.page.keyboard.press("g")
@@ -144,8 +178,9 @@ def make_destination(visitor: Visitor, receiver: Receiver) -> None:
     visitor.ready()
     visitor.look("destination-new")
     page.keyboard.press("/")
-    post_as_it_is = ""
-    for text in ("here", receiver.url, post_as_it_is, "Authorization", "Bearer s3cret"):
+    as_it_is = ""
+    rate, method = as_it_is, as_it_is
+    for text in ("here", receiver.url, rate, method, "Authorization", "Bearer s3cret"):
         page.keyboard.type(text)
         page.keyboard.press("Tab" if text != "Bearer s3cret" else "Enter")
     expect(page.get_by_text("here is made")).to_be_visible()
@@ -220,9 +255,80 @@ def books(visitor: Visitor) -> dict[str, int]:
 
 def test_each_kind_has_a_form_of_its_own(visitor: Visitor) -> None:
     visitor.sign_in()
-    for kind in ("kafka", "rabbitmq", "sqs"):
+    for kind in ("kafka", "rabbitmq", "sqs", "tunnel"):
         visitor.open(f"/destinations/new?kind={kind}")
         visitor.look(f"destination-new-{kind}")
+
+
+def test_a_file_a_change_and_a_transform_are_seen_as_they_will_be(visitor: Visitor) -> None:
+    """What is wrong stands at its field; what is changed or missing is said before it counts."""
+    here, page = visitor.site.here, visitor.page
+    visitor.sign_in()
+    visitor.open("/destinations/new?kind=file")
+    page.get_by_label("Name", exact=True).fill("archive")
+    page.get_by_label("Address").fill("file://../orders")
+    page.get_by_role("button", name="Make the destination").click()
+    expect(page.locator("#url-error")).to_contain_text("write the address as file://NAME")
+    visitor.forgive(422)
+    visitor.look("destination-new-file-wrong")
+    page.get_by_label("Address").fill("file://orders")
+    page.get_by_role("button", name="Make the destination").click()
+    expect(page.get_by_text("file://orders").first).to_be_visible()
+
+    here.store.add_destination(
+        Destination(
+            team="main",
+            name="changing",
+            url="https://changing.example/",
+            headers=(("Authorization", "Bearer s3cret"),),
+            created_at=machine_clock(),
+        )
+    )
+    visitor.open("/destinations/changing/change")
+    visitor.look("destination-change")
+    page.get_by_label("Secret that signs").fill("s3cret")
+    page.get_by_role("button", name="Change it").click()
+    expect(page.locator("#signing-error")).to_contain_text("give the option signing")
+    visitor.forgive(422)
+    visitor.look("destination-change-wrong")
+
+    visitor.open("/replays/new?collection=orders&query=total:1&destination=archive")
+    page.get_by_text("Change what is sent").click()
+    page.get_by_label("Steps, one a line").fill("mask total\nset env = 'staging'")
+    page.get_by_role("button", name="Make the plan").click()
+    expect(page.locator("pre.change ins").first).to_be_visible()
+    visitor.look("replay-plan-transform")
+
+    assert here.files is not None
+    segments = Segments(here.files / "f1", About("main", "orders", "ndjson"))
+    segments.append({Position(0, 1): b"{}\n"})
+    segments.close()
+    progress = Progress(delivered=118, failed=2).as_dict()
+    done = replace(replay("f1", state="finished", destination="archive"), progress=progress)
+    here.store.create_replay(done)
+    visitor.open("/replays/f1")
+    expect(page.get_by_text("The file is without the 2 events that failed")).to_be_visible()
+    visitor.look("replay-file")
+
+
+def test_an_endpoint_that_is_compared_is_asked_for_in_the_form(visitor: Visitor) -> None:
+    """Which of the two decides is said where they are named, and what is wrong where it stands."""
+    page = visitor.page
+    visitor.sign_in()
+    visitor.open("/destinations/new")
+    page.get_by_label("Name", exact=True).fill("rewrite")
+    page.get_by_label("Address", exact=True).fill("https://old.example/events")
+    page.get_by_text("Another endpoint to compare with").click()
+    page.get_by_label("Its address").fill("https://user:pw@new.example/events")
+    page.get_by_label("What has to be the same").select_option("status and body")
+    page.get_by_role("button", name="Make the destination").click()
+    expect(page.locator("#compare_url-error")).to_be_visible()
+    visitor.forgive(422)
+    visitor.look("destination-new-compared-wrong")
+    page.get_by_label("Its address").fill("https://new.example/events")
+    page.get_by_role("button", name="Make the destination").click()
+    expect(page.get_by_text("rewrite is made")).to_be_visible()
+    visitor.look("destinations-compared")
 
 
 def test_a_replay_is_made_without_script_and_cancelled(visitor: Visitor) -> None:
@@ -253,7 +359,7 @@ def test_a_replay_is_made_without_script_and_cancelled(visitor: Visitor) -> None
     visitor.page.get_by_role("row", name="nowhere").get_by_role("link").first.click()
     visitor.page.wait_for_url("**/replays/*")
     visitor.ready()
-    visitor.page.get_by_role("button", name="Cancel", exact=True).first.click()
+    visitor.page.get_by_role("button", name="Cancel…").click()
     expect(visitor.page.get_by_role("heading", name="Cancel this replay?")).to_be_visible()
     visitor.look("replay-cancel")
     visitor.page.get_by_role("button", name="Stop it for good").click()

@@ -23,7 +23,7 @@ def here(tmp_path: Path) -> Iterator[Installation]:
     folder = tmp_path / "a home"
     folder.mkdir(mode=0o700)
     sql, searcher = StandInSql(), StandInSearcher(events=[HOSTILE, BYTES, found()], number=3)
-    made = platform(folder, sql=sql, searcher=searcher)
+    made = platform(folder, sql=sql, searcher=searcher, files=folder / "replay-files")
     made.store.create_collection(CollectionRecord(id=FLIGHTS, created_at=NOON))
     made.store.add_token(token_record(ADMIN, "admin", scopes=("admin",)))
     log = FailingLog()

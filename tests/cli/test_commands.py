@@ -11,20 +11,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pytest
 import zstandard
 from avros import FIRST, SECOND, text
-from builders import FLIGHTS, NOON
+from builders import FLIGHTS, NOON, event
 from cli_home import BYTES, Installation, Penstock, every_command, hears_ctrl_c
 from descriptors import SHOP
 from door_builders import ADMIN
+from metadata_builders import destination, replay
+from platform_stand_ins import found
 from served import until
 
 from penstock.cli.collection import _share
 from penstock.cli.home import write_running
-from penstock.envelope import Span
+from penstock.envelope import Position, Span
+from penstock.lines import line_of
 from penstock.stats import MINUTE, Batch, Minute
+from replay.files import About, Segments
+from replay.progress import Progress
+from replay.request import rfc3339
 
 
 def test_every_command_explains_itself(penstock: Penstock) -> None:
@@ -77,7 +84,8 @@ ASKS = [
     ["replay", "list"],
     ["token", "create", "sender", "--scope", "ingest"],
     ["token", "list"],
-    ["destination", "create", "spare", "https://example.com/spare"],
+    ["destination", "create", "spare", "https://example.com/spare", "--rate", "100"],
+    ["destination", "change", "spare", "--rate", "none", "--option", "method=PUT"],
     ["destination", "delete", "spare"],
 ]
 
@@ -379,6 +387,16 @@ def test_one_whole_event_is_shown_with_all_that_is_known(
     assert "0000  00 01 02" in penstock("event", "flights", "e3", home=here.home).out
 
 
+def test_an_event_is_shown_whatever_its_id_is(here: Installation, penstock: Penstock) -> None:
+    """Senders choose ids; on the page of another event everything would be wrong."""
+    for one, shown in (("a\nb", "a\\nb"), ("..", ".."), ("%2F/", "%2F/")):
+        here.searcher.events = [found(event_id=one)]
+
+        said = penstock("event", "flights", one, home=here.home)
+
+        assert re.search(rf"event_id +{re.escape(shown)} *\n", said.out), said
+
+
 def test_a_payload_comes_out_byte_for_byte(here: Installation) -> None:
     """Somebody wants to have it, not to look at it."""
     argv = [sys.executable, "-m", "penstock", "event", "flights", "e3", "--payload"]
@@ -556,6 +574,103 @@ def test_an_empty_file_sends_nothing_and_says_so(
 
     assert said.code == 0
     assert "there was no event" in said.err
+
+
+def test_a_file_of_a_replay_is_taken_away_and_sent_again(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """What came out goes in with everything that stood beside it."""
+    progress = Progress(delivered=3, failed=1_200).as_dict()
+    here.platform.store.create_replay(
+        msgspec.structs.replace(replay("f1", state="finished"), progress=progress)
+    )
+    assert here.platform.files is not None
+    segments = Segments(here.platform.files / "f1", About("main", "orders", "ndjson"))
+    events = {
+        Position(0, n): event(b"\xff%d" % n if n else b'{"n": 0}', id=f"e{n}", key=b"k\xfe")
+        for n in range(3)
+    }
+    lines = {
+        place: line_of(
+            one,
+            place,
+            headers=(("x", b"\xff"), ("x", b"y")),
+            received_at=rfc3339(NOON),
+            event_time=rfc3339(NOON - 1),
+        )
+        for place, one in events.items()
+    }
+    segments.append(lines)
+    segments.close()
+    file = tmp_path / "orders.ndjson"
+
+    said = penstock("replay", "download", "f1", "--out", str(file), home=here.home)
+    assert (said.code, file.read_bytes()) == (0, b"".join(lines.values()))
+    assert "not in the file: 1,200 events failed; 'penstock replay failures f1'" in said.err
+    assert penstock("replay", "download", "f1", home=here.home).out == file.read_text()
+    sent = penstock("send", "flights", str(file), "--envelopes", "--json", home=here.home)
+
+    assert (sent.code, sent.json()["accepted"]) == (0, 3)
+    assert [(e.payload, e.id, e.key, e.headers, e.event_time) for e in here.log.events] == [
+        (one.payload, one.id, one.key, (("x", b"\xff"), ("x", b"y")), NOON - 1)
+        for one in events.values()
+    ]
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_retry_is_sent_as_it_was_or_changed_in_another_way(
+    here: Installation, penstock: Penstock
+) -> None:
+    """Often a step is why events failed: then they are sent with others, or with none."""
+    failed = msgspec.structs.replace(
+        replay("r1", state="finished"),
+        options={"transform": ["mask card"]},
+        progress=Progress(failed=2).as_dict(),
+    )
+    here.platform.store.create_replay(failed)
+    here.platform.store.add_destination(destination())
+
+    def steps(*words: str) -> object:
+        said = penstock("replay", "retry", "r1", *words, "--json", home=here.home)
+        assert said.code == 0, said
+        return said.json()["options"].get("transform")
+
+    assert steps() == ["mask card"]
+    assert steps("--remove", "debug", "--mask", "card.number") == [
+        "mask card.number",
+        "remove debug",
+    ]
+    assert steps("--no-transform") == []
+    both = penstock("replay", "retry", "r1", "--no-transform", "--mask", "a", home=here.home)
+    assert (both.code, "give none" in both.err) == (2, True)
+
+
+def test_a_file_that_is_not_there_leaves_none(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    """Half a file, or an empty one, would be taken for the whole."""
+    file = tmp_path / "orders.ndjson"
+    here.platform.store.create_replay(replay("f1", state="finished"))
+
+    said = penstock("replay", "download", "f1", "-o", str(file), home=here.home)
+
+    assert (said.code, list(tmp_path.glob("orders*"))) == (1, [])
+    assert "no file of the replay" in said.err
+
+
+def test_a_line_without_an_envelope_is_named(
+    here: Installation, penstock: Penstock, tmp_path: Path
+) -> None:
+    file = tmp_path / "events"
+    file.write_bytes(b'{"payload": 1}\n\n{"n": 1}\n')
+
+    said = penstock("send", "flights", str(file), "--envelopes", home=here.home)
+
+    assert said.code == 2
+    assert "line 3: a line has one of payload and payload_base64" in said.err
+    assert here.log.payloads == []
+    both = penstock("send", "flights", str(file), "--envelopes", "--type", "a/b", home=here.home)
+    assert both.code == 2
 
 
 def test_a_door_that_is_not_there_is_not_waited_for(

@@ -66,6 +66,19 @@ def test_names_of_the_running_platform_are_offered(
     assert offered(line, here.home) == names
 
 
+def test_what_runs_elsewhere_is_not_loaded_to_complete_a_word() -> None:
+    """Somebody waits with a finger on the tab key: each of these takes a tenth of a second."""
+    script = "import sys, penstock.cli.main, penstock.client; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+
+    servers = {"uvicorn", "structlog", "asyncio", "multiprocessing", "fastapi", "grpc", "dagster"}
+    stores = {"sqlalchemy", "pyarrow", "duckdb", "pyiceberg", "assets", "replay", "lakehouse"}
+    assert {"typer", "httpx", "pydantic"} <= set(loaded), "what it needs"
+    assert (servers | stores | {"rich.traceback"}) & set(loaded) == set()
+
+
 def test_nothing_is_said_where_nothing_runs(here: Installation, tmp_path: Path) -> None:
     """A traceback in the middle of a line that is being typed helps nobody."""
     write_running(here.home, msgspec.structs.replace(here.running, platform="http://127.0.0.1:9"))

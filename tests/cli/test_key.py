@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from cli_home import Penstock
-from metadata_builders import destination
+from metadata_builders import collection, destination
 
 from penstock.metadata.keys import KEYS_FILE
+from penstock.metadata.records import RegistrySecret
 from penstock.metadata.rotation import ensure_key
 from penstock.metadata.store import store_of
 from penstock.settings import load_settings
@@ -21,15 +22,24 @@ def home(tmp_path: Path) -> Path:
     ensure_key(settings, chance=secrets.token_bytes)
     store = store_of(settings)
     store.add_destination(destination())
+    store.create_collection(collection(), secret=RegistrySecret("s1", "me:hidden"))
     store.close()
     return tmp_path
 
 
 def test_a_key_is_renewed_and_the_old_one_forgotten(home: Path, penstock: Penstock) -> None:
     [old] = penstock("key", "list", "--json", home=home).json()
-    assert old == {"id": old["id"], "use": "encrypts", "destinations": ["main.billing"]}
+    assert old == {
+        "id": old["id"],
+        "use": "encrypts",
+        "destinations": ["main.billing"],
+        "collections": ["main.flights"],
+    }
     refused = penstock("key", "forget", old["id"], home=home)
-    assert (refused.code, "needed by main.billing" in " ".join(refused.err.split())) == (1, True)
+    assert (
+        refused.code,
+        "needed by main.billing, collection main.flights" in " ".join(refused.err.split()),
+    ) == (1, True)
 
     made = penstock("key", "rotate", home=home)
     listed = penstock("key", "list", "--json", home=home).json()
@@ -37,7 +47,7 @@ def test_a_key_is_renewed_and_the_old_one_forgotten(home: Path, penstock: Pensto
         ("encrypts", ["main.billing"]),
         ("decrypts", []),
     ]
-    assert made.out == f"1 credentials are under the key {listed[0]['id']}\n"
+    assert made.out == f"2 credentials are under the key {listed[0]['id']}\n"
     assert penstock("key", "forget", old["id"], home=home).out == f"forgot {old['id']}\n"
     table = penstock("key", "list", home=home).out
     assert (old["id"] in table, listed[0]["id"] in table) == (False, True)
@@ -55,7 +65,7 @@ def test_a_key_that_is_missing_is_listed_and_the_doctor_says_so(
 
     assert (missing["use"], missing["destinations"]) == ("missing", ["main.billing"])
     assert not checks["credentials"]["ok"]
-    assert "needed by main.billing" in checks["credentials"]["detail"]
+    assert "needed by main.billing, collection main.flights" in checks["credentials"]["detail"]
     assert checks["metadata"]["ok"]
 
 

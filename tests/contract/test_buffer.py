@@ -15,6 +15,7 @@ from builders import FLIGHTS, NOON, event
 from penstock.buffer import (
     Appender,
     Buffer,
+    Glance,
     Keeping,
     Portion,
     open_appender,
@@ -352,7 +353,7 @@ def test_a_log_without_records_has_no_collections(log: Log) -> None:
     """The first process to start may be a reader."""
     assert list(log.buffer.collections()) == []
     assert log.buffer.extents(FLIGHTS) == {0: Extent(0, 0)}
-    assert log.buffer.released(FLIGHTS) == {0: 0}
+    assert log.buffer.released([FLIGHTS])[FLIGHTS] == {0: 0}
     assert log.read().rows.num_rows == 0
     assert log.read().mark == log.start()
 
@@ -516,8 +517,91 @@ def test_released_offsets_are_kept_for_each_collection(log: Log) -> None:
 
     log.buffer.release(FLIGHTS, [log.read(end=1).mark])
 
-    assert log.buffer.released(FLIGHTS) == {0: 1}
-    assert log.buffer.released(ORDERS) == {0: 0}
+    nobody = CollectionId("main", "nobody")
+    assert log.buffer.released([FLIGHTS, ORDERS, nobody]) == {
+        FLIGHTS: {0: 1},
+        ORDERS: {0: 0},
+        nobody: {0: 0},
+    }
+    assert log.buffer.released([]) == {}
+
+
+def test_ends_of_many_collections_are_those_of_each(log: Log) -> None:
+    """Landing and its sensor look at all of them again and again."""
+    log.append("a", "b")
+    log.append("c", to=ORDERS)
+    nobody = CollectionId("main", "nobody")
+
+    assert log.buffer.ends([FLIGHTS, ORDERS, nobody]) == {
+        FLIGHTS: {0: 2},
+        ORDERS: {0: 1},
+        nobody: {0: 0},
+    }
+    assert log.buffer.ends([]) == {}
+
+
+def test_what_is_kept_of_many_collections_is_what_is_kept_of_each(log: Log) -> None:
+    """The books of hundreds are read at each look of Prometheus."""
+    log.append("a", "b")
+    log.append("c", to=ORDERS)
+    nobody = CollectionId("main", "nobody")
+
+    kept = log.buffer.kept([FLIGHTS, ORDERS, nobody])
+
+    assert {one: (of.log_id, of.extents) for one, of in kept.items()} == {
+        one: (log.buffer.log_id(one), log.buffer.extents(one)) for one in (FLIGHTS, ORDERS, nobody)
+    }
+    assert kept[FLIGHTS].extents == {0: Extent(0, 2)}
+    assert log.buffer.kept([]) == {}
+
+
+def test_glances_answer_when_the_first_record_of_each_span_was_received(log: Log) -> None:
+    """As a read of each does, and a partition may be asked for more than once."""
+    events = [event(name, received_at=NOON + number) for number, name in enumerate("abc")]
+    log.appender.append(FLIGHTS, events).result(timeout=20)
+    log.append("c", to=ORDERS)
+    nobody = CollectionId("main", "nobody")
+    first, all_ = log.read(end=1).mark, log.read().mark
+
+    found = log.buffer.glance(
+        [
+            Glance(FLIGHTS, log.start(), 3),
+            Glance(ORDERS, log.start(ORDERS), 1),
+            Glance(FLIGHTS, first, 3),
+            Glance(FLIGHTS, first, 1),
+            Glance(FLIGHTS, all_, 3),
+            Glance(FLIGHTS, all_, 9),
+            Glance(FLIGHTS, Mark(log.buffer.log_id(FLIGHTS), 0, 2, ""), 3),
+            Glance(nobody, log.start(nobody), 0),
+        ]
+    )
+
+    assert found == [NOON, NOON, NOON + 1, None, None, None, NOON + 2, None]
+    assert log.buffer.glance([]) == []
+
+
+def test_a_glance_at_another_log_answers_what_a_read_would_raise(log: Log) -> None:
+    """Status and metrics tell of a log that lost its end before landing meets it."""
+    log.append("a", "b")
+    log.append("c", to=ORDERS)
+    here = log.buffer.log_id(FLIGHTS)
+    wrong = [
+        Mark(here, 0, 1, log.other),
+        Mark(here, 0, 2, log.other),
+        Mark(here, 0, 9, log.other),
+        Mark("another", 0, 1, log.other),
+    ]
+
+    *found, well = log.buffer.glance(
+        [*(Glance(FLIGHTS, mark, 2) for mark in wrong), Glance(ORDERS, log.start(ORDERS), 1)]
+    )
+
+    assert [isinstance(one, LogChanged) for one in found] == [True] * len(wrong)
+    for mark, one in zip(wrong, found, strict=True):
+        with pytest.raises(LogChanged) as raised:
+            log.buffer.read(FLIGHTS, mark, end=2, max_bytes=1)
+        assert str(raised.value) == str(one)
+    assert well == NOON, "one that is wrong hides no other"
 
 
 def test_releasing_less_takes_back(log: Log) -> None:
@@ -527,7 +611,7 @@ def test_releasing_less_takes_back(log: Log) -> None:
 
     log.buffer.release(FLIGHTS, [log.read(end=1).mark])
 
-    assert log.buffer.released(FLIGHTS) == {0: 1}
+    assert log.buffer.released([FLIGHTS])[FLIGHTS] == {0: 1}
 
 
 class TestInSmallPieces:

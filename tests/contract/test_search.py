@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,11 @@ from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from lakehouse.sql import Engine, open_engine
-from penstock.search import SearchRequest
+from penstock.query.parse import field_of
+from penstock.query.pieces import Sql
+from penstock.search import Place, SearchRequest, looking
 from penstock.search.index import last_moment
+from penstock.search.places import exactly_at
 
 ENGINES = [
     "embedded",
@@ -258,6 +261,54 @@ def test_a_chart_adds_up(home) -> None:
 
     assert sum(bar.count for bar in drawn.bars) == 100
     assert [bar.count for bar in some.bars if bar.count] == [10] * 6
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+@pytest.mark.parametrize("most", [7, 5_000])
+def test_facets_are_those_of_the_lake_alone(home, monkeypatch, most: int) -> None:
+    """Few events are read where the index says they are, of many all are looked at."""
+    asked_at: list[int] = []
+
+    def heard(log_id: str, places: Sequence[Place]) -> Sql:
+        asked_at.append(len(places))
+        return exactly_at(log_id, places)
+
+    monkeypatch.setattr(looking, "MOST_PLACES", most)
+    monkeypatch.setattr(looking, "exactly_at", heard)
+    settled(home, list(EVENTS))
+    home.searcher = home.searching(home.index, clock=lambda: micros(NOW))
+    alone = home.searching(None, clock=lambda: micros(NOW))
+    fields = [field_of(name) for name in ("data.carrier", "data.state", "source", "key")]
+
+    for number, asked in enumerate((*SEARCHES, *FACTS)[::4]):
+        request = SearchRequest(
+            collection=FLIGHTS, query=asked.text, duplicates=("include", "fold", "only")[number % 3]
+        )
+        wanted = alone.facets(request, fields, most=20)
+        assert home.searcher.facets(request, fields, most=20) == wanted, asked.text
+
+    assert all(asked_at)
+    assert len(asked_at) > 10
+    assert max(asked_at) > 7 or most < 5_000
+
+
+def test_an_event_of_another_partition_or_log_is_not_counted_for_one_that_is_found(
+    sql: Engine,
+) -> None:
+    """Offsets alone do not say which event is meant."""
+    here = [Place(NOON, 0, 3), Place(NOON + SECOND, 1, 4)]
+    with sql.reader() as reader:
+        condition = exactly_at("log", here)
+        rows = reader.rows(
+            "SELECT log_id, log_partition, log_offset FROM (VALUES "
+            "('log', 0, 3), ('log', 1, 3), ('log', 0, 4), ('log', 1, 4), ('other', 0, 3)) "
+            "AS rows(log_id, log_partition, log_offset), "
+            f"(SELECT make_timestamptz({NOON}) AS received_at) WHERE {condition.text}",
+            condition.parameters,
+        )
+
+    found = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+    assert found == [("log", 0, 3), ("log", 1, 4)]
 
 
 def test_times_bound_the_search(home) -> None:

@@ -676,6 +676,14 @@ def test_a_source_without_columns_of_payloads_has_the_empty_shape(duck) -> None:
         assert reader.shape(reader.arrow(pa.table({"payload": [b"x"]}))) == EMPTY
 
 
+def test_the_metadata_of_files_is_read_once_for_all_of_our_own_sql(duck) -> None:
+    """Else each search parses the footers of all files, which a plain SET leaves to it."""
+    with duck.engine.reader() as reader:
+        kept = reader.rows("SELECT current_setting('parquet_metadata_cache') AS kept")
+
+    assert kept["kept"].to_pylist() == [True]
+
+
 def test_our_own_sql_is_stopped_when_its_time_is_over(duck) -> None:
     """A search that nobody waits for any more must end."""
     with pytest.raises(BadRequest, match="longer"), duck.engine.reader(seconds=0.2) as reader:

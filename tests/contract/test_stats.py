@@ -150,12 +150,12 @@ class TestAdding:
 
     def test_the_newest_minute_is_the_last_one_with_an_event(self, stats: Stats) -> None:
         """Long after the log has let go of it, somebody asks when the last event came."""
-        assert stats.newest(FLIGHTS) is None
+        assert stats.newest([FLIGHTS]) == {}
         stats.add(batch(0, 5))
         stats.add(batch(5, 6, at=NOON - HOUR, lag=3 * HOUR))
 
-        assert stats.newest(FLIGHTS) == NOON
-        assert stats.newest(OTHERS) is None
+        assert stats.newest([FLIGHTS, OTHERS]) == {FLIGHTS: NOON}
+        assert stats.newest([]) == {}
 
     def test_a_batch_that_is_told_twice_is_counted_once(self, stats: Stats) -> None:
         """A run that was killed after it told is followed by one that tells again."""

@@ -30,9 +30,16 @@ from penstock.envelope import CollectionId
 from penstock.errors import AlreadyExists, BadRequest, KeyMissing, NotFound, WrongState
 from penstock.metadata.database import reading, writing
 from penstock.metadata.keys import NO_KEYS, Key, Keyring
-from penstock.metadata.records import Destination, Known, Lease, ReplayRecord, SchemaVersion
-from penstock.metadata.store import Store, open_store
-from penstock.metadata.tables import destinations
+from penstock.metadata.records import (
+    Destination,
+    Known,
+    Lease,
+    RegistrySecret,
+    ReplayRecord,
+    SchemaVersion,
+)
+from penstock.metadata.store import KeyNeeded, Store, open_store
+from penstock.metadata.tables import destinations, format_schemas, registry_secrets
 from penstock.schema.formats import Format
 
 KINDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.engines)]
@@ -363,7 +370,7 @@ class TestCredentials:
         assert store.destination("main", "bus") == secured()
         assert "hidden" not in kept(store)
         assert "s3cret" not in kept(store)
-        assert store.keys_needed() == {KEYS.held()[0].id: ["main.bus"]}
+        assert store.keys_needed() == {KEYS.held()[0].id: KeyNeeded(["main.bus"], [])}
 
     def test_a_list_needs_no_key_and_has_none_of_them(self, store: Store) -> None:
         store.add_destination(secured())
@@ -415,24 +422,64 @@ class TestCredentials:
         with pytest.raises(KeyMissing, match="was not encrypted for it"):
             store.destination("main", "bus")
 
+    def test_what_a_registry_asks_for_is_kept_encrypted_and_read_back(self, store: Store) -> None:
+        format_ = Format(name="avro", schema="d1", registry="http://r.example", secret=True)
+        store.create_collection(collection())
+
+        store.set_format(FLIGHTS, format_, schema=b"{}", secret=RegistrySecret("s1", "me:hidden"))
+
+        assert store.registry_secret(FLIGHTS, "s1") == "me:hidden"
+        assert "hidden" not in kept(store) + repr(RegistrySecret("s1", "me:hidden"))
+        for which, secret_id in ((FLIGHTS, "s2"), (OTHERS, "s1")):
+            with pytest.raises(NotFound):
+                store.registry_secret(which, secret_id)
+
+    @pytest.mark.parametrize("to", [{"team": "rivals"}, {"id": "s2"}])
+    def test_one_that_was_moved_to_another_registry_is_not_read(
+        self, store: Store, to: dict[str, str]
+    ) -> None:
+        """Who may write to the database could have it sent to an address of his own."""
+        store.create_collection(collection(), secret=RegistrySecret("s1", "me:hidden"))
+        store.create_collection(replace(collection(), id=OTHERS))
+        with writing(store._engine) as connection:
+            connection.execute(update(registry_secrets).values(**to))
+        which = OTHERS if "team" in to else FLIGHTS
+
+        with pytest.raises(KeyMissing, match=r"collection \w+ flights was not encrypted for it"):
+            store.registry_secret(which, to.get("id", "s1"))
+
+    def test_a_format_is_not_set_without_a_key_for_its_secret(self, store: Store) -> None:
+        """And nothing of it is: the next batch would be read with half of it."""
+        store.create_collection(collection())
+        without = Store(store._engine, NO_KEYS)
+        format_ = Format(name="avro", schema="d1")
+
+        with pytest.raises(KeyMissing, match="'penstock key rotate' makes"):
+            without.set_format(FLIGHTS, format_, schema=b"{}", secret=RegistrySecret("s1", "x"))
+
+        assert store.collection(FLIGHTS).format == Format()
+
     def test_all_go_under_a_new_key_or_none_does(self, store: Store) -> None:
         store.add_destination(secured())
         store.add_destination(secured("other"))
+        store.create_collection(collection(), secret=RegistrySecret("s1", "me:hidden"))
+        needed = KeyNeeded(["main.bus", "main.other"], ["main.flights"])
         old, new = KEYS.held()[0], Key(b"n" * 32)
         both = Store(store._engine, Keyring(lambda: [new, old], where="the test"))
         alone = Store(store._engine, Keyring(lambda: [new], where="the test"))
 
         with pytest.raises(KeyMissing):
             alone.reseal()
-        assert store.keys_needed() == {old.id: ["main.bus", "main.other"]}
+        assert store.keys_needed() == {old.id: needed}
         with (
-            pytest.raises(WrongState, match=r"needed by main\.bus, main\.other"),
+            pytest.raises(WrongState, match=r"needed by main\.bus, main\.other, coll.* main\.fli"),
             both.unneeded_key(old.id),
         ):
             pytest.fail("it is needed")
-        assert both.reseal() == 8
-        assert both.keys_needed() == {new.id: ["main.bus", "main.other"]}
+        assert both.reseal() == 9
+        assert both.keys_needed() == {new.id: needed}
         assert alone.destination("main", "bus") == secured()
+        assert alone.registry_secret(FLIGHTS, "s1") == "me:hidden"
         with both.unneeded_key(old.id):
             pass
 
@@ -445,9 +492,12 @@ def secured(name: str = "bus") -> Destination:
 
 
 def kept(store: Store) -> str:
-    """Answer what the database has of destinations."""
+    """Answer what the database has of destinations and registries."""
     with reading(store._engine) as connection:
-        return str(connection.execute(select(destinations)).all())
+        return "".join(
+            str(connection.execute(select(table)).all())
+            for table in (destinations, format_schemas, registry_secrets)
+        )
 
 
 class TestDestinations:
@@ -461,6 +511,54 @@ class TestDestinations:
         assert (noted.tried, noted.tried_at) == ({"delivered": True}, NOON + 1)
         with pytest.raises(NotFound):
             store.note_trial("rivals", "billing", {}, NOON)
+
+    def test_its_rate_is_shared_by_who_asks(self, store: Store) -> None:
+        """Every store is where replays meet: nothing else knows of all of them."""
+        store.add_destination(replace(destination(), rate=100.0))
+        store.add_destination(destination("free"))
+
+        first = store.share("main", "billing", "r1", None, NOON)
+        store.share("main", "billing", "r2", None, NOON)
+        later = NOON + 500_000
+        shares = [store.share("main", "billing", one, None, later) for one in ("r1", "r2")]
+
+        assert store.listed_destination("main", "billing").rate == 100.0
+        assert first is not None
+        assert first.per_second == 100
+        assert [one and one.per_second for one in shares] == [50, 50]
+        assert store.share("main", "free", "r1", None, NOON) is None
+        with pytest.raises(NotFound):
+            store.share("rivals", "billing", "r1", None, NOON)
+
+        store.delete_destination("main", "billing")
+        store.add_destination(replace(destination(), rate=100.0))
+        alone = store.share("main", "billing", "r3", None, NOON)
+        assert alone is not None
+        assert alone.per_second == 100, "of a destination that is gone nothing is left"
+
+    def test_another_rate_is_not_kept_waiting(self, store: Store) -> None:
+        """A send in three hours is a round of three hours."""
+        store.add_destination(replace(destination(), rate=0.0001))
+        store.share("main", "billing", "r1", None, NOON)
+
+        told = store.change_destination(
+            "main", "billing", lambda before: replace(before, rate=10.0), NOON
+        )
+        later = store.share("main", "billing", "r1", None, NOON + 5_000_000)
+
+        assert told.rate == 10.0
+        assert later is not None
+        assert later.pieces[-1].rate == 10.0
+        with pytest.raises(NotFound):
+            store.change_destination("rivals", "billing", lambda before: before, NOON)
+
+    def test_what_is_changed_is_kept_encrypted(self, store: Store) -> None:
+        store.add_destination(secured())
+
+        store.change_destination("main", "bus", lambda before: replace(before, secret="n3w"), NOON)
+
+        assert store.destination("main", "bus") == replace(secured(), secret="n3w")
+        assert "n3w" not in kept(store)
 
     def test_a_destination_belongs_to_one_team(self, store: Store) -> None:
         store.add_destination(destination())

@@ -27,7 +27,8 @@ from replay.preview import previews
 from replay.targets import REFUSED, Delivered, Failed, Message, Outcome, Retry
 from replay.targets.http import HttpTarget
 from replay.targets.oauth import NO_ANSWER, NO_TOKEN, NOT_LET_IN
-from replay.targets.opening import checked, open_http
+from replay.targets.opening import checked
+from replay.targets.posted import open_http
 
 SECRET = "s3cret & more"
 

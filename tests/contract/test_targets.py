@@ -27,8 +27,12 @@ KINDS = [
     pytest.param("kafka", marks=ENGINES),
     pytest.param("rabbitmq", marks=ENGINES),
     pytest.param("sqs", marks=ENGINES),
+    pytest.param("collection"),
+    pytest.param("tunnel"),
+    pytest.param("file"),
 ]
-BUSES = KINDS[1:]
+LOOKED_AT = KINDS[1:-1]
+WITHIN = [*ADDRESSES, "collection", "tunnel"]
 MIB = 1 << 20
 
 
@@ -70,13 +74,27 @@ def test_ten_thousand_ugly_events_arrive_byte_for_byte(kind) -> None:
             return
         case "kafka":
             assert [(e.id, arrived[e.id].key) for e in events] == [(e.id, e.key) for e in events]
-        case "rabbitmq":
+        case "collection" | "file":
+            assert [(e.id, arrived[e.id].key) for e in events] == [(e.id, e.key) for e in events]
+        case "rabbitmq" | "tunnel":
             told = [(name, bytes(dict(arrived[name].headers)["penstock-key"])) for name, _ in keys]
             assert told == keys
         case _:
             keys = [(name, key) for name, key in keys if key]
             told = [(name, dict(arrived[name].headers)["penstock-key"]) for name, _ in keys]
             assert [(n, t if isinstance(t, bytes) else t.encode()) for n, t in told] == keys
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mark_is_sent_on_where_it_is_this_replays_alone(kind) -> None:
+    """An event of a replay may be replayed again, and then nothing of it was changed."""
+    events = [event(b"{}", id="a", headers=(("penstock-transform", b"0123"),))]
+    for marked, told in ((True, True), (False, False)):
+        with far_side(kind) as far:
+            assert [type(one) for one in sent(far.open(marked=marked), events)] == [Delivered]
+            [took] = far.took(1)
+
+        assert ("penstock-transform" in dict(took.headers)) is told
 
 
 def picky(kind: str) -> Iterator[tuple[FarSide, list[Event], type]]:
@@ -98,6 +116,16 @@ def picky(kind: str) -> Iterator[tuple[FarSide, list[Event], type]]:
                 routed = [replace(each, metadata={"routing_key": queue}) for each in good]
                 lost = event(b"bad", id="b", metadata={"routing_key": "nobody"})
                 yield far, [routed[0], lost, routed[1]], Failed
+        case "collection":
+            with far_side("collection") as far:
+                yield far, [good[0], event(os.urandom(MIB + 1), id="b"), good[1]], Failed
+        case "tunnel":
+            with far_side("tunnel") as far:
+                yield far, [good[0], event(os.urandom(4 * MIB), id="b"), good[1]], Failed
+        case "file":
+            with far_side("file") as far:
+                odd = event(b"bad", id="b", headers=(("\ud800", b""),))
+                yield far, [good[0], odd, good[1]], Failed
         case _:
             with far_side("sqs") as far:
                 yield far, [good[0], event(b"x" * (MIB + 1), id="b"), good[1]], Failed
@@ -112,7 +140,7 @@ def test_what_the_far_side_refuses_does_not_take_the_others_with_it(kind) -> Non
         assert [type(outcome) for outcome in outcomes] == [Delivered, refused, Delivered]
 
 
-@pytest.mark.parametrize("kind", list(ADDRESSES))
+@pytest.mark.parametrize("kind", WITHIN)
 def test_a_far_side_that_is_away_is_a_retry(kind: str) -> None:
     """Within a bounded time, and closing does not wait for it either."""
     far = far_at(kind, free_port())
@@ -123,7 +151,7 @@ def test_a_far_side_that_is_away_is_a_retry(kind: str) -> None:
     assert time.monotonic() - begun < 8
 
 
-@pytest.mark.parametrize("kind", list(ADDRESSES))
+@pytest.mark.parametrize("kind", WITHIN)
 def test_a_far_side_that_says_nothing_is_a_retry(kind: str) -> None:
     """A machine that hangs keeps its port open."""
     with silence() as port:
@@ -135,7 +163,7 @@ def test_a_far_side_that_says_nothing_is_a_retry(kind: str) -> None:
     assert all("127.0.0.1" not in str(outcome) for outcome in outcomes)
 
 
-@pytest.mark.parametrize("kind", list(ADDRESSES))
+@pytest.mark.parametrize("kind", WITHIN)
 def test_a_send_can_be_cancelled(kind: str) -> None:
     """A sender that loses its lease lets go at once."""
 
@@ -181,13 +209,13 @@ def test_a_name_with_one_answer_inside_is_refused(kind: str) -> None:
     assert outcomes == [Retry("the address guard refused the destination's address")]
 
 
-@pytest.mark.parametrize("kind", list(ADDRESSES))
+@pytest.mark.parametrize("kind", WITHIN)
 def test_any_target_is_closed_without_having_been_used(kind: str) -> None:
     with silence() as port:
         assert sent(far_at(kind, port).open(), []) == []
 
 
-@pytest.mark.parametrize("kind", BUSES)
+@pytest.mark.parametrize("kind", LOOKED_AT)
 @pytest.mark.parametrize("right", [True, False])
 def test_a_look_says_whether_the_place_is_there(kind, right) -> None:
     """And sends nothing."""
@@ -195,6 +223,8 @@ def test_a_look_says_whether_the_place_is_there(kind, right) -> None:
         "kafka": "there is no such topic",
         "rabbitmq": "there is no such queue",
         "sqs": "there is no such queue",
+        "collection": "the destination is not there",
+        "tunnel": "no tunnel of this name is connected",
     }
 
     async def look(target: Target) -> str | None:
@@ -205,7 +235,7 @@ def test_a_look_says_whether_the_place_is_there(kind, right) -> None:
 
     with far_side(kind) as far:
         if not right:
-            far.url = far.url.replace("/t_", "/u_").replace("/t-", "/u-")
+            far.url = far.url.replace("/t_", "/u_").replace("/t-", "/u-").replace("ships", "none")
             if kind == "rabbitmq":
                 far.options["routing_key"] = "nobody"
         said = asyncio.run(look(far.open()))

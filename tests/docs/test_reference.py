@@ -280,7 +280,7 @@ def _needs(call: object) -> bool:
 
 
 def _plain(path: str) -> str:
-    return path.replace(":path}", "}")
+    return path.replace(":any}", "}")
 
 
 def test_every_method_and_field_of_the_grpc_contract_is_told() -> None:
@@ -312,11 +312,11 @@ def test_every_method_and_field_of_the_grpc_contract_is_told() -> None:
 def test_every_option_of_a_replay_has_its_default() -> None:
     """Nobody sends a million events by an option they had to guess."""
     told = rows("replay")
-    words = dict.fromkeys(("rate", "gap", "max_events"), "none")
+    words = dict.fromkeys(("rate", "gap", "max_events", "retry_of", "transform"), "none")
     words |= {"pause_after": told["pause_after"][0]}
 
     def default(name: str, value: object) -> str:
-        if value is None:
+        if value in (None, ()):
             return words[name]
         return f"`{value}`" if isinstance(value, str) else f"{value:g}"
 

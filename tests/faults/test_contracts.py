@@ -130,6 +130,7 @@ def landed_under(folder: Path, contract: Contract, fault: str | None = None) -> 
 
 
 # The first commit of a batch is a claim in the main table, then comes quarantine's, then main's.
+@pytest.mark.breaks("landing, between commits, with another contract afterwards")
 @pytest.mark.parametrize("point", ["before_commit:2", "after_commit:2", "after_commit:3"])
 @pytest.mark.parametrize(
     ("first", "then"),
@@ -166,5 +167,5 @@ def test_the_checker_finds_a_landing_that_forgets_what_quarantine_has(
         while work.land_once(FLIGHTS):
             pass
 
-        with pytest.raises(AssertionError, match="doubled"):
+        with pytest.raises(AssertionError, match="more than once"):
             site.assert_each_once(25)

@@ -15,8 +15,10 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from balance import compare
 from door_builders import TOKEN, known
 from door_process import door
+from evidence.sheet import found, happened
 from lakes import MAIN, child, finished, land_in_process, new_lake
 from ports import free_ports
 
@@ -102,6 +104,7 @@ def payload(number: int) -> bytes:
     return b'{"n": %d}' % number
 
 
+@pytest.mark.breaks("the door, at each of its points, and the landing after it")
 def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """F1 to F3: before, in and after each acknowledgement, then a landing killed on top."""
     open_cache(load_settings(tmp_path, {}).cache).publish(known)
@@ -112,6 +115,7 @@ def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path
         with door(tmp_path, ports, f"{death}:kill") as process:
             sender.until_it_dies()
             assert process.wait(30) == -signal.SIGKILL
+            happened("kills")
     with door(tmp_path, ports, None):
         sender.again()
     for fault, code in (("after_parquet:1:kill", -signal.SIGKILL), (None, 0)):
@@ -122,13 +126,16 @@ def test_a_door_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path
     table = new_lake(tmp_path).table(MAIN)
     assert table is not None
     rows = table.scan(selected_fields=("payload", "log_offset")).to_arrow().to_pylist()
-    found = {row["log_offset"]: row["payload"] for row in rows}
-    assert sorted(found) == list(range(len(rows))), "a log position is one row"
-    times = Counter(found.values())
-    assert times.keys() == {payload(number) for number in sender.sent}
-    for number, offset in sender.acknowledged.items():
-        if offset is not None:
-            assert found[offset] == payload(number)
+    places = [(row["log_offset"], row["payload"]) for row in rows]
+    # Every position of the log is a row; of most the sender knows which event it is.
+    told = dict.fromkeys(range(len(rows))) | {
+        offset: payload(number)
+        for number, offset in sender.acknowledged.items()
+        if offset is not None
+    }
+    found(tables=compare(told, places))
+    times = Counter(row["payload"] for row in rows)
+    found(senders=compare(dict.fromkeys(map(payload, sender.sent)), dict.fromkeys(times).items()))
     # What was stored and not acknowledged was sent again: such deaths happened, or nothing was
     # tried here.
     assert max(times.values()) == 2

@@ -17,6 +17,7 @@ from engines.rabbitmq import RabbitMQ
 from engines.s3 import S3
 from engines.search import Elasticsearch
 from engines.trino import Trino
+from evidence.sheet import happened
 from installing import Installation, installation
 from sending import PER_BATCH, UNANSWERED, Sender, assert_balanced, until
 
@@ -62,6 +63,7 @@ def away(kind: type[Engine]) -> Iterator[None]:
     """Stop the engine for the block, and start it again."""
     engine = kind(default_root())
     assert engine.stop()
+    happened("outages")
     try:
         yield
     finally:
@@ -75,6 +77,7 @@ def dagster_away(here: Installation) -> Iterator[None]:
     assert halted
     for process in halted:
         process.send_signal(signal.SIGSTOP)
+    happened("outages")
     try:
         yield
     finally:
@@ -93,6 +96,7 @@ AWAY: dict[str, Callable[[Installation], AbstractContextManager[None]]] = {
 }
 
 
+@pytest.mark.breaks("each engine but the log, and the door meanwhile")
 @pytest.mark.parametrize("name", AWAY)
 def test_the_door_acknowledges_while_another_engine_is_away(
     here: Installation, door: OwnDoor, name: str
@@ -107,6 +111,7 @@ def test_the_door_acknowledges_while_another_engine_is_away(
             assert set(sender.statuses) == {202}
 
             assert door.kill()
+            happened("kills")
             door.start()
             sender.wait_for(20 * PER_BATCH)
         sender.wait_for(5 * PER_BATCH)
@@ -117,6 +122,7 @@ def test_the_door_acknowledges_while_another_engine_is_away(
     assert_balanced(here, sender)
 
 
+@pytest.mark.breaks("the broker of the log, under load")
 def test_without_its_log_the_door_says_503_and_recovers_by_itself(
     here: Installation, door: OwnDoor
 ) -> None:

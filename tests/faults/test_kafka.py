@@ -13,12 +13,14 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from balance import compare
 from builders import FLIGHTS, event
 from door_builders import TOKEN, known
 from door_process import door
 from engines.fresh import fresh_name
 from engines.kafka import Kafka
 from engines.kit import default_root
+from evidence.sheet import found, happened
 from ports import free_port, free_ports
 
 from penstock.buffer import Buffer, open_appender, open_buffer, start_of
@@ -86,6 +88,7 @@ def test_a_broker_that_says_nothing_is_told_of_in_time(broker: Kafka, url: str) 
     buffer.close()
 
 
+@pytest.mark.breaks("the broker of the log, while events are appended")
 def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) -> None:
     """Every position that was given holds its event, and appending goes on without a restart."""
     appender = open_appender(url)
@@ -105,6 +108,7 @@ def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) ->
     sender.start()
     time.sleep(1)
     broker.stop(signal.SIGKILL)
+    happened("kills")
     broker.start()
     _until_it_works(lambda: appender.append(FLIGHTS, [event("again")]))
     time.sleep(0.5)
@@ -113,17 +117,18 @@ def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) ->
 
     buffer = open_buffer(url)
     _settled([answer for _, answer in answers])
-    found = payloads(buffer)
-    acknowledged = 0
-    for names, answer in answers:
-        if answer.exception() is None:
-            for name, place in zip(names, answer.result(), strict=True):
-                if isinstance(place, Position):
-                    assert found[place.offset] == name
-                    acknowledged += 1
-    assert acknowledged > 100
+    held = payloads(buffer)
+    acknowledged = {
+        place.offset: name
+        for names, answer in answers
+        if answer.exception() is None
+        for name, place in zip(names, answer.result(), strict=True)
+        if isinstance(place, Position)
+    }
+    found(log=compare(acknowledged, held.items(), known=held.keys()))
+    assert len(acknowledged) > 100
     # The producer is idempotent: what it sent again is there once.
-    assert len(set(found.values())) == len([v for v in found.values() if v != "again"]) + 1
+    assert len(set(held.values())) == len([v for v in held.values() if v != "again"]) + 1
     appender.close()
     buffer.close()
 
@@ -135,7 +140,7 @@ def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(
     appender, buffer = open_appender(url), open_buffer(url)
     appender.append(FLIGHTS, [event(f"{number}") for number in range(5)]).result(timeout=20)
     mark = start_of(buffer.log_id(FLIGHTS), 0)
-    assert buffer.released(FLIGHTS) == {0: 0}
+    assert buffer.released([FLIGHTS])[FLIGHTS] == {0: 0}
 
     ways: list[tuple[Callable[[], object], Callable[[], object]]] = [
         (lambda: broker.stop(signal.SIGKILL), broker.start),
@@ -148,15 +153,15 @@ def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(
         try:
             begun = time.monotonic()
             with pytest.raises(LogUnavailable):
-                buffer.released(FLIGHTS)
+                buffer.released([FLIGHTS])[FLIGHTS]
             with pytest.raises(LogUnavailable):
                 buffer.release(FLIGHTS, [mark])
             assert time.monotonic() - begun < 30
         finally:
             back()
-        assert _until_it_answers(lambda: buffer.released(FLIGHTS)) == {0: end - 1}
+        assert _until_it_answers(lambda: buffer.released([FLIGHTS])[FLIGHTS]) == {0: end - 1}
         _until_it_answers(lambda mark=mark: buffer.release(FLIGHTS, [mark]))
-        assert buffer.released(FLIGHTS) == {0: end}
+        assert buffer.released([FLIGHTS])[FLIGHTS] == {0: end}
     appender.close()
     buffer.close()
 
@@ -261,7 +266,8 @@ def _until_it_works(append) -> Sequence[Position | Exception]:
 
 
 def _until_it_answers(question: Callable[[], Answered]) -> Answered:
-    until = time.monotonic() + 30
+    """Ask again and again; on a busy machine a broker takes its time to be one again."""
+    until = time.monotonic() + 120
     while True:
         try:
             return question()

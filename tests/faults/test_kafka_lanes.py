@@ -60,7 +60,7 @@ def check(lake: Lake, buffer: Buffer) -> None:
     assert len(extents) == PARTITIONS
     assert all(extent.end for extent in extents.values())
     assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
-    assert buffer.released(FLIGHTS) == {p: extent.end for p, extent in extents.items()}
+    assert buffer.released([FLIGHTS])[FLIGHTS] == {p: extent.end for p, extent in extents.items()}
 
 
 def test_one_lane_lands_all_partitions(tmp_path: Path, url: str) -> None:

@@ -6,25 +6,26 @@ Each death is a SIGKILL of a process of its own, on the embedded log and a lake 
 from __future__ import annotations
 
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from balance import compare
 from builders import FLIGHTS, NOON, event
+from evidence.sheet import found
 from lakes import (
     BROKEN,
     MAIN,
     PLACES,
     child,
     column,
-    everywhere,
     finished,
     lake_at,
     land_in_process,
     mark_of,
     new_lake,
     offsets,
+    stored,
     tend_once_in_process,
 )
 
@@ -52,28 +53,32 @@ def home(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 def with_events(tmp_path: Path) -> Iterator[Path]:
     appender = open_appender(f"embedded://{tmp_path / 'log'}")
     for number in range(EVENTS):
-        payload = BROKEN if number in QUARANTINED else f'{{"n": {number}}}'
         done = appender.append(
-            FLIGHTS, [event(payload, id=f"e{number}", received_at=NOON + number)]
+            FLIGHTS, [event(payload(number), id=f"e{number}", received_at=NOON + number)]
         )
         assert done.result(10)[0].offset == number  # type: ignore[union-attr]  # else the test fails
     yield tmp_path
     appender.close()
 
 
+def payload(number: int) -> bytes:
+    return BROKEN if number in QUARANTINED else b'{"n": %d}' % number
+
+
 def assert_each_once(home: Path) -> None:
     lake = new_lake(home)
     buffer = open_buffer(f"embedded://{home / 'log'}")
-    assert everywhere(lake) == Counter(range(EVENTS))
+    found(tables=compare({number: payload(number) for number in range(EVENTS)}, stored(lake)))
     assert set(offsets(lake, quarantine=True)) == QUARANTINED
     assert [n for n in column(lake, "n") if n in QUARANTINED] == []
     assert mark_of(lake).next == EVENTS
     assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
     assert check_marks(buffer, lake, FLIGHTS).passed
-    assert buffer.released(FLIGHTS) == {0: EVENTS}
+    assert buffer.released([FLIGHTS])[FLIGHTS] == {0: EVENTS}
     buffer.close()
 
 
+@pytest.mark.breaks("landing, at each of its points")
 @pytest.mark.parametrize("nth", [1, 2, 3])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_landing_that_is_killed_goes_on_where_it_was(home: Path, point: str, nth: int) -> None:
@@ -89,6 +94,7 @@ def test_a_landing_that_is_killed_goes_on_where_it_was(home: Path, point: str, n
     assert_each_once(home)
 
 
+@pytest.mark.breaks("landing, at one point after the other")
 def test_a_landing_that_is_killed_again_and_again_comes_to_its_end(home: Path) -> None:
     """Each death leaves something behind: files, a quarantine that is ahead, a log not released."""
     for point in POINTS:
@@ -102,6 +108,7 @@ def test_a_landing_that_is_killed_again_and_again_comes_to_its_end(home: Path) -
     assert_each_once(home)
 
 
+@pytest.mark.breaks("upkeep, at each of its points")
 @pytest.mark.parametrize("point", ["mid_parquet", "compact_before_commit", "expire_mid"])
 def test_upkeep_that_is_killed_leaves_the_table_as_it_was(home: Path, point: str) -> None:
     """It may be killed at any time and begin anew; what it had written is an orphan."""

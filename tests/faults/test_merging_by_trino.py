@@ -15,10 +15,12 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pytest
+from balance import compare
 from builders import FLIGHTS, NOON, event
 from engines import trino
 from engines.fresh import FreshLake, fresh_lake, fresh_name
 from engines.places import HOST, TRINO_PORT
+from evidence.sheet import found, happened
 from lakes import (
     BROKEN,
     HASTY,
@@ -29,7 +31,7 @@ from lakes import (
     landing,
     mark_of,
     numbered,
-    offsets,
+    stored,
 )
 from pyiceberg.table import Table
 
@@ -131,6 +133,7 @@ def land(shared: Shared, log: MemoryLog, first: int, count: int, *, at: int = NO
         pass
 
 
+@pytest.mark.breaks("the files of a table, by Trino that puts them together")
 def test_rows_marks_pins_and_books_are_the_same_after_trino_merged(
     shared: Shared, tmp_path: Path
 ) -> None:
@@ -145,9 +148,12 @@ def test_rows_marks_pins_and_books_are_the_same_after_trino_merged(
     lake.pin(FLIGHTS, pinned, "replay-1")
     before = rows_of(lake), rows_of(lake, pinned), mark_of(lake), ours(lake)
     planned = replayed(lake, log, tmp_path / "before")
+    acknowledged = {n: payload(n).encode() for n in range(60)} | {60: BROKEN}
 
     done = shared.merge()
 
+    happened("merges", done.written)
+    found(tables=compare(acknowledged, stored(lake)))
     assert (done.read, done.written, done.given_up, done.trouble) == (6, 2, 0, "")
     assert rows_of(lake).equals(before[0])
     assert rows_of(lake, pinned).equals(before[1])
@@ -165,7 +171,8 @@ def test_rows_marks_pins_and_books_are_the_same_after_trino_merged(
     assert rows_of(lake).equals(before[0])
     assert rows_of(lake, pinned).equals(before[1])
     land(shared, log, 61, 5)
-    assert everywhere(lake) == Counter(range(66))
+    acknowledged |= {n: payload(n).encode() for n in range(61, 66)}
+    found(tables=compare(acknowledged, stored(lake)))
 
 
 def in_log_order(table: Table) -> None:
@@ -208,6 +215,7 @@ def test_files_that_are_large_enough_are_left_alone(shared: Shared) -> None:
     assert len(paths) == 2
 
 
+@pytest.mark.breaks("landing and the merges of Trino, by each other")
 def test_landing_and_merging_get_on_with_each_other(shared: Shared) -> None:
     """Neither loses or doubles a row, neither waits long, and the table grows columns meanwhile."""
     lake = Lake(shared.lake.catalog, Patience(seconds=60.0))
@@ -220,14 +228,17 @@ def test_landing_and_merging_get_on_with_each_other(shared: Shared) -> None:
         return LATER + int((time.monotonic() - started) * 1_000_000)
 
     took: list[float] = []
-    count = 0
+    acknowledged: list[bytes] = []
 
     def land_all_the_time() -> None:
-        nonlocal count
         work = landing(log, lake, clock=clock)
         while not enough.is_set():
-            append(log, *[f'{{"n": {n}, "c{count % 40}": {n}}}' for n in range(count, count + 5)])
-            count += 5
+            count = len(acknowledged)
+            payloads = [
+                b'{"n": %d, "c%d": %d}' % (n, count % 40, n) for n in range(count, count + 5)
+            ]
+            append(log, *payloads)
+            acknowledged.extend(payloads)
             began = time.monotonic()
             while work.land_once(FLIGHTS):
                 pass
@@ -250,9 +261,10 @@ def test_landing_and_merging_get_on_with_each_other(shared: Shared) -> None:
         thread.join(120)
 
     assert merged() >= 3, outcomes
+    happened("merges", sum(one.written for one in outcomes))
     assert max(took) < LONGEST_HOLD / 1_000_000 + 5
-    assert everywhere(shared.lake) == Counter(range(count))
-    assert mark_of(shared.lake).next == count
+    found(tables=compare(dict(enumerate(acknowledged)), stored(shared.lake)))
+    assert mark_of(shared.lake).next == len(acknowledged)
     assert check_conservation(shared.lake, FLIGHTS, log.log_id(FLIGHTS)).passed
 
 
@@ -272,6 +284,7 @@ def overtaken(fresh: FreshLake) -> Iterator[None]:
         connection.execute("DROP FUNCTION overtake CASCADE")
 
 
+@pytest.mark.breaks("the commits of Trino, none of which finds the table as it was")
 def test_a_day_that_is_overtaken_at_every_try_is_left_to_the_next_upkeep(shared: Shared) -> None:
     """By one who commits all the time and never holds back; nothing is lost by it."""
     lake, log = shared.lake, MemoryLog()
@@ -296,7 +309,10 @@ def test_a_day_that_is_overtaken_at_every_try_is_left_to_the_next_upkeep(shared:
     assert (done.read, done.written, done.given_up, done.trouble) == (0, 0, 1, "")
     assert held == {False, True}, "others were asked to hold back"
     assert rows_of(lake).equals(before)
-    assert (shared.merge().read, len(offsets(lake))) == (3, 3)
+    happened("merges given up", done.given_up)
+    assert shared.merge().read == 3
+    acknowledged = {n: payload(n).encode() for n in range(3)}
+    found(tables=compare(acknowledged, stored(lake)))
 
 
 def test_upkeep_has_files_merged_by_trino(shared: Shared) -> None:

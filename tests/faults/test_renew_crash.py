@@ -78,6 +78,7 @@ def goes_on(tmp_path: Path, lake: Lake, numbers: list[int], lost: int) -> None:
 
 
 # Files change places alike, whatever it was that stopped.
+@pytest.mark.breaks("the renewal of a broken log, at each of its points")
 @pytest.mark.parametrize(
     ("stop", "point"),
     [("damaged", point) for point in [*TELLING, *MAKING]] + [("forked", each) for each in TELLING],
@@ -92,6 +93,7 @@ def test_a_renewal_that_was_killed_goes_on(tmp_path: Path, stop: str, point: str
     goes_on(tmp_path, lake, numbers, lost)
 
 
+@pytest.mark.breaks("the renewal of a broken log, at one point after the other")
 def test_a_renewal_that_is_killed_again_and_again_comes_to_its_end(tmp_path: Path) -> None:
     """Whoever goes on is killed as well, each time a step further."""
     lake = new_lake(tmp_path)

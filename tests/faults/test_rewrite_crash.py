@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from balance import compare
 from builders import FLIGHTS, NOON, event
+from evidence.sheet import found
 from lakes import (
     PLACES,
     begin_process,
     child,
     column,
-    everywhere,
     finished,
     lake_at,
     land_in_process,
     mark_of,
     new_lake,
+    stored,
 )
 from leaf_books import unbalanced
 
@@ -57,13 +58,15 @@ def number(place: int) -> float:
     return place if place < EVENTS // 2 else place + 0.5
 
 
+def payload(place: int) -> bytes:
+    return f'{{"n": {number(place)}, "l": [{{"p": {number(place)}}}]}}'.encode()
+
+
 def send(home: Path, first: int, end: int) -> None:
     appender = open_appender(f"embedded://{home / 'log'}")
     for place in range(first, end):
-        payload = f'{{"n": {number(place)}, "l": [{{"p": {number(place)}}}]}}'
-        appender.append(FLIGHTS, [event(payload, id=f"e{place}", received_at=NOON + place)]).result(
-            10
-        )
+        one = event(payload(place), id=f"e{place}", received_at=NOON + place)
+        appender.append(FLIGHTS, [one]).result(10)
     appender.close()
 
 
@@ -83,7 +86,7 @@ def kinds(home: Path) -> dict[str, str]:
 def assert_whole(home: Path, count: int) -> None:
     lake = new_lake(home)
     buffer = open_buffer(f"embedded://{home / 'log'}")
-    assert everywhere(lake) == Counter(range(count))
+    found(tables=compare({place: payload(place) for place in range(count)}, stored(lake)))
     assert mark_of(lake).next == count
     assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
     assert unbalanced(lake) == []
@@ -91,6 +94,7 @@ def assert_whole(home: Path, count: int) -> None:
     buffer.close()
 
 
+@pytest.mark.breaks("a rewrite of all columns, at each of its points")
 @pytest.mark.parametrize("how", ["retype", "rebuild"])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_rewrite_that_is_killed_is_there_or_not(home: Path, point: str, how: str) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from balance import compare
 from builders import FLIGHTS, NOON, event
 from engines.fresh import fresh_name
 from engines.places import KAFKA
+from evidence.sheet import found
 from lakes import (
     MAIN,
     begin_process,
@@ -132,7 +134,9 @@ def assert_whole(home: Path, count: int) -> None:
     """Assert that every event is a row once, with all its leaves."""
     lake, buffer = new_lake(home), open_buffer(log_url(home))
     rows = lake.table(MAIN).scan(selected_fields=("event_id",)).to_arrow()  # type: ignore[union-attr]
-    assert sorted(rows["event_id"].to_pylist()) == sorted(f"e{place}" for place in range(count))
+    ids = rows["event_id"].to_pylist()
+    told = dict.fromkeys(f"e{place}" for place in range(count))
+    found(tables=compare(told, ((one, None) for one in ids)))
     assert check_conservation(lake, FLIGHTS, buffer.log_id(FLIGHTS)).passed
     assert unbalanced(lake) == []
     buffer.close()
@@ -170,6 +174,7 @@ def test_five_and_then_a_fraction_are_one_column_while_landing_goes_on(
     assert misfits(new_lake(home)) == 0
 
 
+@pytest.mark.breaks("a rewrite of all columns, at its points, on the engines")
 @pytest.mark.parametrize("how", ["retype", "rebuild"])
 @pytest.mark.parametrize("point", ["rewrite_reserved", "rewrite_file", "after_commit"])
 def test_a_rewrite_that_is_killed_is_there_or_not(home: Path, point: str, how: str) -> None:

@@ -57,6 +57,7 @@ REFUSED = [
     "http://[::ffff:127.0.0.1]:8080/",
     "http://[::ffff:7f00:1]:8080/",
     "http://[::127.0.0.1]:8080/",
+    "http://[::ffff:0:127.0.0.1]:8080/",
     "http://[64:ff9b::127.0.0.1]:8080/",
     "http://[64:ff9b::7f00:1]:8080/",
     "http://[64:ff9b:1::7f00:1]:8080/",
@@ -218,6 +219,7 @@ def test_an_ipv4_address_is_judged_the_same_inside_an_ipv6_one(inner: IPv4Addres
     number = int(inner)
     outer = [
         ip_address(f"::ffff:{inner}"),
+        ip_address(f"::ffff:0:{inner}"),
         ip_address((0x64FF9B << 96) | number),
         ip_address((0x2002 << 112) | (number << 80)),
     ]

@@ -24,6 +24,15 @@ const bring = async () => {
   }
 };
 
+// On a phone the row of pages is wider than the screen: the one that is shown is in sight.
+const showWhere = () => {
+  for (const row of document.querySelectorAll(".bar nav ul, .tabs ul")) {
+    const here = row.querySelector("[aria-current]");
+    if (here) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
+  }
+};
+
+showWhere();
 startKeys();
 startDialogs();
 startLive();

@@ -8,8 +8,4 @@ export const startDialogs = () => {
     // A click beside the dialog is one on its backdrop, which is the dialog itself.
     if (event.target instanceof HTMLDialogElement) event.target.close();
   });
-  // What it asked for is done, or told at the top why not: nobody reads that behind a dialog.
-  document.addEventListener("htmx:beforeSwap", (event) => {
-    event.detail.requestConfig?.elt.closest("dialog[open]")?.close();
-  });
 };

@@ -15,6 +15,10 @@ export const startKeys = () => {
       return;
     }
     if (open) return;
+    if (event.key === "Escape") {
+      document.querySelector("[data-question] [data-leaves]")?.click();
+      return;
+    }
 
     if (Date.now() < going) {
       going = 0;

@@ -1,7 +1,6 @@
 // Parts that renew themselves (data-live): never under somebody's hands, and quietly.
 const busy = (part) =>
   document.hidden
-  || part.querySelector("dialog[open]")
   || (part.contains(getSelection()?.anchorNode) && !getSelection().isCollapsed);
 
 export const startLive = () => {

@@ -74,10 +74,8 @@ class Schemas(msgspec.Struct, frozen=True, kw_only=True):
 
     versions: tuple[str, ...] = ()
     """Schemas as JSON, the newest last."""
-    secret: str | None = None
-    """What the registry asks for: ``user:password``, or a token."""
-    salt: str | None = None
-    """There where there is a secret: the digest is shown, and must not be a hint at it."""
+    secret_id: str | None = None
+    """Which secret of the collection the registry asks for; of chance, and no hint at it."""
 
 
 def schemas_of(body: bytes | None) -> Schemas:

@@ -72,6 +72,7 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/destinations"): "replay",
     ("POST", "/api/v1/destinations"): "admin",
     ("GET", "/api/v1/destinations/{name}"): "replay",
+    ("PATCH", "/api/v1/destinations/{name}"): "admin",
     ("DELETE", "/api/v1/destinations/{name}"): "admin",
     ("POST", "/api/v1/destinations/{name}/test"): "replay",
     ("GET", "/api/v1/replays"): "replay",
@@ -85,7 +86,11 @@ RULES: dict[tuple[str, str], Scope | None] = {
     ("POST", "/api/v1/replays/{id}/pause"): "replay",
     ("POST", "/api/v1/replays/{id}/resume"): "replay",
     ("POST", "/api/v1/replays/{id}/cancel"): "replay",
+    ("POST", "/api/v1/replays/{id}/retry"): "replay",
+    ("POST", "/api/v1/replays/plans"): "replay",
+    ("POST", "/api/v1/replays/planned"): "replay",
     ("GET", "/api/v1/replays/{id}/report"): "replay",
+    ("GET", "/api/v1/replays/{id}/file"): "replay",
 }
 
 # What another team's things are asked for by: the same paths, with names that are there.
@@ -196,6 +201,8 @@ BODIES: dict[str, object] = {
     "/api/v1/collections/{c}/keep": {"days": 90},
     "/api/v1/collections/{c}/loops": {"allow": True},
     "/api/v1/replays/{id}": {"rate": 10},
+    "/api/v1/destinations/{name}": {"rate": 10},
+    "/api/v1/replays/{id}/retry": {"why": "again"},
     "/api/v1/collections/{c}/quarantine/try": {},
     "/api/v1/collections/{c}/quarantine/release": {},
     "/api/v1/collections/{c}/quarantine/discard": {"why": "a test"},

@@ -182,6 +182,7 @@ ERRORS = [
     errors.BadQuery("carrier:>", 9, "expected a number"),
     errors.BadSql("one SELECT is wanted"),
     errors.BadRequest("limit: too large"),
+    errors.BadRequest("rate cannot be used").at("rate").at("options"),
     errors.WrongState("the replay is finished"),
     errors.AddressRefused("the address is not public"),
     errors.Overloaded("too many searches", retry_after=4),
@@ -199,6 +200,9 @@ def test_an_error_arrives_as_it_was_raised(error: errors.PenstockError) -> None:
 
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
+    if isinstance(error, errors.Rejected):
+        assert isinstance(arrived, errors.Rejected)
+        assert arrived.field == error.field
     if isinstance(error, errors.Unavailable):
         assert isinstance(arrived, errors.Unavailable)
         assert arrived.retry_after == error.retry_after

@@ -9,8 +9,10 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from far_sides import far_side
 from metadata_builders import destination
 from platform_stand_ins import Caller, grant, platform
+from tunnelling import plumber, tunnel_door
 
 from penstock.api.app import create_app
 from penstock.api.platform import Platform
@@ -115,3 +117,55 @@ def test_an_address_the_guard_no_longer_lets_through_is_not_reached(
 
     assert answer.status_code == 400
     assert listener.got == []
+
+
+def test_a_tunnel_is_looked_at_and_who_is_connected_is_told_and_kept(tmp_path: Path) -> None:
+    """From where, and since when: that is all that can be known of its health."""
+    with tunnel_door() as door:
+        here = platform(tmp_path, doorway=door.doorway)
+        caller = Caller(create_app(here), grant(here.store, "replay"))
+        here.store.add_destination(
+            Destination(team="main", name="in", kind="tunnel", url="tunnel://ships", created_at=0)
+        )
+        alone = caller("POST", "/api/v1/destinations/in/test").json()
+        with plumber(door):
+            told = caller("POST", "/api/v1/destinations/in/test").json()
+        kept = caller("GET", "/api/v1/destinations/in").json()["tried"]
+        here.store.close()
+
+    assert (alone["delivered"], alone["found"]) == (False, [])
+    assert alone["reason"] == "no tunnel of this name is connected"
+    assert (told["delivered"], told["sent"]) == (True, False)
+    [found] = told["found"]
+    assert (found["bus"], found["peer"]) == ("Kafka", "127.0.0.1")
+    assert found["since"].endswith("Z")
+    assert kept == told
+
+
+def test_a_collection_is_looked_at_through_its_door_and_nothing_is_sent(tmp_path: Path) -> None:
+    """Paused, gone or without a door: that is known before the replay."""
+    with far_side("collection") as far:
+        here = platform(tmp_path, doorway=far.doorway)
+        caller = Caller(create_app(here), grant(here.store, "replay"))
+        said = {}
+        for name in ("ships", "paused", "gone"):
+            here.store.add_destination(
+                Destination(
+                    team="main",
+                    name=name,
+                    kind="collection",
+                    url=f"collection://{name}",
+                    created_at=0,
+                )
+            )
+            told = caller("POST", f"/api/v1/destinations/{name}/test").json()
+            assert not told["sent"]
+            said[name] = told["reason"]
+        here.store.close()
+        assert far.took(0) == []
+
+    assert said == {
+        "ships": None,
+        "paused": "the collection is paused",
+        "gone": "the destination is not there",
+    }

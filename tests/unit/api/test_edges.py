@@ -16,6 +16,7 @@ import pytest
 from builders import FLIGHTS
 from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
+from metadata_builders import replay
 from platform_stand_ins import Caller, InProcess, StandInBuffer, StandInLake, grant, platform
 
 from penstock.api.app import MAX_BODY_BYTES, create_app
@@ -29,6 +30,41 @@ from penstock.contract.status import Health
 from penstock.envelope import Extent
 from penstock.errors import EngineUnavailable, Overloaded
 from penstock.problem import CONTENT_TYPE
+from replay.progress import Progress
+
+_LATER = "2025-11-24T17:00:00Z"
+_AT_FAULT: list[tuple[str, dict[str, object], str]] = [
+    ("replays/plan", {"collection": "trains"}, "collection"),
+    ("replays/plan", {"collection": "Trains"}, "collection"),
+    ("replays/plan", {"destination": "nowhere"}, "destination"),
+    ("replays/plan", {"destination": None}, "destination"),
+    ("replays/plan", {"query": "carrier:>"}, "query"),
+    ("replays/plan", {"query": "a ${LIMIT 5}"}, "query"),
+    ("replays/plan", {"since": _LATER, "until": _LATER}, "until"),
+    ("replays/plan", {"since": "soon"}, "since"),
+    ("replays/plan", {"rate": -1}, "rate"),
+    ("replays/plan", {"concurrency": 5_000}, "concurrency"),
+    ("replays/plan", {"transform": ["drop b"]}, "transform"),
+    ("replays/plan", {"destination": "filed", "missing": True}, "missing"),
+    ("replays/plan", {"destination": "back"}, "destination"),
+    ("replays/plan", {"spede": 1}, "spede"),
+    ("replays/r1/retry", {"options": {"rate": -1}}, "options.rate"),
+    ("replays/r1/retry", {"options": {"query": "a"}}, "options.query"),
+    ("destinations", {"name": "A"}, "name"),
+    ("destinations", {"name": "billing"}, "name"),
+    ("destinations", {"url": "ftp://a.example/"}, "url"),
+    ("destinations", {"url": "http://169.254.169.254/"}, "url"),
+    ("destinations", {"url": "collection://trains"}, "url"),
+    ("destinations", {"url": "kafka://a.example:9092/penstock.x"}, "url"),
+    ("destinations", {"url": "kafka://a.example:9092/x", "secret": "u"}, "secret"),
+    ("destinations", {"headers": [["Host", "x"]]}, "headers"),
+    ("destinations", {"options": {"method": "GET"}}, "options.method"),
+    ("destinations", {"options": {"signing": "stripe"}}, "secret"),
+    ("destinations", {"options": {"ca": "x"}}, "options.ca"),
+    ("destinations", {"credentials": {"client_key": "x"}}, "credentials.client_certificate"),
+    ("destinations", {"rate": 0}, "rate"),
+]
+"""What is asked of which path that cannot be, and the field that is at fault."""
 
 
 class TestProblems:
@@ -57,6 +93,32 @@ class TestProblems:
         assert (told["type"], told["status"]) == (f"urn:penstock:{kind}", status)
         assert told["title"]
         assert told["detail"]
+
+    def test_an_error_names_the_field_that_is_at_fault(self, admin: Caller, here: Platform) -> None:
+        """A form puts what is wrong where it was typed, and goes by no word of the sentence."""
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        for name, url in (
+            ("billing", "https://billing.example/"),
+            ("filed", "file://flights"),
+            ("back", "collection://flights"),
+        ):
+            assert admin("POST", "/api/v1/destinations", {"name": name, "url": url}).is_success
+        failed = Progress(failed=1).as_dict()
+        here.store.create_replay(msgspec.structs.replace(replay(state="finished"), progress=failed))
+        whole: dict[str, dict[str, object]] = {
+            "destinations": {"name": "new", "url": "https://new.example/"},
+            "replays/plan": {"collection": "flights", "destination": "billing"},
+            "replays/r1/retry": {},
+        }
+
+        answers = [
+            admin("POST", f"/api/v1/{noun}", {**whole[noun], **body}) for noun, body, _ in _AT_FAULT
+        ]
+        answers.append(admin("POST", "/api/v1/destinations", ["a"]))
+
+        assert {answer.status_code for answer in answers} == {400, 404, 409}
+        told = [answer.json().get("field") for answer in answers]
+        assert told == [*(field for _, _, field in _AT_FAULT), None]
 
     def test_a_refused_body_is_not_repeated(self, admin: Caller) -> None:
         """What was typed into the wrong field may be a credential."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import ugly
 from builders import FLIGHTS, NOON
 from fastapi import FastAPI
 from metadata_builders import collection
@@ -133,6 +134,16 @@ def test_what_stands_about_an_event_is_told(client: Client, searcher: StandInSea
     ]
     with pytest.raises(NotFound):
         client.around("flights", "nope")
+
+
+def test_an_event_is_told_whatever_its_id_is(client: Client, searcher: StandInSearcher) -> None:
+    """Senders choose ids: one may have a newline, or read as the folder above."""
+    searcher.events = [found(event_id=one) for one in ugly.IDS]
+
+    for one in ugly.IDS:
+        assert client.event("flights", one).event_id == one
+        assert client.around("flights", one).log_offset == 7, one
+        assert client.deliveries("flights", one).deliveries == [], one
 
 
 def test_events_of_another_team_are_not_there(app: FastAPI, here: Platform) -> None:

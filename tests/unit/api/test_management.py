@@ -14,12 +14,13 @@ from builders import FLIGHTS, NOON
 from descriptors import SHOP
 from fastapi import FastAPI
 from lakes import landing, log_of, new_lake
+from metadata_builders import collection
 from platform_stand_ins import LOG_ID, Caller, StandInBuffer, StandInLake, grant, platform, table
 
 from lakehouse.tables import Gap
 from penstock.api.app import create_app
 from penstock.api.platform import Platform
-from penstock.envelope import Extent, Mark
+from penstock.envelope import CollectionId, Extent, Mark
 from penstock.metadata.tokens import digest
 from penstock.schema.formats import Format
 from penstock.schema.formats.avro import schemas_of
@@ -157,7 +158,9 @@ class TestCollections:
 
         def secret() -> str | None:
             known = here.store.collection(FLIGHTS).format.schema
-            return schemas_of(here.store.format_schema(FLIGHTS, known)).secret if known else None
+            body = here.store.format_schema(FLIGHTS, known) if known else None
+            secret_id = schemas_of(body).secret_id
+            return secret_id and here.store.registry_secret(FLIGHTS, secret_id)
 
         told = set_(registry="http://Registry.example:8081/", registry_secret="me:hidden")
         assert (told["framing"], told["registry"]) == ("confluent", "http://registry.example:8081")
@@ -593,6 +596,7 @@ class TestDestinations:
             "created_at": NOON_TEXT,
             "tried_at": None,
             "tried": None,
+            "rate": None,
         }
         assert listed.json() == [shown.json()]
         assert "very-hidden" not in made.text + shown.text + listed.text
@@ -602,7 +606,7 @@ class TestDestinations:
         [
             "http://127.0.0.1:8000/",
             "http://169.254.169.254/latest",
-            "file:///etc/passwd",
+            "gopher://billing.example/",
             "https://u:p@billing.example/",
             "http://billing.example:22/",
         ],
@@ -614,6 +618,14 @@ class TestDestinations:
 
         assert refused.status_code == 400
         assert refused.json()["type"] == "urn:penstock:address-refused"
+        assert admin("GET", "/api/v1/destinations").json() == []
+
+    @pytest.mark.parametrize("url", ["file:///etc/passwd", "file://../x", "file://a/b", "file://"])
+    def test_a_file_has_a_name_and_no_place(self, admin: Caller, url: str) -> None:
+        """Where it is written nobody chooses."""
+        refused = admin("POST", "/api/v1/destinations", {"name": "out", "url": url})
+
+        assert refused.status_code == 400
         assert admin("GET", "/api/v1/destinations").json() == []
 
     def test_a_header_that_frames_the_request_is_refused(self, admin: Caller) -> None:
@@ -681,6 +693,136 @@ class TestDestinations:
         assert refused.status_code == 400
         assert says in refused.json()["detail"]
         assert "hidden" not in refused.text
+
+    def test_a_destination_has_a_rate_of_its_own(self, admin: Caller) -> None:
+        made = admin("POST", "/api/v1/destinations", {**self.BODY, "rate": 2.5})
+
+        assert made.json()["rate"] == 2.5
+        assert admin("GET", "/api/v1/destinations").json()[0]["rate"] == 2.5
+
+    @pytest.mark.parametrize("rate", [0, -1, 1e7, "fast"])
+    def test_a_rate_that_is_none_is_refused(self, admin: Caller, rate: object) -> None:
+        refused = admin("POST", "/api/v1/destinations", {**self.BODY, "rate": rate})
+
+        assert refused.status_code == 400
+        assert "rate" in refused.json()["detail"]
+
+    def test_a_destination_is_changed_and_keeps_what_was_not_said(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """A signing secret is renewed without knowing any other credential."""
+        secret = "whsec_" + base64.b64encode(b"s" * 32).decode()
+        admin(
+            "POST",
+            "/api/v1/destinations",
+            {**self.BODY, "options": {"signing": "standard", "method": "PUT"}, "secret": secret},
+        )
+        here.store.note_trial("main", "billing", {}, NOON)
+        newer = "whsec_" + base64.b64encode(b"n" * 32).decode()
+        change = {
+            "secret": f"{newer}\n{secret}",
+            "options": {"method": "PATCH"},
+            "headers": [["X-Team", "hidden-too"]],
+            "rate": 5,
+        }
+
+        told = admin("PATCH", "/api/v1/destinations/billing", change)
+
+        assert told.status_code == 200
+        assert told.json() == admin("GET", "/api/v1/destinations/billing").json()
+        assert told.json()["options"] == {"signing": "standard", "method": "PATCH"}
+        assert (told.json()["headers"], told.json()["rate"]) == (["Authorization", "X-Team"], 5)
+        assert told.json()["tried_at"] is None, "how it answered before says nothing of it now"
+        assert "hidden" not in told.text
+        assert "whsec" not in told.text
+        kept = here.store.destination("main", "billing")
+        assert kept.secret == change["secret"]
+        assert kept.headers == (("Authorization", "Bearer very-hidden"), ("X-Team", "hidden-too"))
+
+    def test_a_change_takes_away_what_it_names_and_the_rate_where_it_says_null(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        admin(
+            "POST", "/api/v1/destinations", {**self.BODY, "rate": 5, "options": {"method": "PUT"}}
+        )
+
+        change = {"without": ["authorization", "method"], "headers": [["A", "b"]]}
+        told = admin("PATCH", "/api/v1/destinations/billing", change).json()
+        assert (told["headers"], told["options"], told["rate"]) == (["A"], {}, 5)
+        told = admin("PATCH", "/api/v1/destinations/billing", {"rate": None}).json()
+
+        assert told["rate"] is None
+        assert here.store.destination("main", "billing").headers == (("A", "b"),)
+
+    @pytest.mark.parametrize(
+        ("change", "says"),
+        [
+            ({"without": ["signing"]}, "has no signing"),
+            ({"options": {"exchange": "hidden"}}, "exchange"),
+            ({"headers": [["Content-Length", "5"]]}, "Content-Length"),
+            ({"options": {"signing": "standard"}}, "secret"),
+            ({"url": "https://other.example/"}, "url"),
+            ({"kind": "kafka"}, "kind"),
+            ({"rate": -1}, "rate"),
+        ],
+    )
+    def test_a_change_that_no_replay_could_use_changes_nothing(
+        self, admin: Caller, change: dict[str, Any], says: str
+    ) -> None:
+        admin("POST", "/api/v1/destinations", self.BODY)
+        before = admin("GET", "/api/v1/destinations/billing").json()
+
+        refused = admin("PATCH", "/api/v1/destinations/billing", {"rate": 7, **change})
+
+        assert refused.status_code == 400
+        assert says.lower() in refused.json()["detail"].lower()
+        assert admin("GET", "/api/v1/destinations/billing").json() == before
+
+    def test_a_collection_is_a_destination_of_its_own_team_only(
+        self, admin: Caller, here: Platform
+    ) -> None:
+        """Else a replay would be the way to write into other people's collections."""
+        here.store.create_collection(collection(CollectionId("other", "theirs")))
+        admin("POST", "/api/v1/collections", {"name": "archive"})
+        asked = {"name": "copy", "url": "collection://archive"}
+
+        made = admin("POST", "/api/v1/destinations", asked)
+        assert (made.status_code, made.json()["kind"]) == (201, "collection")
+        for url, status in (
+            ("collection://theirs", 404),
+            ("collection://other.theirs", 400),
+            ("collection://gone", 404),
+        ):
+            refused = admin("POST", "/api/v1/destinations", {"name": "x", "url": url})
+            assert refused.status_code == status
+
+    def test_a_replay_into_its_own_collection_is_refused_when_it_is_asked_for(
+        self, admin: Caller
+    ) -> None:
+        admin("POST", "/api/v1/collections", {"name": "flights"})
+        admin("POST", "/api/v1/destinations", {"name": "same", "url": "collection://flights"})
+        asked = {"collection": "flights", "destination": "same"}
+
+        for path in ("/api/v1/replays/plan", "/api/v1/replays/preview", "/api/v1/replays"):
+            refused = admin("POST", path, asked)
+            assert refused.status_code == 400
+            assert "itself" in refused.json()["detail"]
+        assert admin("GET", "/api/v1/replays").json() == []
+
+    def test_a_file_has_a_name_and_no_path(self, admin: Caller) -> None:
+        made = admin(
+            "POST",
+            "/api/v1/destinations",
+            {"name": "out", "url": "file://orders.2026", "options": {"format": "parquet"}},
+        )
+        assert (made.status_code, made.json()["kind"]) == (201, "file")
+        for url in ("../x", "/etc/passwd", "a/b", "", ".ssh", "a%2fb", "a\\b", "x" * 101):
+            asked = {"name": "x", "url": f"file://{url}"}
+            refused = admin("POST", "/api/v1/destinations", asked)
+            assert refused.json()["type"] == "urn:penstock:address-refused"
+        for more in ({"options": {"format": "csv"}}, {"secret": "s"}):
+            asked = {"name": "x", "url": "file://x", **more}
+            assert admin("POST", "/api/v1/destinations", asked).status_code == 400
 
     def test_a_destination_is_deleted(self, admin: Caller) -> None:
         admin("POST", "/api/v1/destinations", self.BODY)

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from builders import FLIGHTS, NOON
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
-from lakes import BROKEN, append, batch_of, landing, log_of, new_lake, numbered
+from lakes import BROKEN, append, batch_of, landing, log_of, new_lake, numbered, urls
 from platform_stand_ins import table as view_of
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.typedef import Identifier
+from sqlalchemy import event
 
 from assets.accounting import (
     PARTS,
     Books,
-    Log,
     Standing,
-    Tables,
     Watch,
     balance,
     difference,
     read_books,
     stand,
+    stand_all,
     stop_of,
     troubles,
 )
 from assets.checks import check_books
+from lakehouse import Lake
+from lakehouse.catalog import RememberingCatalog, open_catalog
 from lakehouse.commit import _quarantine_first
-from lakehouse.tables import NOTHING_EXPIRED, Expired, Gap, TableView
+from lakehouse.files import path_of
+from lakehouse.tables import NOTHING_EXPIRED, Expired, Gap, Seen, TableView
+from penstock.buffer import Glance, Glanced, Kept
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import EngineUnavailable, LogTruncated, TableRolledBack
+from penstock.errors import (
+    EngineUnavailable,
+    LogTruncated,
+    LogUnavailable,
+    TableRolledBack,
+    Unavailable,
+)
 
 LOG = "log-1"
 SECOND = 1_000_000
@@ -55,12 +68,21 @@ class World:
     aside_dropped: Expired = NOTHING_EXPIRED
     happens: Callable[[], None] = lambda: None
 
-    def log_id(self, collection: CollectionId) -> str:
-        return LOG
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        return {one: Kept(LOG, self.extents(one)) for one in collections}
 
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         self.happens()
         return {0: Extent(self.start, self.end)}
+
+    def seen(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Seen]:
+        """Read as a catalog does that has to be asked for each table."""
+        return {one: self._seen(one) for one in collections}
+
+    def _seen(self, collection: CollectionId) -> Seen:
+        main = self.view(collection)
+        quarantine, beyond = self.quarantine_beside(collection, main)
+        return Seen(main, quarantine, beyond, self.closed_beside(collection, main))
 
     def view(self, collection: CollectionId) -> TableView | None:
         self.happens()
@@ -119,7 +141,7 @@ class World:
 STEPS = ("accept", "set_aside", "land", "trim", "close", "drop", "drop_aside")
 between = st.lists(st.lists(st.sampled_from(STEPS), max_size=4), min_size=6, max_size=6)
 
-Reader = Callable[[Log, Tables, CollectionId], Books]
+Reader = Callable[[World, World, CollectionId], Books]
 
 
 def wrong(reader: Reader, between: list[list[str]]) -> bool:
@@ -145,23 +167,22 @@ def test_the_sum_is_right_whatever_happens_between_the_reads(between: list[list[
     assert not wrong(read_books, between)
 
 
-def marks_before_ends(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def marks_before_ends(log: World, tables: World, collection: CollectionId) -> Books:
     table = tables.view(collection)
     quarantine, beyond = tables.quarantine_beside(collection, table)
     return _put(log.extents(collection), table, quarantine, beyond)
 
 
-def quarantine_before_main(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def quarantine_before_main(log: World, tables: World, collection: CollectionId) -> Books:
     extents = log.extents(collection)
     quarantine, beyond = tables.quarantine_beside(collection, None)
     table = tables.view(collection)
     mark = table.mark(LOG, 0).next if table else 0
-    assert isinstance(tables, World)
     beyond = sum(n >= mark for n in tables.aside[: quarantine.rows if quarantine else 0])
     return _put(extents, table, quarantine, beyond)
 
 
-def rows_and_marks_of_two_loads(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def rows_and_marks_of_two_loads(log: World, tables: World, collection: CollectionId) -> Books:
     extents = log.extents(collection)
     first, second = tables.view(collection), tables.view(collection)
     assert first
@@ -170,14 +191,14 @@ def rows_and_marks_of_two_loads(log: Log, tables: Tables, collection: Collection
     return _put(extents, replace(first, rows=second.rows), quarantine, beyond)
 
 
-def all_of_quarantine(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def all_of_quarantine(log: World, tables: World, collection: CollectionId) -> Books:
     extents = log.extents(collection)
     table = tables.view(collection)
     quarantine, _ = tables.quarantine_beside(collection, table)
     return _put(extents, table, quarantine, 0)
 
 
-def accepted_up_to_the_ends_alone(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def accepted_up_to_the_ends_alone(log: World, tables: World, collection: CollectionId) -> Books:
     extents = log.extents(collection)
     table = tables.view(collection)
     quarantine, beyond = tables.quarantine_beside(collection, table)
@@ -185,7 +206,7 @@ def accepted_up_to_the_ends_alone(log: Log, tables: Tables, collection: Collecti
     return replace(books, accepted=sum(extent.end for extent in extents.values()))
 
 
-def once_whatever_expired(log: Log, tables: Tables, collection: CollectionId) -> Books:
+def once_whatever_expired(log: World, tables: World, collection: CollectionId) -> Books:
     extents = log.extents(collection)
     table = tables.view(collection)
     return _put(extents, table, *tables.quarantine_beside(collection, table))
@@ -391,12 +412,15 @@ class Looks:
     now: int = NOON
     count: int = 0
 
-    def look(self, collection: CollectionId) -> Standing:
-        self.count += 1
-        return replace(self.standing, at=self.now)
+    def look(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Standing]:
+        self.count += len(collections)
+        return {one: replace(self.standing, at=self.now) for one in collections}
+
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        return {one: {0: self.extent.end} for one in collections}
 
     def watch(self) -> Watch:
-        return Watch(self.look, lambda _: {0: self.extent}, clock=lambda: self.now)
+        return Watch(self.look, self.ends, clock=lambda: self.now)
 
 
 def test_a_collection_at_rest_is_looked_at_every_few_minutes_only() -> None:
@@ -445,16 +469,133 @@ def test_a_collection_that_cannot_be_looked_at_is_left_out() -> None:
     looks = Looks()
     away = False
 
-    def look(collection: CollectionId) -> Standing:
+    def look(
+        collections: Sequence[CollectionId],
+    ) -> Mapping[CollectionId, Standing | Unavailable]:
         if away:
-            raise EngineUnavailable("the catalog does not answer")
-        return looks.look(collection)
+            return dict.fromkeys(collections, EngineUnavailable("the catalog does not answer"))
+        return looks.look(collections)
 
-    watch = Watch(look, lambda _: {0: looks.extent}, clock=lambda: looks.now)
+    watch = Watch(look, looks.ends, clock=lambda: looks.now)
     assert len(watch.standings([FLIGHTS])) == 1
     away = True
     looks.now += 400 * SECOND
     assert watch.standings([FLIGHTS]) == []
+
+
+def test_where_the_log_does_not_tell_an_end_the_collection_is_looked_at() -> None:
+    """It may be gone, and what was known of it would be shown for minutes."""
+    looks = Looks()
+
+    def ends(_: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        raise LogUnavailable("Kafka does not answer")
+
+    for tells in (lambda _: {}, ends):
+        watch = Watch(looks.look, tells, clock=lambda: looks.now)
+        watch.standings([FLIGHTS])
+        before = looks.count
+        looks.now += 15 * SECOND
+        watch.standings([FLIGHTS])
+        assert looks.count == before + 1
+
+
+def test_one_collection_that_does_not_answer_hides_no_other(tmp_path: Path) -> None:
+    """Each is told by itself, though all are asked for together."""
+    lake, log = new_lake(tmp_path), log_of(*numbered(3))
+    landing(log, lake).land_once(FLIGHTS)
+    away = CollectionId("main", "away")
+
+    class Half(MemoryLog):
+        def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+            return {one: log.kept([one])[one] for one in collections if one != away}
+
+        def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+            return log.glance(asked)
+
+    told = stand_all(Half(), lake, None, [away, FLIGHTS], now=NOON)
+
+    assert isinstance(told[away], LogUnavailable)
+    standing = told[FLIGHTS]
+    assert isinstance(standing, Standing)
+    assert standing.books.accepted == 3
+
+
+def test_hundreds_of_collections_are_looked_at_in_as_many_questions_as_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus waits ten seconds, and each question to an engine takes milliseconds."""
+    lake, log = new_lake(tmp_path), Counted()
+    several = [CollectionId("main", f"c{number}") for number in range(12)]
+    for one in several:
+        append(log, *numbered(3), collection=one)
+        landing(log, lake).land_once(one)
+    other = Lake(open_catalog(*urls(tmp_path)))
+    statements: list[str] = []
+    engine = cast("SqlCatalog", other.catalog).engine
+    event.listen(engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    loads: list[Identifier] = []
+    table_at = RememberingCatalog.table_at
+    monkeypatch.setattr(
+        RememberingCatalog,
+        "table_at",
+        lambda self, name, place: [loads.append(name), table_at(self, name, place)][1],
+    )
+
+    def asked(some: Sequence[CollectionId]) -> tuple[list[str], int, int]:
+        log.asked.clear(), statements.clear(), loads.clear()
+        told = stand_all(log, other, None, some, now=NOON)
+        assert [one for one in told.values() if isinstance(one, Unavailable)] == []
+        return list(log.asked), len(statements), len(loads)
+
+    first, all_ = asked(several[:2]), asked(several)
+    assert first == (["kept", "kept", "glance"], 1, 4)
+    assert all_ == (["kept", "kept", "glance"], 1, 20), "what two were loaded for is known"
+    assert asked(several) == (["kept", "kept", "glance"], 1, 0)
+
+    append(log, *numbered(2, first=5), collection=several[3])
+    landing(log, lake).land_once(several[3])
+    assert asked(several) == (["kept", "kept", "glance"], 1, 1), "quarantine has not changed"
+
+
+class Counted(MemoryLog):
+    """Remembers what it was asked while it was not asked for one collection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        self.asked.append("kept")
+        return super().kept(collections)
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        self.asked.append("glance")
+        return super().glance(asked)
+
+    def log_id(self, collection: CollectionId) -> str:
+        self.asked.append("log_id")
+        return super().log_id(collection)
+
+
+def test_tables_whose_metadata_was_cleaned_away_are_asked_for_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty commits after the catalog named it: then quarantine must not be of before, either."""
+    lake, log = new_lake(tmp_path), log_of(*numbered(3), BROKEN)
+    landing(log, lake).land_once(FLIGHTS)
+    catalog = cast("RememberingCatalog", lake.catalog)
+    before = catalog.locations([("main", "flights"), ("main__quarantine", "flights")])
+    append(log, *numbered(2, first=9), BROKEN)
+    landing(log, lake).land_once(FLIGHTS)
+    other = Lake(open_catalog(*urls(tmp_path)))
+    monkeypatch.setattr(other.catalog, "locations", lambda names: before)
+    path_of(before["main", "flights"]).unlink()
+
+    standing = stand(log, other, None, FLIGHTS, now=NOON)
+
+    assert not standing.books.difference
+    parts = standing.books.parts
+    assert (parts["landed"], parts["quarantined"], parts["waiting"]) == (5, 2, 0)
 
 
 def test_a_memory_log_that_was_trimmed_keeps_its_books(tmp_path: Path) -> None:

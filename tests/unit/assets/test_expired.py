@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from balance import Place, Row, Sent, faults
+from balance import Place, Row, Sent, look
 from builders import FLIGHTS, NOON, event
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -205,13 +205,8 @@ class World:
         numbers = {Place(log_id, *at): number for number, at in self.sent.kept}
         rows, aside = self.read(MAIN), self.read(QUARANTINE)
         there = [Row(place, numbers[place]) for place, _, _ in rows + aside]
-        found = faults(
-            self.sent,
-            log_id,
-            {0: view.mark(log_id, 0).next},
-            there,
-            gone=self.gone | lost,
-        )
+        ends = {0: view.mark(log_id, 0).next}
+        found = [*look(self.sent, log_id, ends, there, gone=self.gone | lost).said]
         books = read_books(self.log, self.lake, FLIGHTS)
         repeats = sum(repeats for _, _, repeats in rows)
         closed = len(self.read(closed_table(FLIGHTS)))

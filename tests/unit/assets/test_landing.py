@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ from assets.landing import (
 from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.files import Durable, LocalFiles, path_of
-from penstock.buffer import Portion
+from penstock.buffer import Glance, Glanced, Kept, Portion, glanced
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import SYSTEM_TEAM, CollectionId, Extent, Mark, Micros, Span
 from penstock.errors import (
@@ -172,7 +173,7 @@ def test_a_batch_lands_and_says_what_it_was(tmp_path: Path) -> None:
     view = lake.view(FLIGHTS)
     assert view is not None
     assert landed.snapshot_id == view.snapshot_id
-    assert log.released(FLIGHTS) == {0: 3}
+    assert log.released([FLIGHTS])[FLIGHTS] == {0: 3}
 
 
 def test_nothing_waiting_makes_no_table_and_no_commit(tmp_path: Path) -> None:
@@ -276,6 +277,15 @@ class Partitioned:
     def extents(self, collection: CollectionId) -> Mapping[int, Extent]:
         return {p: log.extents(collection)[0] for p, log in enumerate(self._logs)}
 
+    def ends(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Mapping[int, int]]:
+        return {c: {p: e.end for p, e in self.extents(c).items()} for c in collections}
+
+    def kept(self, collections: Sequence[CollectionId]) -> Mapping[CollectionId, Kept]:
+        return {c: Kept(self.log_id(c), self.extents(c)) for c in collections}
+
+    def glance(self, asked: Sequence[Glance]) -> Sequence[Glanced]:
+        return [glanced(self.read, one) for one in asked]
+
     def read(self, collection: CollectionId, mark: Mark, *, end: int, max_bytes: int) -> Portion:
         here = replace(mark, partition=0)
         portion = self._logs[mark.partition].read(collection, here, end=end, max_bytes=max_bytes)
@@ -288,8 +298,10 @@ class Partitioned:
     def release(self, collection: CollectionId, marks: Sequence[Mark]) -> None:
         self.freed = list(marks)
 
-    def released(self, collection: CollectionId) -> Mapping[int, int]:
-        return {}
+    def released(
+        self, collections: Sequence[CollectionId]
+    ) -> Mapping[CollectionId, Mapping[int, int]]:
+        return {collection: {} for collection in collections}
 
     def close(self) -> None:
         pass
@@ -639,6 +651,30 @@ def test_a_backlog_is_landed_batch_by_batch_without_waiting(tmp_path: Path) -> N
     assert hand.now == NOON + 10 * SECOND
 
 
+def test_a_look_at_many_collections_asks_the_log_once(tmp_path: Path) -> None:
+    """On a broker each question is a round trip: with hundreds a look took seconds."""
+    asked: list[int] = []
+
+    class Counting(MemoryLog):
+        def ends(
+            self, collections: Sequence[CollectionId]
+        ) -> Mapping[CollectionId, Mapping[int, int]]:
+            asked.append(len(collections))
+            return super().ends(collections)
+
+    log = Counting()
+    names = [CollectionId("main", f"c{number}") for number in range(20)]
+    for name in names:
+        log.append(name, [event("{}")])
+    hand = Hand()
+    work = landing(log, new_lake(tmp_path), clock=hand, wait=hand.wait)
+
+    found = list(work.drain(log.collections, until=lambda: False, idle=0))
+
+    assert sum(item.rows for item in found if isinstance(item, Landed)) == 20
+    assert set(asked) == {20}
+
+
 class Rain(MemoryLog):
     """A log on which each of some collections has an event more every tenth of a second."""
 
@@ -665,7 +701,8 @@ class Steady(Landing):
         self.log, self.hand, self.commit = log, hand, commit
         self.marks: dict[CollectionId, int] = {}
 
-    def land_once(self, collection: CollectionId) -> Landed | None:
+    def land_once(self, collection: CollectionId, *, parts: int = 1) -> Landed | None:
+        assert parts == 1
         start, end = self.marks.get(collection, 0), self.log.extents(collection)[0].end
         self.hand.now += self.commit
         self.marks[collection] = end
@@ -704,6 +741,69 @@ def test_events_of_hundreds_of_collections_are_rows_within_a_minute(
     assert max(lags) <= 55 * SECOND
     # And not by committing all the time, where that can be helped.
     assert commit > 50_000 or commits * commit < 0.5 * (hand.now - begun)
+
+
+class Crew(Landing):
+    """Lands at the same time what it may, and says how many that were and which part each had."""
+
+    def __init__(self, log: MemoryLog, lake: Lake, hand: Hand, *, at_once: int) -> None:
+        limits = Limits(at_once=at_once, plenty=10)
+        super().__init__(
+            log, lake, rules=lambda _: Rules(), clock=hand, limits=limits, wait=hand.wait
+        )
+        self.together: dict[CollectionId, tuple[int, int]] = {}
+        self._here: set[CollectionId] = set()
+        self._guard = threading.Condition()
+
+    def land_once(self, collection: CollectionId, *, parts: int = 1) -> Landed | None:
+        with self._guard:
+            self._here.add(collection)
+            self._guard.notify_all()
+            self._guard.wait_for(lambda: len(self._here) >= parts, timeout=5)
+            self.together[collection] = (len(self._here), parts)
+        landed = super().land_once(collection, parts=parts)
+        with self._guard:
+            self._guard.wait_for(lambda: len(self.together) % parts == 0, timeout=5)
+            self._here.discard(collection)
+        return landed
+
+
+def test_small_batches_land_at_the_same_time_and_one_with_plenty_alone(tmp_path: Path) -> None:
+    """A commit waits for its stores; of memory they may not take several times as much."""
+    log = MemoryLog()
+    names = [CollectionId("main", f"c{number}") for number in range(7)]
+    for number, name in enumerate(names):
+        append(log, *numbered(12 if number == 6 else 2), collection=name)
+    hand = Hand()
+    work = Crew(log, new_lake(tmp_path), hand, at_once=3)
+
+    found = list(work.drain(log.collections, until=lambda: False, idle=0))
+
+    landed = [(item.collection, item.rows) for item in found if isinstance(item, Landed)]
+    assert sorted(landed) == [(name, 12 if name == names[6] else 2) for name in names]
+    assert work.together[names[6]] == (1, 1)
+    small = [work.together[name] for name in names[:6]]
+    assert {parts for _, parts in small} == {3}
+    assert max(count for count, _ in small) == 3
+
+
+def test_what_is_under_way_when_a_drain_ends_is_told(tmp_path: Path) -> None:
+    """It has landed: statistics and Dagster have to hear of it."""
+    log = MemoryLog()
+    names = [CollectionId("main", f"c{number}") for number in range(6)]
+    for name in names:
+        append(log, *numbered(2), collection=name)
+    hand = Hand()
+    lake, told = new_lake(tmp_path), []
+    work = landing(log, lake, clock=hand, wait=hand.wait, limits=Limits(at_once=3))
+
+    for item in work.drain(log.collections, until=lambda: bool(told), idle=0):
+        assert isinstance(item, Landed)
+        told.append(item.collection)
+
+    rows = {name: view.rows for name in names if (view := lake.view(name))}
+    assert 3 <= len(told) < 6
+    assert sorted(told) == sorted(name for name, count in rows.items() if count)
 
 
 def test_what_waited_for_the_next_drain_does_not_wait_again(tmp_path: Path) -> None:
@@ -920,13 +1020,13 @@ def test_a_run_lets_the_log_forget_what_an_earlier_one_landed(tmp_path: Path) ->
     lake = new_lake(tmp_path)
     landing(log, lake).land_once(FLIGHTS)
     same = log_of(*numbered(3))
-    assert same.released(FLIGHTS) == {0: 0}
+    assert same.released([FLIGHTS])[FLIGHTS] == {0: 0}
     hand = Hand()
 
     work = landing(same, lake, clock=hand, wait=hand.wait)
     assert list(work.drain(same.collections, until=lambda: False, idle=SECOND)) == []
 
-    assert same.released(FLIGHTS) == {0: 3}
+    assert same.released([FLIGHTS])[FLIGHTS] == {0: 3}
 
 
 def test_hundreds_of_idle_collections_cost_one_look_each(tmp_path: Path) -> None:

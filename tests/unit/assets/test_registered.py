@@ -15,7 +15,8 @@ import pytest
 from avros import FIRST, THIRD, Shelf, registry, text, wire
 from builders import FLIGHTS, NOON, event
 from lakes import landing, new_lake
-from metadata_builders import collection
+from metadata_builders import KEYS, collection
+from msgspec.structs import replace
 from receiving import Reply
 
 from assets.decoders import Decoders, over_http
@@ -25,6 +26,8 @@ from assets.registry import Http
 from penstock.buffer.memory import MemoryLog
 from penstock.errors import EngineUnavailable
 from penstock.guard import Guard
+from penstock.metadata.keys import NO_KEYS
+from penstock.metadata.records import RegistrySecret
 from penstock.metadata.store import Store, open_store
 from penstock.schema.convert import Rules
 from penstock.schema.formats import Format
@@ -235,10 +238,13 @@ CONFLUENT = Format(name="avro", framing="confluent", registry="http://r", schema
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'metadata.db'}")
-    opened.create_collection(collection(), schema=None)
-    body = json.dumps({"versions": [text(THIRD)], "secret": "me:hidden"}).encode()
-    opened.keep_format_schema(FLIGHTS, "d", body)
+    opened = open_store(f"sqlite:///{tmp_path / 'metadata.db'}", KEYS)
+    body = json.dumps({"versions": [text(THIRD)], "secret_id": "s1"}).encode()
+    opened.create_collection(
+        replace(collection(), format=Format(name="avro", schema="d")),
+        schema=body,
+        secret=RegistrySecret("s1", "me:hidden"),
+    )
     yield opened
     opened.close()
 
@@ -317,9 +323,22 @@ class TestKept:
             def keep_format_schema(self, *_: Any) -> None:
                 raise AssertionError
 
+            def registry_secret(self, *_: Any) -> str:
+                raise AssertionError
+
         decoders = Decoders(Locked(), lambda *_: Answers())
         with pytest.raises(EngineUnavailable):
             decoded(decoders, wire(1, FIRST, READING))
+
+    def test_a_collection_waits_while_the_key_of_its_secret_is_missing(self, store: Store) -> None:
+        """It goes on by itself once the key is back; read in another way it could not be undone."""
+        asks = Answers(_1=RegisteredSchema(schema=text(FIRST)))
+        decoders = Decoders(Store(store._engine, NO_KEYS), lambda *_: asks)
+
+        with pytest.raises(EngineUnavailable, match=r"cannot be asked: .* under the key") as waits:
+            decoders.of(FLIGHTS, CONFLUENT)
+
+        assert "hidden" not in str(waits.value)
 
     def test_events_land_once_the_registry_is_back(
         self, store: Store, shelf: Shelf, tmp_path: Path

@@ -206,7 +206,7 @@ class TestATableThatWasRolledBack:
         settled(log, lake, "reset-marks")
 
         assert mark_of(lake).next == 4
-        assert log.released(FLIGHTS) == {0: 4}, "the log keeps what has to land again"
+        assert log.released([FLIGHTS])[FLIGHTS] == {0: 4}, "the log keeps what has to land again"
         sound(log, lake)
         assert everywhere(lake) == Counter(range(10))
         assert offsets(lake, quarantine=True) == [7], "it was there all the time"

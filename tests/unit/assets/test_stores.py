@@ -131,6 +131,9 @@ def test_descriptors_are_asked_for_once_and_a_collection_waits_for_them() -> Non
         def keep_format_schema(self, *_: Any) -> None:
             raise AssertionError
 
+        def registry_secret(self, *_: Any) -> str:
+            raise AssertionError
+
     decoders = Decoders(Kept(), no_registry)
     orders = Format(name="protobuf", schema="d1", message="shop.Order")
 

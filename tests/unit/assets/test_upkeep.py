@@ -22,6 +22,7 @@ from lakes import (
     numbered,
 )
 
+from assets.landing import Landing
 from assets.upkeep import (
     AT_LATEST,
     SWEEP_EVERY,
@@ -35,7 +36,8 @@ from assets.upkeep import (
     tended_well,
 )
 from lakehouse import Lake
-from lakehouse.upkeep import ORPHAN_AGE, Condition
+from lakehouse.upkeep import DAY, HOUR, ORPHAN_AGE, Condition
+from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId
 
 
@@ -76,6 +78,50 @@ def test_both_tables_are_tended_and_nothing_is_lost(tmp_path: Path) -> None:
         table = lake.table(name)
         assert table is not None
         assert len(list(table.scan().plan_files())) == 1
+
+
+def test_days_that_are_over_are_tidied_once_a_day(tmp_path: Path) -> None:
+    """Tidied by each upkeep, a whole file was written again with every event that comes late."""
+    lake = new_lake(tmp_path)
+    log = log_of()
+    work = landing(log, lake)
+    whole = sum(_landed(work, log, *numbered(2_000)))
+    now = NOON - NOON % DAY + 2 * DAY + HOUR - 1
+    notes = Notes()
+
+    def files() -> int:
+        nonlocal notes
+        done = tend(
+            lake,
+            FLIGHTS,
+            aims=Aims(keep=1, below=whole, target=2 * whole),
+            notes=notes,
+            clock=lambda: now,
+            chance=os.urandom,
+        )
+        notes = done.notes
+        return done.files
+
+    _landed(work, log, *numbered(1))
+    assert files() == 1
+    _landed(work, log, *numbered(1))
+    assert files() == 2
+    now += 1
+    assert files() == 1
+    _landed(work, log, *numbered(1))
+    now += DAY - 1
+    assert files() == 2
+    now += 1
+    assert files() == 1
+
+
+def _landed(work: Landing, log: MemoryLog, *payloads: str) -> list[int]:
+    """Land the events; answer the bytes of the files that each landing wrote."""
+    append(log, *payloads)
+    sizes = []
+    while (landed := work.land_once(FLIGHTS)) is not None:
+        sizes.append(landed.file_bytes)
+    return sizes
 
 
 AIMS = Aims(keep=2, below=1 << 20, target=1 << 30)

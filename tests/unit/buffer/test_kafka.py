@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import FLIGHTS, event
+from builders import FLIGHTS, NOON, event
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from engines.fresh import fresh_name
@@ -21,13 +21,15 @@ from kafka import TopicPartition as Place
 from penstock.buffer import (
     Appender,
     Buffer,
+    Glance,
     Keeping,
     open_appender,
     open_buffer,
     open_keeper,
     start_of,
 )
-from penstock.buffer.kafka_cluster import LARGEST_BYTES
+from penstock.buffer.kafka_cluster import LARGEST_BYTES, Cluster
+from penstock.buffer.kafka_consumers import Consumers
 from penstock.envelope import CollectionId, Event, Extent, Mark, Position
 from penstock.errors import BadRequest, LogChanged, LogDamaged, LogTruncated, TooLarge
 
@@ -331,6 +333,32 @@ def test_many_threads_share_a_reader(log: Log) -> None:
     assert answers == [[str(n) for n in range(f, f + 20)] for f in range(0, 480, 10)]
 
 
+def test_many_collections_are_looked_at_in_as_many_requests_as_two(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred of them took eleven seconds, one after the other."""
+    some = [CollectionId("main", f"c{number}") for number in range(8)]
+    for one in some:
+        log.appender.append(one, [event("a"), event("b", received_at=NOON + 1)]).result(timeout=20)
+    asked, turned = [], []
+    real, lent = Cluster._asked, Consumers.lent
+    monkeypatch.setattr(Cluster, "_asked", lambda self, q: [asked.append(q), real(self, q)][1])
+    monkeypatch.setattr(Consumers, "lent", lambda self: [turned.append(self), lent(self)][1])
+
+    def look(collections: list[CollectionId]) -> tuple[int, int]:
+        asked.clear(), turned.clear()
+        kept = log.buffer.kept(collections)
+        firsts = [Glance(one, start_of(kept[one].log_id, 0), 2) for one in collections]
+        lasts = [Glance(one, Mark(kept[one].log_id, 0, 1, "0"), 2) for one in collections]
+        assert log.buffer.glance([*firsts, *lasts]) == [
+            *[NOON] * len(collections),
+            *[NOON + 1] * len(collections),
+        ]
+        return len(asked), len(turned)
+
+    assert look(some[:2]) == look(some) == (6, 1)
+
+
 # Appending
 
 
@@ -353,3 +381,20 @@ def test_the_largest_event_is_taken(log: Log) -> None:
 
     assert log.append(event(body, id="large")) == [Position(0, 0)]
     assert log.read().rows["payload"][0].as_py() == body
+
+
+def test_what_was_just_read_is_released_without_reading_it_again(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Landing releases what it has read, of hundreds of collections in turn."""
+    log.append(event("a"), event("b"))
+    first, both = log.read(end=1).mark, log.read().mark
+    read: list[Mark] = []
+    monkeypatch.setattr(log.buffer, "read", lambda _, mark, **__: read.append(mark))
+
+    log.buffer.release(FLIGHTS, [both])
+    assert not read
+    assert log.buffer.released([FLIGHTS]) == {FLIGHTS: {0: 2}}
+
+    log.buffer.release(FLIGHTS, [first])
+    assert read == [first], "of that nothing is known any more"

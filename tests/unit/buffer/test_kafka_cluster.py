@@ -58,5 +58,33 @@ def test_an_end_that_nobody_has_told_is_not_taken_for_one() -> None:
     """The log would seem to have lost its end, and the collection would stop."""
     cluster, admin = stale()
 
-    assert cluster.extents("penstock.main.flights", [0]) == {0: Extent(7, 7)}
+    assert cluster.extents({"a": [0]}) == {"a": {0: Extent(7, 7)}}
     assert admin.looked == 1
+
+
+def test_ends_of_many_topics_are_asked_for_at_once_and_again_elsewhere() -> None:
+    """Hundreds of collections are looked at every few seconds."""
+    cluster, admin = stale()
+
+    assert cluster.ends({"a": [0, 1], "b": [0]}) == {"a": {0: 7, 1: 7}, "b": {0: 7}}
+    assert admin.looked == 1
+    assert cluster.ends({}) == {}
+
+
+def test_a_topic_without_a_leader_holds_up_no_other() -> None:
+    """And is not taken for one that has ended where its other partitions do."""
+
+    class HalfAway(StaleAdmin):
+        def list_offsets(self, places: dict, **_: object) -> object:
+            answers = {}
+            for place in places:
+                answers[place] = Future()
+                told = -1001 if (place.topic, place.partition) == ("a", 0) else 7
+                answers[place].set_result(SimpleNamespace(offset=told))
+            return answers
+
+    cluster, admin = Cluster(read_place("kafka://one:9092")), HalfAway()
+    cluster.__dict__["_admin"] = admin
+
+    assert cluster.ends({"a": [0, 1], "b": [0]}) == {"b": {0: 7}}
+    assert admin.looked == 0

@@ -218,6 +218,40 @@ def test_a_program_that_dies_at_start_is_shown_with_its_last_words(tmp_path: Pat
     assert supervisor.pids() == {}
 
 
+def test_a_program_that_does_not_get_ready_says_which_port_and_only_its_own_words(
+    tmp_path: Path,
+) -> None:
+    """The log goes on from start to start: the last words of the one before sent people astray."""
+    (tmp_path / "mute.log").write_text("an error of yesterday\n")
+    port = free_port()
+    mute = Program("mute", (sys.executable, "-c", "import time; time.sleep(600)"), port, None, 0.2)
+    supervisor = of([mute], tmp_path, [])
+
+    with pytest.raises(EngineUnavailable, match="start again") as refused:
+        supervisor.start()
+
+    said = str(refused.value)
+    assert f"did not listen on port {port} within 0.2 s" in said
+    assert "said nothing yet" in said
+    assert "yesterday" not in said
+    assert supervisor.pids() == {}
+
+
+def test_a_slow_start_is_told_once_while_it_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    """Whoever sees nothing for a minute stops what was about to be ready."""
+    late = f"import time; time.sleep(0.5); {LISTEN}"
+    port = free_port()
+    told: Told = []
+    slow = Program("late", (sys.executable, "-c", late, str(port)), port, slow=0.1)
+    with supervised(tmp_path, slow, told=told):
+        pass
+
+    assert [word for word, _ in told[:2]] == ["slow", "ready"]
+    assert str(tmp_path / "late.log") in told[0][1]
+
+
 def test_a_taken_port_names_its_holder_and_the_way_out() -> None:
     """The most common trouble at the first start."""
     with socket.socket() as taken:

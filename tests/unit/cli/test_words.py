@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from rich.console import Console
 
 from penstock.cli.console import WRONG_USE, moment, plain, print_table, report, size
 from penstock.cli.destination import parse_credential, parse_header, parse_option, read_secret
-from penstock.cli.moments import parse_end, parse_moment
+from penstock.cli.moments import parse_end, parse_moment, parse_start
 from penstock.cli.send import Sent, bodies
 from penstock.errors import BadQuery, BadRequest, NotFound
 
@@ -45,6 +45,28 @@ def test_times_are_read_as_people_type_them(text, expected) -> None:
 def test_what_a_token_is_given_lies_ahead(text, expected) -> None:
     """A token that ended thirty days ago would be refused, not made."""
     assert parse_end(text, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("at", "after", "expected"),
+    [
+        (None, "2h", NOW + timedelta(hours=2)),
+        ("2027-01-01T03:00:00Z", None, datetime(2027, 1, 1, 3, tzinfo=UTC)),
+        (None, None, None),
+    ],
+)
+def test_a_start_is_a_time_or_so_much_later(at, after, expected) -> None:
+    assert parse_start(at, after, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("at", "after", "says"),
+    [("2h", None, "--in 2h"), (None, "2027-01-01", "15m, 2h"), ("2027-01-01", "2h", "not both")],
+)
+def test_a_start_that_could_be_meant_in_two_ways_is_refused(at, after, says) -> None:
+    """Two hours ago is when --since 2h begins."""
+    with pytest.raises(BadRequest, match=says):
+        parse_start(at, after, NOW)
 
 
 def test_a_time_that_cannot_be_read_says_how_to_write_one() -> None:

@@ -165,7 +165,12 @@ def test_a_search_is_saved_opened_replaced_and_deleted(admin: Browser, shop: Pla
     assert saved.query == "b:1"
     assert 'href="/collections/shop?q=b%3A1"' in admin.get("/collections/shop").text
 
-    assert admin.post("/collections/shop/searches/late_today/delete").status_code == 303
+    asked = admin.post("/collections/shop/searches/late_today/delete", q="c:1", col="total")
+    assert "Delete the saved search late_today?" in asked.text
+    assert 'href="/collections/shop?q=c%3A1&amp;col=total" data-leaves' in asked.text
+    assert shop.store.saved_searches("main") == [saved]
+    gone = admin.post("/collections/shop/searches/late_today/delete", sure="yes", q="c:1")
+    assert (gone.status_code, gone.headers["location"]) == (303, "/collections/shop?q=c%3A1")
     assert shop.store.saved_searches("main") == []
 
 

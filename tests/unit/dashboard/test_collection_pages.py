@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import pytest
@@ -20,6 +21,7 @@ from penstock.dashboard.forms import Form
 from penstock.dashboard.schema import retype_command, tree
 from penstock.envelope import SYSTEM_TEAM, CollectionId
 from penstock.metadata.records import CollectionRecord
+from penstock.schema.formats.avro import schemas_of
 
 SETTINGS = "/collections/flights/settings"
 
@@ -153,15 +155,60 @@ def test_what_cannot_be_set_is_said_at_its_field(
     assert said in answer.text
 
 
-def test_a_format_is_set_once_somebody_ticked_what_it_does(admin: Browser, here: Platform) -> None:
-    assert admin.post(f"{SETTINGS}/format", name="plain").status_code == 422
+def test_a_format_is_set_once_somebody_is_sure(admin: Browser, here: Platform) -> None:
+    asked = admin.post(f"{SETTINGS}/format", name="plain")
+    assert "Read payloads as plain" in asked.text
+    assert "what cannot be goes to quarantine" in asked.text
     assert here.store.collection(FLIGHTS).format.name == "json"
-    wrong = admin.post(f"{SETTINGS}/format", name="protobuf", message="a.B", sure="yes")
-    assert wrong.status_code == 422
+    wrong = admin.post(f"{SETTINGS}/format", name="protobuf", message="a.B")
+    assert wrong.status_code == 422, "what cannot be is said before anything is asked"
     assert 'value="a.B"' in wrong.text
 
-    assert "read as plain" in admin.post(f"{SETTINGS}/format", name="plain", sure="yes").text
+    done = admin.post(f"{SETTINGS}/format", name="plain", sure="yes")
+    assert "read as plain" in done.text
     assert here.store.collection(FLIGHTS).format.name == "plain"
+
+
+AVRO = {"name": "avro", "registry": "http://r.example"}
+
+
+def test_a_secret_that_was_typed_is_neither_shown_nor_lost_by_a_question(
+    admin: Browser, here: Platform
+) -> None:
+    """Asked for again it would be forgotten by some, and in the page it would be in every copy."""
+    asked = admin.post(f"{SETTINGS}/format", **AVRO, registry_secret="me:s3cret").text
+    assert "with the secret you typed" in asked
+    tried = admin.post(f"{SETTINGS}/format/try", **AVRO, registry_secret="me:s3cret").text
+    for page in (asked, tried):
+        assert "s3cret" not in page
+
+    aside = aside_of(tried)
+    asked = admin.post(f"{SETTINGS}/format", **AVRO, registry_secret_aside=aside).text
+    done = admin.post(
+        f"{SETTINGS}/format", **AVRO, registry_secret_aside=aside_of(asked), sure="yes"
+    )
+    assert done.status_code == 200
+    assert "registry_secret_aside" not in done.text
+    kept = here.store.collection(FLIGHTS).format
+    secret_id = schemas_of(here.store.format_schema(FLIGHTS, kept.schema or "")).secret_id
+    assert here.store.registry_secret(FLIGHTS, secret_id or "") == "me:s3cret"
+
+
+def test_a_secret_that_was_typed_goes_to_no_other_address(admin: Browser, here: Platform) -> None:
+    aside = aside_of(admin.post(f"{SETTINGS}/format", **AVRO, registry_secret="me:s3cret").text)
+
+    elsewhere = {**AVRO, "registry": "http://elsewhere.example"}
+    asked = admin.post(f"{SETTINGS}/format", **elsewhere, registry_secret_aside=aside).text
+    assert "without a secret" in asked
+    admin.post(f"{SETTINGS}/format", **elsewhere, registry_secret_aside=aside, sure="yes")
+    assert not here.store.collection(FLIGHTS).format.secret
+    plain = admin.post(f"{SETTINGS}/format", name="plain", registry_secret_aside=aside).text
+    assert "registry_secret_aside" not in plain
+
+
+def aside_of(page: str) -> str:
+    [*_, found] = re.findall(r'name="registry_secret_aside" value="([^"]+)"', page)
+    return str(found)
 
 
 def test_a_format_can_be_tried_and_nothing_changes(admin: Browser, here: Platform) -> None:

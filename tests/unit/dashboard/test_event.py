@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from html import escape
 from urllib.parse import quote
 
 import pytest
+import ugly
 from fastapi import FastAPI
 from forms import Browser, browser
 from metadata_builders import collection
@@ -13,7 +16,8 @@ from platform_stand_ins import StandInSearcher, found, grant
 from penstock.api.platform import Platform
 from penstock.contract.events import DeliveryTold
 from penstock.dashboard.event import by_replay, shown
-from penstock.dashboard.payload import as_bytes, as_text, laid_out, visible
+from penstock.dashboard.ids import in_path
+from penstock.dashboard.payload import as_bytes, as_text, laid_out, visible, visible_in_line
 from penstock.query import parse
 
 HOSTILE = "<script>alert(1)</script>"
@@ -86,6 +90,7 @@ def test_keys_lead_to_searches_that_can_be_read() -> None:
 def test_what_cannot_be_seen_is_written_out() -> None:
     """A mark that turns the direction makes a payload read as something else."""
     assert visible("a\u202eb\u200b\x00\x1b\ud800é\n") == "a\\u202eb\\u200b\\u0000\\u001b\\ud800é\n"
+    assert visible_in_line("a\tb\n") == "a\\tb\\n"
     assert lines(b'"\\ud800\\u202e"') == ['"\\ud800\\u202e"']
 
 
@@ -172,13 +177,13 @@ def test_what_is_beside_an_event_comes_after_it_and_is_a_page_without_script(
     searcher.events = [found(event_id="a/b")]
 
     page = reader.get("/collections/flights/events/a%2Fb").text
-    assert searcher.looked_up == 1
+    assert searcher.looked == ["a/b"]
     assert searcher.asked == []
     assert 'href="/collections/flights/beside/a/b"' in page.replace("%2F", "/")
     assert "Typed row" not in page
 
     beside = reader.get("/collections/flights/beside/a%2Fb").text
-    assert searcher.looked_up == 2
+    assert searcher.looked == ["a/b"] * 2
     for title in ("Typed row", "Who received it", "Around it on the log"):
         assert f">{title}" in beside
 
@@ -212,6 +217,27 @@ def test_a_part_is_answered_alone_to_htmx(reader: Browser, searcher: StandInSear
 
     assert "<html" not in part.text
     assert 'aria-label="Payload, as sent"' in part.text
+
+
+def test_an_event_has_a_page_whatever_its_id_is(reader: Browser, searcher: StandInSearcher) -> None:
+    """Links are made by us, and browsers take some for the folder above however they are quoted."""
+    searcher.events = [found(event_id=one) for one in ugly.IDS]
+    for one in ugly.IDS:
+        path = f"/collections/flights/events/{in_path(one)}"
+        page = reader.get(path)
+
+        assert page.status_code == 200, one
+        assert f"<code>{escape(visible_in_line(one))}</code>" in page.text, one
+        for name in ("events", "beside", "payload"):
+            [link] = set(re.findall(f'"(/collections/flights/{name}/[^"?]*)', page.text))
+            assert not _ABOVE.search(link), one
+            assert reader.get(link).status_code == 200, link
+        assert searcher.looked == [one] * 4, "what was looked up is what was asked for"
+        searcher.looked.clear()
+
+
+_ABOVE = re.compile(r"/(\.|%2e){1,2}(/|$)", re.IGNORECASE)
+"""What a browser takes out of a path, by https://url.spec.whatwg.org/#double-dot-path-segment."""
 
 
 def test_an_event_that_is_not_there_is_said(reader: Browser) -> None:

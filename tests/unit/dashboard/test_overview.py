@@ -65,3 +65,12 @@ def test_what_needs_somebody_is_told_worst_first_with_its_command_or_page() -> N
         ("a", "quarantine", False),
         ("b", "penstock doctor", False),
     ]
+
+
+def test_one_event_is_told_as_one() -> None:
+    found = attention([seen("a", quarantined=1), seen("b", quarantined=2_000)])
+
+    assert [one.said for one in found] == [
+        "1 event could not become a row",
+        "2,000 events could not become rows",
+    ]

@@ -194,7 +194,11 @@ def test_a_token_is_made_shown_once_and_revoked(visitor: Browser, here: Platform
     assert (record.scopes, record.expires_at) == (("ingest", "read"), NOON + 7 * 86_400_000_000)
     assert text not in visitor.get("/tokens").text
 
-    gone = visitor.post(f"/tokens/{record.id}/revoke")
+    asked = visitor.post(f"/tokens/{record.id}/revoke")
+    assert "Revoke &lt;b&gt;shop&lt;/b&gt;?" in asked.text
+    assert "You are signed in with it" not in asked.text
+    assert [one.revoked_at for one in here.store.tokens("main") if one.id == record.id] == [None]
+    gone = visitor.post(f"/tokens/{record.id}/revoke", sure="yes")
     assert "is revoked" in gone.text
     assert [one.revoked_at for one in here.store.tokens("main") if one.id == record.id] == [NOON]
 

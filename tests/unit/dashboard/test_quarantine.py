@@ -18,9 +18,10 @@ from penstock.api import quarantine
 from penstock.api.platform import Platform
 from penstock.contract.base import micros
 from penstock.contract.quarantine import DoneTold, HeldTold, ReleaseAsked
-from penstock.dashboard.difference import beginning, difference, visible
+from penstock.dashboard.difference import beginning, difference, readable
 from penstock.dashboard.forms import Form
 from penstock.dashboard.quarantine import Which, bars_of, repair_of
+from penstock.envelope import SYSTEM_TEAM, CollectionId
 from penstock.metadata.records import CollectionRecord
 
 HOSTILE = b'{"<script>alert(1)</script>": NaN, "b": "\x1b[31m"}'
@@ -89,6 +90,31 @@ def test_who_only_reads_may_try_and_not_release(
     assert reader.post(f"{PAGE}/try").status_code == 200
     assert reader.post(f"{PAGE}/release", sure="yes").status_code == 403
     assert reader.post(f"{PAGE}/discard", why="x", sure="yes").status_code == 403
+
+
+def test_what_penstock_wrote_for_itself_is_not_offered_to_be_released(
+    app: FastAPI, here: Platform, held: StandInSearcher
+) -> None:
+    """Nobody but Penstock sends to its collections: the buttons led to an error."""
+    own = CollectionId(SYSTEM_TEAM, "changes")
+    here.store.create_collection(CollectionRecord(id=own, created_at=NOON))
+    path = "/collections/penstock_system.changes"
+    admin = visitor(app, here, "admin")
+
+    one = admin.get(f"{path}/quarantine/events/a%2Fb%3F%3Cb%3E%22").text
+    many = admin.get(f"{path}/quarantine").text
+    tried = admin.post(f"{path}/quarantine/try", transform="trim").text
+
+    assert "nobody releases or discards" in one
+    assert "nobody releases or discards" in many
+    for page in (one, many, tried):
+        assert "/quarantine/try" in page
+        assert "/quarantine/release" not in page
+        assert "/quarantine/discard" not in page
+    for verb in ("release", "discard"):
+        answer = admin.post(f"{path}/quarantine/{verb}", sure="yes", why="a test")
+        assert answer.status_code == 422
+        assert "nobody&#39;s to release" in answer.text
 
 
 def test_nothing_is_released_or_discarded_before_somebody_is_sure(
@@ -234,8 +260,8 @@ def test_a_difference_of_huge_payloads_is_small_and_shows_the_change() -> None:
 
 
 def test_what_has_no_shape_is_made_visible() -> None:
-    assert visible("\ufeff{\x1b\u202e é\n".encode()) == "\\ufeff{\\x1b\\u202e é\n"
-    assert visible(b"caf\xe9") == "caf\\xe9"
+    assert readable("\ufeff{\x1b\u202e é\n".encode()) == "\\ufeff{\\u001b\\u202e é\n"
+    assert readable(b"caf\xe9") == "caf\\xe9"
     assert beginning("é".encode() * 1_000, 5) == "éééé…"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -13,15 +15,16 @@ from fastapi import FastAPI
 from forms import Browser, browser
 from metadata_builders import collection, destination, replay, saved_search
 from msgspec.structs import replace
-from platform_stand_ins import StandInSearcher, found, grant, plan
+from platform_stand_ins import StandInBuffer, StandInSearcher, found, grant, plan
 
 from penstock.api.platform import Platform
 from penstock.api.replays import told as replay_told
 from penstock.contract.replays import ReachedTold
 from penstock.dashboard import destinations, replays
 from penstock.dashboard.forms import Form, Wrong
-from penstock.envelope import Extent
+from penstock.envelope import Extent, Position
 from penstock.metadata.records import ReplayRecord
+from replay.files import About, Segments
 from replay.progress import Progress, Reached
 from replay.request import Options, ReplayRequest
 
@@ -50,7 +53,12 @@ def stocked(here: Platform) -> Platform:
     return here
 
 
-def running(here: Platform, **given: object) -> ReplayRecord:
+TWO_SECONDS = (Reached(NOON, 0, 0), Reached(NOON + 2 * SECOND, 4, 1))
+
+
+def running(
+    here: Platform, *, course: tuple[Reached, ...] = TWO_SECONDS, **given: object
+) -> ReplayRecord:
     """Keep a replay that has sent half of its ten events."""
     request = ReplayRequest(
         team="main", collection="flights", query=HOSTILE, destination="billing", options=Options()
@@ -68,7 +76,7 @@ def running(here: Platform, **given: object) -> ReplayRecord:
             failed=1,
             attempts=7,
             last_failure="answered 410",
-            course=(Reached(NOON, 0, 0), Reached(NOON + 2 * SECOND, 4, 1)),
+            course=course,
         ).as_dict(),
         **given,
     )
@@ -208,12 +216,18 @@ def test_what_was_planned_is_started_with_who_and_why(visitor: Browser, stocked:
     kept = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form))
     kept.pop("csrf")
 
-    answer = visitor.send("/replays", {**kept, "why": "billing was down"})
+    assert "start_at" not in kept
+    refused = visitor.send("/replays", {**kept, "start_at": "soon"})
+    assert 'id="start_at-error"' in refused.text
+    answer = visitor.send("/replays", {**kept, "why": "billing was down", "start_at": "now+2h"})
 
     [record] = stocked.store.replays("main")
     assert answer.headers["location"] == f"/replays/{record.id}"
     assert (record.until, record.query, record.why) == (NOON, "carrier:UA", "billing was down")
     assert (record.asked_by or "").startswith("test (")
+    assert record.start_at == NOON + 7_200_000_000
+    for path in (f"/replays/{record.id}", "/replays"):
+        assert re.search(r"(it starts|for) (<time[^>]*>)?2025-11-24 18:00", visitor.get(path).text)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +243,20 @@ def test_what_was_planned_is_started_with_who_and_why(visitor: Browser, stocked:
         ({"rate": "fast"}, "rate", "number"),
         ({"rate": "-1"}, "rate", "> 0"),
         ({"concurrency": "5000"}, "concurrency", "&lt;= 1000"),
+        ({"transform": "mask a\ndrop b"}, "transform", "step 2 of the transform, character 1"),
+        ({"destination": "filed", "missing": "on"}, "missing", "leave out missing"),
+        ({"destination": "back"}, "destination", "itself, which the events are taken from"),
     ],
 )
 def test_what_cannot_be_planned_is_told_at_its_field_and_kept(
     visitor: Browser, stocked: Platform, change: dict[str, str], field: str, told: str
 ) -> None:
+    for name, kind, url in (
+        ("filed", "file", "file://x"),
+        ("back", "collection", "collection://flights"),
+    ):
+        stocked.store.add_destination(replace(destination(name), kind=kind, url=url))
+
     answer = visitor.send("/replays/new", {**FIELDS, **change})
 
     assert answer.status_code == 422
@@ -241,6 +264,35 @@ def test_what_cannot_be_planned_is_told_at_its_field_and_kept(
     assert at is not None
     assert told.replace("> 0", "&gt; 0") in at[1].replace("&#39;", "'")
     assert "carrier:UA" in answer.text or "query" in change
+
+
+def test_the_plan_shows_what_a_transform_changes_and_starts_that(
+    visitor: Browser, stocked: Platform
+) -> None:
+    """The difference is shown as that of a repair is, and the steps go on into the replay."""
+    searcher_of(stocked).events = [
+        found(b'{"card":"4111<b>","n":1}'),
+        found(b'{"n":2}', event_id="e2"),
+        found(b"plain", event_id="e3"),
+    ]
+    steps = "mask card\n\n# of the shop\nset env = 'a<b'"
+
+    page = posted(visitor, "/replays/new", {**FIELDS, "transform": steps})
+
+    assert re.search(r"<del>4111&lt;b&gt;</del><ins>\*\*\*</ins>", page)
+    assert "It will fail, and nothing of it is sent: the transform: the payload is no JSON." in page
+    assert 'id="change" open' in page
+    kept, in_a_file = re.findall(r'type="hidden" name="transform" value="([^"]*)"', page)
+    assert in_a_file == kept
+    answer = visitor.send("/replays", {**FIELDS, "transform": html.unescape(kept)})
+    assert answer.status_code == 303
+    [made] = stocked.store.replays("main")
+    assert list(made.options["transform"]) == ["mask card", "set env = 'a<b'"]
+    page = visitor.get(f"/replays/{made.id}").text
+    assert "<code>mask card</code>" in page
+    again = dict(parse_qsl(replays.again(replay_told(made))))
+    assert again["transform"] == "mask card\nset env = 'a<b'"
+    assert "mask card\n" in visitor.get(f"/replays/new?{replays.again(replay_told(made))}").text
 
 
 def test_very_many_events_have_to_be_meant(visitor: Browser, stocked: Platform) -> None:
@@ -307,12 +359,175 @@ def test_a_replay_is_paused_resumed_and_cancelled(visitor: Browser, stocked: Pla
     assert "paused" in paused
     assert "Resume" in paused
     assert visitor.send("/replays/r1/resume").headers["location"] == "/replays/r1"
-    ended = visitor.send("/replays/r1/cancel", htmx="live")
+    asked = posted(visitor, "/replays/r1/cancel", htmx="question")
+    assert "Cancel this replay?" in asked
+    assert "<html" not in asked
+    assert stocked.store.replay("main", "r1").state != "cancelled"
+    ended = visitor.send("/replays/r1/cancel", {"sure": "yes"}, htmx="live")
 
     assert stocked.store.replay("main", "r1").state == "cancelled"
     assert ended.headers["hx-refresh"] == "true"
     assert "hx-trigger" not in visitor.get("/replays/r1").text
     assert visitor.send("/replays/r1/pause").status_code == 409
+
+
+def test_what_failed_is_retried_by_a_button(visitor: Browser, stocked: Platform) -> None:
+    """Only where something failed, and only once it has ended."""
+    running(stocked)
+    assert "Retry what failed" not in visitor.get("/replays/r1").text
+    early = visitor.send("/replays/r1/retry", {})
+    assert early.status_code == 422
+    assert "it has ended" in early.text
+    mine = stocked.store.claim_replay("r1", "run-1", NOON, SECOND)
+    assert mine is not None
+    stocked.store.checkpoint_replay(
+        "r1", mine.epoch, progress=mine.progress, state="finished", now=NOON, ttl=SECOND
+    )
+
+    assert "Retry what failed" in visitor.get("/replays/r1").text
+    asked = visitor.send("/replays/r1/retry", {}, htmx="question")
+    assert "exactly the 1 event of" in asked.text
+    assert "hx-refresh" not in asked.headers, "the question would be gone at once"
+    answer = visitor.send("/replays/r1/retry", {"sure": "yes"})
+    assert answer.status_code == 303, answer.text
+    [again] = [one for one in stocked.store.replays("main") if one.id != "r1"]
+    assert again.options["retry_of"] == "r1"
+    assert answer.headers["location"] == f"/replays/{again.id}"
+    shown = visitor.get(f"/replays/{again.id}").text
+    assert "/replays/r1" in shown
+    assert "Plan it again" not in shown
+
+
+def test_a_file_says_what_is_not_in_it(visitor: Browser, stocked: Platform, tmp_path: Path) -> None:
+    """Whoever takes it away would believe that it is whole."""
+    object.__setattr__(stocked, "files", tmp_path)
+    Segments(tmp_path / "f1", About("main", "orders", "ndjson")).append({Position(0, 1): b"{}\n"})
+    for name, failed in (("f1", 1), ("f2", 0)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "about.json").write_bytes((tmp_path / "f1/about.json").read_bytes())
+        progress = Progress(delivered=1, failed=failed).as_dict()
+        stocked.store.create_replay(replace(replay(name, state="finished"), progress=progress))
+
+    assert "without the 1 event that failed" in visitor.get("/replays/f1").text
+    page = visitor.get("/replays/f2").text
+    assert "Take the file away" in page
+    assert "The file is without" not in page
+
+
+def test_very_many_that_failed_have_to_be_meant(visitor: Browser, stocked: Platform) -> None:
+    """A button is pressed faster than a number is typed."""
+    record = running(stocked)
+    assert isinstance(stocked.buffer, StandInBuffer)
+    stocked.buffer.held[FLIGHTS] = {0: Extent(0, 10_000)}
+    mine = stocked.store.claim_replay("r1", "run-1", NOON, SECOND)
+    assert mine is not None
+    stocked.store.checkpoint_replay(
+        record.id,
+        mine.epoch,
+        progress=Progress(failed=5_000).as_dict(),
+        state="finished",
+        now=NOON,
+        ttl=SECOND,
+    )
+
+    assert "Type 5,000 to confirm" in visitor.send("/replays/r1/retry", {}).text
+    refused = visitor.send("/replays/r1/retry", {"sure": "yes", "confirm": "500"})
+    assert refused.status_code == 422
+    assert "Type the number of events that failed" in refused.text
+    assert "Type 5,000 to confirm" in refused.text
+    right = {"sure": "yes", "confirm": "5,000"}
+    assert visitor.send("/replays/r1/retry", right).status_code == 303
+
+
+def test_only_what_is_missing_can_be_planned(visitor: Browser, stocked: Platform) -> None:
+    """The box is kept from the plan to the start."""
+    fields = {"collection": "flights", "destination": "billing", "missing": "on"}
+
+    page = posted(visitor, "/replays/new", fields)
+
+    assert 'name="missing" value="on"' in page
+    assert "not counted for what is missing" in page
+    assert "without what billing has acknowledged" in page
+    assert visitor.send("/replays", fields).status_code == 303
+    [made] = stocked.store.replays("main")
+    assert made.options["missing"] is True
+
+
+def test_a_continuous_replay_is_planned_without_an_end(visitor: Browser, stocked: Platform) -> None:
+    """The plan of any other is closed at its end; this one would then send nothing more."""
+    fields = {"collection": "flights", "destination": "billing", "continuous": "on"}
+
+    page = posted(visitor, "/replays/new", fields)
+
+    assert 'name="continuous" value="on"' in page
+    assert "until it is cancelled" in page
+    assert "Send every match to billing" in page
+    assert "Keep the plan as a file" not in page
+    assert visitor.send("/replays", fields).status_code == 303
+    [made] = stocked.store.replays("main")
+    assert (made.options["continuous"], made.since, made.until) == (True, None, None)
+
+    wrong = visitor.send("/replays/new", {**fields, "max_events": "5"})
+    assert wrong.status_code == 422
+    assert "leave out max_events" in wrong.text
+
+
+def test_a_continuous_replay_shows_how_far_it_is_behind(
+    visitor: Browser, stocked: Platform
+) -> None:
+    """Its books are balanced most of the time, whatever waits on the log."""
+    record = running(stocked)
+    options = {**record.options, "continuous": True}
+    stocked.store.change_options("main", record.id, options)
+    assert isinstance(stocked.buffer, StandInBuffer)
+    stocked.buffer.held[FLIGHTS] = {0: Extent(0, 25)}
+
+    page = visitor.get("/replays/r1").text
+    listed = visitor.get("/replays").text
+
+    assert "Behind" in page
+    assert "from when it was asked for on" in page
+    assert "Retry what failed" in page, "it has no end to wait for"
+    asked = visitor.send("/replays/r1/retry", {}).text
+    assert "so far, without what an earlier retry delivered" in asked
+    assert 'name="rate"' in page
+    assert 'name="speed"' not in page, "a continuous replay is refused one"
+    assert "10 behind" in listed
+
+
+@pytest.mark.parametrize(
+    ("course", "shown"),
+    [(TWO_SECONDS, False), ((*TWO_SECONDS, Reached(NOON + 4 * SECOND, 9, 1)), True)],
+)
+def test_a_plot_is_shown_once_there_is_a_line_to_draw(
+    visitor: Browser, stocked: Platform, course: tuple[Reached, ...], *, shown: bool
+) -> None:
+    """Of one moment the plot has an axis of years, and nothing on it."""
+    running(stocked, course=course)
+
+    assert ("Events a second" in visitor.get("/replays/r1").text) is shown
+
+
+def test_a_plan_is_kept_as_a_file_and_started_from_it(visitor: Browser, stocked: Platform) -> None:
+    """Somebody else reads it before."""
+    fields = {"collection": "flights", "destination": "billing", "rate": "50"}
+    assert "Keep the plan as a file" in posted(visitor, "/replays/new", fields)
+
+    answer = visitor.send("/replays/plans", fields)
+    assert "attachment" in answer.headers["content-disposition"]
+    assert answer.json()["request"]["options"]["rate"] == 50
+    edited = answer.text.replace('"rate": 50', '"rate": 500')
+    for text, said in ((edited, "was changed after"), ("{", "This is no plan")):
+        refused = visitor.send("/replays/planned", {"plan": text})
+        assert refused.status_code == 422
+        assert said in refused.text
+    assert stocked.store.replays("main") == []
+
+    started = visitor.send("/replays/planned", {"plan": answer.text, "plan_why": "agreed"})
+    assert started.status_code == 303, started.text
+    [made] = stocked.store.replays("main")
+    assert (made.options["rate"], made.why) == (50, "agreed")
+    assert made.plan is not None
 
 
 def test_the_pace_is_changed_while_it_sends(visitor: Browser, stocked: Platform) -> None:
@@ -409,12 +624,16 @@ def test_no_destination_teaches_and_each_kind_has_its_own_form(visitor: Browser)
     assert "penstock destination create staging" in visitor.get("/destinations").text
     forms = {
         kind: set(re.findall(r' name="(\w+)"', visitor.get(f"/destinations/new?kind={kind}").text))
-        for kind in ("http", "kafka", "rabbitmq", "sqs")
+        for kind in ("http", "kafka", "rabbitmq", "sqs", "collection", "file", "tunnel")
     }
     assert {"header0", "value0"} <= forms["http"]
     assert {"partition", "timestamps", "tls", "sasl", "ca", "password"} <= forms["kafka"]
     assert {"exchange", "routing_key", "ca", "user"} <= forms["rabbitmq"]
     assert {"region", "group", "key_id", "secret_key"} <= forms["sqs"]
+    assert not forms["collection"] & {"password", "header0", "region", "ca", "secret_key"}
+    assert "format" in forms["file"]
+    assert not forms["file"] & {"password", "header0", "region", "ca", "secret_key"}
+    assert not forms["tunnel"] & {"password", "header0", "region", "ca", "secret_key"}
     assert not forms["http"] & {"password", "region", "exchange", "tls"}
     assert not forms["kafka"] & {"header0", "region", "exchange"}
     assert visitor.get("/destinations/new?kind=fax").status_code == 400
@@ -441,6 +660,42 @@ def test_a_destination_is_made_and_its_credentials_never_shown(
     assert 'id="name-error"' in again.text
 
 
+def test_a_destination_is_made_with_a_rate(visitor: Browser, here: Platform) -> None:
+    fields = {"kind": "http", "name": "billing", "url": "https://billing.example/events"}
+    refused = visitor.send("/destinations", {**fields, "rate": "0"})
+    assert 'id="rate-error"' in refused.text
+
+    visitor.send("/destinations", {**fields, "rate": "2.5"})
+
+    assert here.store.listed_destination("main", "billing").rate == 2.5
+    assert "2.5 a second at most" in visitor.get("/destinations").text
+
+
+def test_a_destination_is_changed_and_its_form_shows_no_credential(
+    visitor: Browser, here: Platform
+) -> None:
+    """What is empty is taken away where it was shown, and stays where it was not."""
+    made = {"kind": "http", "name": "billing", "url": "https://billing.example/events"}
+    given = {"header0": "Authorization", "value0": "Bearer s3cret", "method": "PUT", "rate": "5"}
+    visitor.send("/destinations", {**made, **given})
+
+    page = visitor.get("/destinations/billing/change").text
+    assert "s3cret" not in page
+    assert 'value="5"' in page
+    assert '<option value="PUT" selected>' in page
+    refused = visitor.send("/destinations/billing/change", {"rate": "x"})
+    assert 'id="rate-error"' in refused.text
+    answer = visitor.send("/destinations/billing/change", {"header0": "X", "value0": "s3cret"})
+
+    assert answer.headers["location"] == "/destinations?changed=billing"
+    assert "billing</strong> is changed" in visitor.get("/destinations?changed=billing").text
+    record = here.store.destination("main", "billing")
+    assert record.headers == (("Authorization", "Bearer s3cret"), ("X", "s3cret"))
+    assert (record.options, record.rate) == ({}, None)
+    visitor.send("/destinations/billing/change", {"without": "Authorization"})
+    assert here.store.destination("main", "billing").headers == (("X", "s3cret"),)
+
+
 def test_an_address_inside_is_refused_with_what_was_typed_kept(
     visitor: Browser, here: Platform
 ) -> None:
@@ -450,6 +705,38 @@ def test_an_address_inside_is_refused_with_what_was_typed_kept(
 
     assert answer.status_code == 422
     assert 'value="http://169.254.169.254/x"' in answer.text
+    assert here.store.destinations("main") == []
+
+
+def test_what_is_wrong_with_a_destination_is_told_at_its_field(
+    visitor: Browser, here: Platform
+) -> None:
+    typed = ("value0", "signing_secret", "client_certificate", "secret_key")
+    cases: list[tuple[str, dict[str, str], str]] = [
+        ("http", {"url": "http://169.254.169.254/x"}, "url"),
+        ("http", {"name": "X"}, "name"),
+        ("http", {"header0": "Host", "value0": "x"}, "headers"),
+        ("http", {"signing": "stripe"}, "signing_secret"),
+        ("http", {"signing_secret": "whsec_s3cret"}, "signing"),
+        ("http", {"token_url": "https://a.example/"}, "token_url"),
+        ("http", {"client_certificate": "s3cret"}, "client_key"),
+        ("http", {"ca": "s3cret"}, "ca"),
+        ("kafka", {"url": "kafka://a.example/penstock.x"}, "url"),
+        ("rabbitmq", {"url": "amqp://a.example/", "exchange": "x" * 300}, "exchange"),
+        ("sqs", {"url": "sqs://a.example/1/q", "key_id": "k", "secret_key": "s3cret"}, "region"),
+        ("collection", {"url": "collection://trains"}, "url"),
+        ("file", {"url": "file://../x"}, "url"),
+    ]
+    for kind, given, field in cases:
+        fields = {"kind": kind, "name": "billing", "url": "https://billing.example/", **given}
+
+        answer = visitor.send("/destinations", fields)
+
+        assert answer.status_code == 422, given
+        assert re.findall(r'id="(\w+)-error">[^<]', answer.text) == [field]
+        assert "s3cret" not in answer.text or field == "ca"
+        again = "type them once more" in answer.text
+        assert again is any(name in given for name in typed), given
     assert here.store.destinations("main") == []
 
 
@@ -507,8 +794,15 @@ def test_a_destination_is_deleted_unless_a_replay_needs_it(
     visitor: Browser, stocked: Platform
 ) -> None:
     running(stocked)
-    assert visitor.send("/destinations/billing/delete").status_code == 409
+    delete = "/destinations/billing/delete"
+    assert "A replay still sends to it" in posted(visitor, delete, htmx="destinations")
+    assert visitor.send(delete, {"sure": "yes"}).status_code == 409
     stocked.store.wish("main", "r1", "cancel", NOON)
 
-    assert "is forgotten" in posted(visitor, "/destinations/billing/delete", htmx="destinations")
+    asked = posted(visitor, delete, htmx="destinations")
+    assert "Delete billing?" in asked
+    assert "still sends to it" not in asked
+    assert len(stocked.store.destinations("main")) == 1
+    gone = posted(visitor, delete, {"sure": "yes"}, htmx="destinations")
+    assert "is forgotten" in gone
     assert stocked.store.destinations("main") == []

@@ -53,6 +53,8 @@ def test_metrics_are_prometheus_text() -> None:
     assert b'penstock_door_events_total{source="http"} 1.0' in reply.body
     assert b'penstock_door_payload_bytes_total{source="http"} 4.0' in reply.body
     assert b'penstock_door_durable_seconds_bucket{le="+Inf"} 1.0' in reply.body
+    assert b"penstock_door_tunnels 0.0" in reply.body
+    assert b"penstock_door_handed_over_total 0.0" in reply.body
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,7 @@ def test_the_description_holds_the_routes_that_take_events() -> None:
         "/v1/events/{collection}",
         "/v1/collection",
         "/v1/release/{collection}",
+        "/v1/tunnels/{name}",
         "/healthz",
         "/metrics",
     }

@@ -24,7 +24,7 @@ def test_a_good_token_grants_what_its_record_says() -> None:
 
     assert keyring.grant(TOKEN, NOON) == Grant("main", frozenset({"ingest"}), None, "sender")
     assert keyring.grant(BOUND, NOON) == Grant("main", frozenset({"ingest"}), FLIGHTS, "bound")
-    assert keyring.grant(ADMIN, NOON).scopes == {"ingest", "read", "replay", "admin"}
+    assert keyring.grant(ADMIN, NOON).scopes == {"ingest", "read", "replay", "tunnel", "admin"}
 
 
 @pytest.mark.parametrize("token", [UNKNOWN, REVOKED, EXPIRED, "", "pst_", "ü", TOKEN + "0"])

@@ -770,6 +770,7 @@ async def test_reflection_shows_every_service_with_its_messages() -> None:
         assert names == [
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",
+            "services.DProxy",
             "services.GRPCCollector",
         ]
         for name in names:

@@ -13,18 +13,34 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
-from builders import FLIGHTS, NOON
-from door_builders import TOKEN, UNKNOWN, FailingLog, client_on, door_on, known, token_record, until
+from builders import FLIGHTS, NOON, event
+from door_builders import (
+    READER,
+    TOKEN,
+    UNKNOWN,
+    FailingLog,
+    client_on,
+    door_on,
+    known,
+    token_record,
+    until,
+)
+from far_sides import FarSide, sent
 from ports import free_port
+from served import until as eventually
 from structlog.testing import capture_logs
+from tunnelling import TUNNEL, TUNNEL_TOKEN, Plumber
 
 from ingest_api.auth import Keyring
 from ingest_api.serve import Learning, listen
 from penstock.buffer import open_buffer, start_of
 from penstock.cache import open_cache
 from penstock.errors import BadSetting, EngineUnavailable
+from penstock.guard import Guard
 from penstock.metadata.records import CollectionRecord, Known
 from penstock.settings import load_settings
+from replay.doorway import Doorway
+from replay.targets import Delivered
 
 
 class StandInCache:
@@ -224,6 +240,44 @@ def test_the_process_takes_events_from_the_cache_alone_and_ends_in_order(tmp_pat
     assert rows.column("payload").to_pylist() == [b"\x00canary"]
     assert rows.column("received_at").cast("int64")[0].as_py() > NOON
     buffer.close()
+
+
+def test_the_process_hands_over_to_a_tunnel_and_ends_with_it_connected(tmp_path: Path) -> None:
+    """A call that stays open for days must not hold up the end of the door."""
+    http, grpc = free_port(), free_port()
+    open_cache(load_settings(tmp_path, {}).cache).publish(lambda: known(tokens=[TUNNEL_TOKEN]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", DOOR, str(tmp_path), str(http), str(grpc)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
+    )
+    client = Plumber(f"127.0.0.1:{grpc}")
+    far = FarSide(
+        "tunnel",
+        "tunnel://ships",
+        lambda _: [],
+        Guard(),
+        doorway=Doorway(f"http://127.0.0.1:{http}", lambda _: "", tunnels=lambda _: READER),
+    )
+    try:
+        _when_up(process, f"http://127.0.0.1:{http}/healthz")
+        client.start()
+        eventually(lambda: client.connected > 0)
+        assert sent(far.open(), [event(b"canary")]) == [Delivered(None)]
+        eventually(lambda: len(client.written) == 1)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        begun = time.monotonic()
+        output, _ = process.communicate(timeout=20)
+        took = time.monotonic() - begun
+        client.stop()
+
+    assert process.returncode == 0, output.decode()
+    assert took < 8, "it waited for the tunnel"
+    assert b"canary" not in output
+    assert TUNNEL.encode() not in output
+    assert client.refused is None
 
 
 def _when_up(process: subprocess.Popen[bytes], address: str) -> httpx.Response:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from balance import compare
 from builders import FLIGHTS
 from engines.fresh import fresh_database, fresh_name
 from engines.places import BUCKET, PASSWORD, POSTGRES_PORT, S3_PORT, S3_SECRET
+from evidence.sheet import found, happened
 from lakes import (
     HASTY,
     MAIN,
@@ -26,6 +28,7 @@ from lakes import (
     numbered,
     put,
     store_at,
+    stored,
     tell_elsewhere,
 )
 from ports import free_port
@@ -130,6 +133,7 @@ def test_a_server_that_stops_in_the_middle_holds_nobody_for_ever(
 
 
 @engines
+@pytest.mark.breaks("the catalog's answer to a commit, after it was made")
 def test_a_commit_whose_answer_is_lost_is_made_once(catalog_url: str, warehouse_url: str) -> None:
     """The connection is cut between the database's COMMIT and its answer; the table tells."""
     log = log_of(*numbered(4))
@@ -142,13 +146,16 @@ def test_a_commit_whose_answer_is_lost_is_made_once(catalog_url: str, warehouse_
         answer = put(lake, batch_of(log, view))
 
         assert proxy.cuts == 1
+        happened("cut connections")
     assert isinstance(answer, Committed)
     assert (answer.rows, answer.here) == (4, True)
     fresh = open_lake(catalog_url, warehouse_url, STORE)
-    assert everywhere(fresh) == Counter(range(4))
+    told = {n: payload.encode() for n, payload in enumerate(numbered(4))}
+    found(tables=compare(told, stored(fresh)))
 
 
 @engines
+@pytest.mark.breaks("the way to the object store")
 def test_a_store_that_went_away_is_used_again_when_it_is_back(
     catalog_url: str, warehouse_url: str
 ) -> None:
@@ -160,13 +167,15 @@ def test_a_store_that_went_away_is_used_again_when_it_is_back(
         view = lake.create(FLIGHTS)
 
         proxy.refuse()
+        happened("cut connections")
         with pytest.raises(EngineUnavailable):
             put(lake, batch_of(log, view))
         assert everywhere(open_lake(catalog_url, warehouse_url, STORE)) == Counter()
 
         proxy.accept()
         put(lake, batch_of(log, view))
-    assert everywhere(open_lake(catalog_url, warehouse_url, STORE)) == Counter(range(3))
+    told = {n: payload.encode() for n, payload in enumerate(numbered(3))}
+    found(tables=compare(told, stored(open_lake(catalog_url, warehouse_url, STORE))))
 
 
 @engines

@@ -18,6 +18,7 @@ from pyiceberg.exceptions import CommitFailedException
 from lakehouse import Lake, TableView, open_lake
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.commit import Committed
+from lakehouse.listing import Listing
 from lakehouse.upkeep import LEAD, compact, expire
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import CollectionId
@@ -81,6 +82,41 @@ def test_events_land_and_columns_grow(world: World) -> None:
     assert view.marks[0].next == 5
     assert view.metadata_location.startswith(f"{world.warehouse_url}/{world.collection.team}/")
     assert world.collection in world.lake.collections()
+
+
+@engines
+def test_single_payloads_and_older_metadata_are_read(world: World) -> None:
+    """The catalog's own properties do not say how files are reached; searches and merges ask."""
+    log = world.log(*numbered(3))
+    view = world.land(log)
+    fresh = opened(f"rest+{REST}", world.warehouse_url)
+    listing = Listing(fresh)
+
+    files = listing.files(view)
+
+    assert files is not None
+    assert [listing.payloads(file, range(file.rows)) for file in files] == [
+        [payload.encode() for payload in numbered(3)]
+    ]
+
+
+@engines
+def test_a_commit_that_meets_nobody_is_unavailable(world: World) -> None:
+    """Landing waits for it then, and does not report a fault of its own."""
+    log = world.log(*numbered(2))
+    view = world.lake.create(world.collection)
+    with Proxy(REST_PORT) as proxy:
+        lake = opened(f"rest+http://127.0.0.1:{proxy.port}", world.warehouse_url)
+
+        def cut(_number: int) -> None:
+            proxy.cut_before(b"POST /v1/")
+
+        unheard = Lake(Tampered(lake.catalog, before=cut), HASTY)  # type: ignore[arg-type]  # a stand-in
+        with pytest.raises(EngineUnavailable):
+            put(unheard, batch_of(log, view))
+
+        assert proxy.cuts == 3
+    assert world.everywhere() == Counter()
 
 
 @engines

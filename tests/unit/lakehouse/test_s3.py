@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -137,15 +138,50 @@ class Forgetful(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def forgetful() -> Iterator[S3Files]:
-    Forgetful.kept.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+class Short(BaseHTTPRequestHandler):
+    """A store whose answers end before the bytes that they promise."""
+
+    def do_GET(self) -> None:
+        self.send_response(206)
+        self.send_header("Content-Range", "bytes 0-99/100")
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"x" * 60)
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[S3Files]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield S3Files({OPTIONS: store_at(f"http://127.0.0.1:{server.server_port}")})
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def forgetful() -> Iterator[S3Files]:
+    Forgetful.kept.clear()
+    with served(Forgetful) as files:
+        yield files
+
+
+def test_a_short_answer_is_never_taken_for_the_whole() -> None:
+    """Landing and upkeep wait for a store that cannot be read, whatever file it was."""
+    with served(Short) as files:
+        for metadata in ("m.avro", "1.metadata.json"):
+            with pytest.raises(EngineUnavailable):
+                files.new_input(f"s3://bucket/{metadata}").open()
+        with files.new_input("s3://bucket/a.parquet").open() as data, pytest.raises(OSError):  # noqa: PT011
+            data.read()
 
 
 def test_a_file_whose_answer_was_lost_is_ours(forgetful: S3Files) -> None:
@@ -162,6 +198,38 @@ def test_a_file_of_somebody_else_is_not_ours(forgetful: S3Files) -> None:
 
     with pytest.raises(FileExistsError):
         forgetful.new_output("s3://bucket/a").create().close()
+
+
+class Busy(Short):
+    """A store that refuses every second request."""
+
+    asked: ClassVar[int] = 0
+
+    def do_GET(self) -> None:
+        if not self.refused():
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"x" * 1000)
+
+    def do_HEAD(self) -> None:
+        if not self.refused():
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+
+    def refused(self) -> bool:
+        Busy.asked += 1
+        if Busy.asked % 2:
+            self.send_error(503)
+        return bool(Busy.asked % 2)
+
+
+def test_reads_are_tried_again_however_many_were_before() -> None:
+    """A process that reads for weeks would get through its retries, and then fail at each break."""
+    with served(Busy) as files:
+        for number in range(110):
+            assert files.new_input(f"s3://bucket/{number}.json").open().read() == b"x" * 1000
 
 
 def test_no_key_is_shown() -> None:

@@ -133,6 +133,51 @@ def test_a_day_that_goes_on_waits_for_files_to_come() -> None:
     assert chosen(morning, *others, now=2 * DAY + HOUR) == ["mabcde"]
 
 
+def tidied(*files: Candidate, now: int = LONG_AGO, target: int = 10 * MB) -> list[str]:
+    return named(choose(files, now=now, below=4 * MB, target=target, tidy=True))
+
+
+WHOLE = (file("W", size=6 * MB, at=2), file("X", size=9 * MB, at=4))
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (tidied(*WHOLE, file("a", at=9), file("b", size=MB // 9, at=1)), ["bXa"]),
+        (tidied(*WHOLE, file("a", at=3)), ["Wa"]),
+        (tidied(*WHOLE, file("a", at=1)), ["aW"]),
+        (tidied(*WHOLE, file("a", at=3), file("b", at=5)), ["aXb"]),
+        (tidied(*WHOLE, file("a", size=3 * MB, at=3), file("b", at=5)), ["ab"]),
+        (tidied(file("W", size=9 * MB, memory=900 * MB), file("a", memory=200 * MB)), []),
+        (tidied(file("W", size=11 * MB), file("a", at=1), file("b", size=MB // 9, at=2)), ["ab"]),
+        (tidied(file("W", size=10 * MB), *(file(n, size=3 * MB) for n in "abcde")), ["abc", "de"]),
+        (tidied(file("a", size=3 * MB, at=1), file("b", size=MB // 9, at=2)), ["ab"]),
+        (tidied(file("W", size=9 * MB, day=2), file("a")), []),
+        (tidied(*WHOLE, file("a", at=3), now=2 * DAY + HOUR - 1), []),
+        (tidied(*WHOLE), []),
+    ],
+    ids=[
+        "before it",
+        "between",
+        "after it",
+        "two",
+        "enough by itself",
+        "memory",
+        "too large already",
+        "what fills a file does",
+        "no whole one",
+        "another day",
+        "a day that goes on",
+        "nothing left",
+    ],
+)
+def test_of_a_day_that_is_over_nothing_small_is_left(
+    groups: list[str], expected: list[str]
+) -> None:
+    """Rules by shares leave what is too little to be worth it, of each day one or two files."""
+    assert groups == expected
+
+
 class Day:
     """A collection's files while a day of commits of one row comes in, upkeep in between."""
 
@@ -153,11 +198,11 @@ class Day:
         size = 10_000 + rows * self.row
         return Candidate(f"{first[1]}+{rows}", day, size, first, rows=rows, newest=newest)
 
-    def tend(self, now: int) -> None:
+    def tend(self, now: int, **more: bool) -> None:
         tried: set[str] = set()
         while True:
             open_ = [one for one in self.files if one.path not in tried]
-            groups = self.rule(open_, now=now, target=self.target, below=self.target)
+            groups = self.rule(open_, now=now, target=self.target, below=self.target, **more)
             if not groups:
                 return
             (group, *_) = groups
@@ -206,6 +251,12 @@ def test_compaction_ends_and_writes_no_row_again_and_again(
     assert round(day.rewritten / day.landed, 1) == amplification
     assert not day.whole_rewritten
     assert max(one.bytes for one in day.files) <= day.target
+
+    day.tend(22 * DAY, tidy=True)
+    yesterday = [one for one in day.files if one.day == 20]
+    assert len(yesterday) == 1 or min(one.bytes for one in yesterday) >= day.target // 2
+    assert day.whole_rewritten <= 1
+    assert max(one.bytes for one in day.files) <= 1.5 * day.target
 
 
 def test_compaction_that_takes_what_is_there_writes_rows_again_and_again() -> None:

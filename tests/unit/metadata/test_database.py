@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from builders import FLIGHTS
 from metadata_builders import KEYS, collection
 from sqlalchemy import Engine, create_engine, text
 
@@ -20,6 +21,7 @@ from penstock.metadata.keys import NO_KEYS
 from penstock.metadata.store import open_store
 from penstock.metadata.tables import metadata
 from penstock.schema.formats import Format
+from penstock.schema.formats.avro import schemas_of
 
 
 def url(folder: Path) -> str:
@@ -101,6 +103,54 @@ def test_credentials_of_an_older_release_are_encrypted_and_gone_from_the_file(
     for file in tmp_path.iterdir():
         assert b"hidden" not in file.read_bytes(), file
         assert b"s3cret" not in file.read_bytes(), file
+
+
+def with_a_plain_secret(folder: Path) -> None:
+    """Leave a database of an older release that has two schemas with one secret, and others."""
+    engine = made_as(folder, "0013")
+    bodies = [
+        ("d1", b'{"versions": ["1"], "secret": "me:hidden \xc3\xa9", "salt": "ab"}'),
+        ("d2", b'{"versions": ["1", "2"], "secret": "me:hidden \xc3\xa9", "salt": "ab"}'),
+        ("d3", b'{"versions": ["3"], "secret": "hidden, too"}'),
+        ("d4", b'{"versions": ["4"], "secret": null, "salt": null}'),
+        ("d5", b"\x00\xff\x80 a descriptor set"),
+        ("registry ab 1", b'{"schema": "5", "kind": "AVRO"}'),
+    ]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO collections VALUES ('main', 'flights', 1, 0, 'evolve', '', 0, 1, "
+                '\'{"name": "avro", "schema": "d2", "secret": true}\', NULL)'
+            )
+        )
+        for digest, body in bodies:
+            connection.execute(
+                text("INSERT INTO format_schemas VALUES ('main', 'flights', :d, :b)"),
+                {"d": digest, "b": body},
+            )
+    engine.dispose()
+
+
+def test_secrets_of_registries_are_encrypted_and_gone_from_the_file(tmp_path: Path) -> None:
+    """What formats name stays as it is: landing goes on with the schemas that it knows."""
+    with_a_plain_secret(tmp_path)
+    with pytest.raises(KeyMissing, match="'penstock key rotate' makes the first one"):
+        open_store(url(tmp_path))
+
+    store = open_store(url(tmp_path), KEYS)
+    kept = {one: store.format_schema(FLIGHTS, one) for one in ("d1", "d2", "d3", "d4")}
+    schemas = {one: schemas_of(body) for one, body in kept.items()}
+
+    assert [schemas[one].secret_id for one in ("d1", "d2", "d4")] == ["ab", "ab", None]
+    assert schemas["d2"].versions == ("1", "2")
+    assert store.registry_secret(FLIGHTS, "ab") == "me:hidden é"
+    assert store.registry_secret(FLIGHTS, schemas["d3"].secret_id or "") == "hidden, too"
+    assert store.format_schema(FLIGHTS, "d5") == b"\x00\xff\x80 a descriptor set"
+    assert store.format_schema(FLIGHTS, "registry ab 1") == b'{"schema": "5", "kind": "AVRO"}'
+    assert store.keys_needed()[KEYS.held()[0].id].collections == ["main.flights"]
+    store.close()
+    for file in tmp_path.iterdir():
+        assert b"hidden" not in file.read_bytes(), file
 
 
 def test_without_a_key_they_are_left_as_they_are_and_it_is_said_what_to_do(tmp_path: Path) -> None:

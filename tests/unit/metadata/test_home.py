@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import NOON
+from builders import FLIGHTS, NOON
 
+from penstock.envelope import CollectionId
 from penstock.metadata.home import (
     REPLAY_ATTEMPTS,
     ensure_admin_token,
+    ensure_collection_token,
     ensure_ledger_token,
     ensure_system_collections,
 )
@@ -63,6 +65,32 @@ def test_the_ledgers_token_can_do_nothing_else(store: Store, tmp_path: Path) -> 
         ("ingest",),
         REPLAY_ATTEMPTS.name,
     )
+
+
+def test_each_collection_has_a_token_for_replays_that_can_do_nothing_else(
+    store: Store, tmp_path: Path
+) -> None:
+    """Of its own team: a replay must not write where its team could not."""
+    theirs = CollectionId("other", "flights")
+
+    def token(which: CollectionId) -> str:
+        return ensure_collection_token(store, tmp_path, which, now=NOON, chance=secrets.token_bytes)
+
+    texts = [token(FLIGHTS), token(theirs)]
+
+    assert texts == [token(FLIGHTS), token(theirs)]
+    for text, which in zip(texts, (FLIGHTS, theirs), strict=True):
+        found = store.token_by_digest(digest(text))
+        assert found is not None
+        assert (found.team, found.scopes, found.collection) == (
+            which.team,
+            ("ingest",),
+            which.name,
+        )
+        store.revoke_token(which.team, found.id, NOON)
+    assert token(FLIGHTS) != texts[0]
+    file = tmp_path / "replay-tokens" / "main.flights.token"
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_penstocks_own_collections_are_made_once(store: Store) -> None:

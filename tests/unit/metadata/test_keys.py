@@ -15,7 +15,7 @@ from penstock.contract.destinations import NewDestination
 from penstock.errors import BadRequest, BadSetting, KeyMissing, NotFound, WrongState
 from penstock.metadata.keys import KEYS_FILE, Key, Keyring, key_of, keyring_of, keys_in
 from penstock.metadata.rotation import ensure_key, forget, rotate
-from penstock.metadata.store import store_of
+from penstock.metadata.store import KeyNeeded, store_of
 from penstock.settings import Settings, load_settings
 
 OWNER = ("destination", "main", "billing", "secret")
@@ -78,6 +78,18 @@ class TestKeyring:
 
         assert both.unseal(sealed, of=OWNER) == "s3cret"
         assert key_of(both.seal("s3cret", of=OWNER)) == new.id
+
+    def test_a_secret_is_that_of_the_oldest_key_and_of_its_owner(self) -> None:
+        """Pseudonyms stay equal when a key is added, and differ from team to team."""
+        old, new = Key(b"o" * 32), Key(b"n" * 32)
+        before = Keyring(lambda: [old], where="").secret(of=("pseudonyms", "main"))
+        both = Keyring(lambda: [new, old], where="")
+
+        assert both.secret(of=("pseudonyms", "main")) == before
+        assert both.secret(of=("pseudonyms", "rivals")) != before
+        assert Keyring(lambda: [new], where="").secret(of=("pseudonyms", "main")) != before
+        with pytest.raises(KeyMissing, match="no key to make pseudonyms"):
+            Keyring(list, where="here").secret(of=("pseudonyms", "main"))
 
     def test_nothing_shows_a_key(self) -> None:
         key = Key(b"s3cret--" * 4)
@@ -152,7 +164,7 @@ class TestRotation:
 
         running.add_destination(destination("other"))
         assert running.destination("main", "billing") == destination()
-        assert running.keys_needed() == {new: ["main.billing", "main.other"]}
+        assert running.keys_needed() == {new: KeyNeeded(["main.billing", "main.other"], [])}
         running.close()
 
     def test_a_key_that_is_needed_stays(self, home: Path) -> None:

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 from builders import NOON
 from metadata_builders import replay
+from msgspec.structs import replace
 
 from penstock.errors import WrongState
 from penstock.metadata.states import (
@@ -106,6 +107,17 @@ def test_a_wish_is_gone_once_it_is_granted(
     wish: Wish | None, state: State, left: Wish | None
 ) -> None:
     assert remaining(wish, state) == left
+
+
+def test_a_replay_that_starts_later_wants_no_run_before() -> None:
+    """And one whose time passed while nothing ran wants it then."""
+    record = replace(replay(), start_at=NOON + 1)
+
+    assert not wants_a_run(record, NOON)
+    assert not wants_a_run(replace(record, state="paused"), NOON)
+    assert wants_a_run(record, NOON + 1)
+    assert wants_a_run(record, NOON + 86_400_000_000)
+    assert wants_a_run(replace(record, state="running"), NOON), "once it runs, it goes on"
 
 
 @pytest.mark.parametrize(

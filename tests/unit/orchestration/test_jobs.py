@@ -11,9 +11,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from builders import FLIGHTS, event
+from builders import FLIGHTS, NOON, event
 from lakes import MAIN, Unwilling
-from metadata_builders import known
+from metadata_builders import known, replay
 
 import orchestration
 from assets.landing import Lane
@@ -23,14 +23,17 @@ from orchestration import jobs, sensors
 from orchestration.keys import COLLECTIONS, EVENTS, LANE_TAG
 from orchestration.lease import TTL
 from orchestration.memory import recall
+from orchestration.tending import forget_files
 from penstock.buffer import open_appender
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
-from penstock.envelope import CollectionId, Event
+from penstock.envelope import CollectionId, Event, Position
 from penstock.metadata.records import CollectionRecord
 from penstock.settings import load_settings
 from penstock.stats import MINUTE
+from replay.files import About, Segments
 
+DAY = 86_400_000_000
 AT_ONCE = {"ops": {"drain": {"config": {"idle_seconds": 0.0}}}}
 
 
@@ -304,6 +307,23 @@ def test_an_upkeep_tells_dagster_what_it_did_and_one_at_a_time_does(stores, inst
     assert told["bytes rewritten"] > 0
     assert recall(stores.settings.home / "upkeep.json", Notes)[FLIGHTS].tended > 0
     assert jobs.kept_up(stores).passed
+
+
+def test_an_upkeep_deletes_what_replays_wrote_long_ago(stores) -> None:
+    """Never that of one which goes on, however long it stands still."""
+    for name, state in (("old", "cancelled"), ("new", "cancelled"), ("paused", "paused")):
+        stores.store.create_replay(replay(name, state="requested"))
+        Segments(stores.settings.replay_files / name, About("main", "x", "ndjson")).append(
+            {Position(0, 1): b"{}\n"}
+        )
+        if state == "cancelled":
+            ended_at = NOON + (0 if name == "old" else 3 * DAY)
+            stores.store.wish("main", name, "cancel", ended_at)
+            assert stores.store.replay("main", name).state == "cancelled"
+
+    assert forget_files(stores, lambda: NOON + 7 * DAY) == ["old"]
+    assert forget_files(stores, lambda: NOON + 10 * DAY) == ["new"]
+    assert [each.name for each in stores.settings.replay_files.iterdir()] == ["paused"]
 
 
 def test_a_table_that_upkeep_is_behind_with_fails_the_check(stores, tmp_path) -> None:

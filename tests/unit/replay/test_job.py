@@ -16,18 +16,22 @@ import pytest
 from builders import FLIGHTS, event
 from lakes import landing, new_lake
 from metadata_builders import collection
+from msgspec.structs import replace
 from platform_stand_ins import StandInBus
 from ready_store import ready_store
 from receiving import Receiver, Reply, Request, receiving
 
 from lakehouse import Lake
+from lakehouse.sql import open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.cache import open_cache
 from penstock.clock import machine_clock
+from penstock.envelope import CollectionId
 from penstock.errors import BadRequest, NotFound
 from penstock.metadata.home import LEDGER_TOKEN
 from penstock.metadata.records import Destination
 from penstock.metadata.store import Store
+from penstock.schema.formats import Format
 from penstock.settings import Settings, door_of, load_settings
 from replay.job import (
     REPLAY_TAG,
@@ -38,8 +42,10 @@ from replay.job import (
     replay,
     waker,
 )
+from replay.plan import Plan, Planner, read_plan
 from replay.progress import Attempt
-from replay.request import Options, read_request, record_of
+from replay.request import Options, ReplayRequest, read_request, read_time, record_of
+from replay.saved import content_of, kept_as
 
 SECRET = "Bearer do-not-show"
 
@@ -246,9 +252,34 @@ def test_every_option_can_be_given_and_is_described() -> None:
     """The launchpad is an interface like the others."""
     fields = ReplayConfig.model_fields
     beside = {"replay_id", "team", "collection", "query", "destination", "since", "until"}
+    beside |= {"plan", "start_at"}
 
     assert set(fields) - beside == set(Options.__struct_fields__)
     assert [name for name, field in fields.items() if not field.description] == []
+
+
+def none_is_begun(_: ReplayRequest) -> Plan:
+    raise AssertionError("only a continuous replay is begun")
+
+
+def test_a_continuous_replay_launched_by_hand_begins_there(world: World) -> None:
+    """What is accepted while its run is starting is in it."""
+    stores = world.stores
+    for collection_ in stores.buffer.collections():
+        stores.landing().land_once(collection_)
+    began: list[ReplayRequest] = []
+
+    def begin(request: ReplayRequest) -> Plan:
+        began.append(request)
+        return Planner(stores.lake, stores.buffer, None, clock=machine_clock).begin(request)
+
+    config = ReplayConfig(collection="flights", destination="d1", continuous=True)
+    record = stores.store.replay("main", ask(stores.store, config, machine_clock, begin, None))
+
+    assert (record.state, record.asked_by) == ("requested", "Dagster")
+    assert record.plan is not None
+    assert read_plan(record.plan).ends == ((0, 20),)
+    assert began[0].options.continuous
 
 
 def test_the_defaults_of_the_launchpad_are_those_of_a_request() -> None:
@@ -271,14 +302,83 @@ def test_times_and_choices_are_taken_over(world: World) -> None:
         view="quarantine",
         duplicates="include",
         headers="verbatim",
+        transform=["mask a", "remove b"],
     )
-    record = world.stores.store.replay("main", ask(world.stores.store, config, machine_clock))
+    store = world.stores.store
+    record = store.replay("main", ask(store, config, machine_clock, none_is_begun, None))
 
     assert record.until - record.since == 13 * 3_600 * 1_000_000
     assert record.options["order"] == "log"
     assert record.options["view"] == "quarantine"
     assert record.options["duplicates"] == "include"
     assert record.options["headers"] == "verbatim"
+    assert list(record.options["transform"]) == ["mask a", "remove b"]
+
+
+def test_a_retry_can_be_launched_by_hand(world: World) -> None:
+    """What is not said is as it was; which events those are is not said."""
+    store = world.stores.store
+    asked = read_request(
+        {"collection": "flights", "destination": "d1", "query": "n:<9", "rate": 50}, team="main"
+    )
+    ended = msgspec.structs.replace(
+        record_of(asked, id="r7", now=machine_clock()), state="finished", progress={"failed": 2}
+    )
+    store.create_replay(ended)
+
+    config = ReplayConfig(retry_of="r7", order="log")
+    made = store.replay("main", ask(store, config, machine_clock, none_is_begun, None))
+
+    assert (made.collection, made.query, made.destination) == ("flights", "n:<9", "d1")
+    expected = {**ended.options, "order": "log", "retry_of": "r7", "transform": []}
+    assert made.options == expected
+    with pytest.raises(BadRequest, match="query cannot be given"):
+        ask(store, ReplayConfig(retry_of="r7", query="n:1"), machine_clock, none_is_begun, None)
+
+
+def test_a_plan_in_a_file_can_be_launched(world: World) -> None:
+    """Its text is all that is said."""
+    stores = world.stores
+    request = read_request(
+        {
+            "collection": "flights",
+            "destination": "d1",
+            "query": "n:<4",
+            "transform": ["remove b"],
+        },
+        team="main",
+    )
+    until = machine_clock() + 60_000_000
+    engine = open_engine(stores.settings.home / "sql", memory="300MB", threads=1)
+    planner = Planner(stores.lake, stores.buffer, engine, clock=machine_clock)
+    plan = planner.plan(request, wake=waker(stores, machine_clock), kept_as=kept_as("p1", until))
+    engine.close()
+    to = stores.store.listed_destination("main", "d1")
+    file = content_of(request, plan, to, id="p1", planned_by=None, until=until)
+    text = msgspec.json.encode(file).decode()
+
+    assert not world.launch(plan=text, rate=5.0).success
+    assert not world.launch(plan=text.replace("n:<4", "n:<5")).success
+    stores.store.set_format(FLIGHTS, Format(name="avro"))
+    assert not world.launch(plan=text).success, "as the API refuses it, before there is a row"
+    assert stores.store.replays("main") == []
+    stores.store.set_format(FLIGHTS, Format())
+    assert world.launch(plan=text).success
+
+    [record] = stores.store.replays("main")
+    assert (record.state, record.query, record.asked_by) == ("finished", "n:<4", "Dagster")
+    assert len(world.receiver.requests) == 4
+
+
+def test_a_replay_that_starts_later_is_asked_for_and_left_to_the_sensor(world: World) -> None:
+    """The run that asks ends; the sensor launches another one once its time has come."""
+    result = world.launch(collection="flights", destination="d1", start_at="2999-01-01")
+
+    assert result.success
+    [record] = world.stores.store.replays("main")
+    assert (record.state, record.epoch) == ("requested", 0)
+    assert record.start_at == read_time("2999-01-01", what="a test")
+    assert world.receiver.requests == []
 
 
 def test_nothing_is_written_down_that_cannot_be_run(world: World) -> None:
@@ -289,9 +389,17 @@ def test_nothing_is_written_down_that_cannot_be_run(world: World) -> None:
         ReplayConfig(collection="flights", destination="nowhere"),
     ):
         with pytest.raises(NotFound):
-            ask(store, config, machine_clock)
-    with pytest.raises(BadRequest):
-        ask(store, ReplayConfig(collection="flights", destination="d1", retries=-1), machine_clock)
+            ask(store, config, machine_clock, none_is_begun, None)
+    store.create_collection(
+        replace(collection(CollectionId("main", "wire")), format=Format(name="protobuf"))
+    )
+    for config in (
+        ReplayConfig(collection="flights", destination="d1", retries=-1),
+        ReplayConfig(collection="flights", destination="d1", transform=["drop a"]),
+        ReplayConfig(collection="wire", destination="d1", transform=["mask a"]),
+    ):
+        with pytest.raises(BadRequest):
+            ask(store, config, machine_clock, none_is_begun, None)
     assert store.replays("main") == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 
 import pytest
@@ -26,7 +26,7 @@ from penstock.envelope import Position
 from replay.events import Original
 from replay.lease import Bounds
 from replay.request import Options
-from replay.targets import Delivered, Message, Outcome, Retry
+from replay.targets import Delivered, Failed, Message, Outcome, Retry
 
 
 def at_times(seconds: Sequence[float], **more: object) -> list[Original]:
@@ -232,3 +232,60 @@ def test_a_replay_in_time_to_a_bus_sends_what_is_due_together() -> None:
     assert ended.state == "finished"
     assert [m.position.offset for _, m in target.sent] == list(range(1_000))
     assert ninety_five(errors(target, times, 1.0)) < 0.02
+
+
+class Opening(ScriptedTarget):
+    """A bus: what is sent first waits for a connection, and what follows waits behind it."""
+
+    def __init__(self, script: Callable[[Message], Outcome] = lambda _: Delivered(None)) -> None:
+        super().__init__(script, most=5_000, ordered=True)
+        self._opening = asyncio.Lock()
+        self._open = False
+
+    async def send(self, messages: Sequence[Message]) -> Sequence[Outcome]:
+        async with self._opening:
+            await asyncio.sleep(0 if self._open else 1.0)
+            self._open = True
+        return await super().send(messages)
+
+
+def test_the_clock_begins_when_a_bus_has_taken_the_first_event() -> None:
+    """Else all that is due while its connection opens comes in one burst."""
+    times = [n / 100 for n in range(300)]
+    target = Opening()
+
+    ended = replayed(at_times(times), target, MemoryKeeper(Options(speed=1.0)))
+
+    first, second = target.sent[0][0], target.sent[1][0]
+    assert second - first == pytest.approx(0.02, abs=0.005), "the first was answered before"
+    assert [at - second for at, _ in target.sent[1:]] == pytest.approx(times[:-1], abs=0.005)
+    assert ended.progress.late == 0
+
+
+def test_the_clock_begins_whatever_the_first_answer_is() -> None:
+    """It says that the bus was reached, or that nobody can: other events may be taken."""
+
+    def script(message: Message) -> Outcome:
+        return Failed("too large") if message.position.offset == 0 else Delivered(None)
+
+    target = Opening(script)
+    ended = replayed(at_times(range(5)), target, MemoryKeeper(Options(speed=1.0)))
+
+    at = [at for at, _ in target.sent]
+    assert [b - a for a, b in pairwise(at)] == pytest.approx([1.0] * 4, abs=0.02)
+    assert (ended.progress.failed, ended.progress.delivered) == (1, 4)
+
+
+def test_the_clock_waits_for_a_bus_that_is_away_at_first() -> None:
+    """What was due meanwhile is late for nothing: nobody could have it."""
+
+    def script(message: Message) -> Outcome:
+        refused = message.position.offset == 0 and message.attempt < 4
+        return Retry("cannot be reached") if refused else Delivered(None)
+
+    target = Opening(script)
+    ended = replayed(at_times(range(10)), target, MemoryKeeper(Options(speed=1.0)))
+
+    taken = [at for at, m in target.sent if m.position.offset or m.attempt == 4]
+    assert [b - a for a, b in pairwise(taken)] == pytest.approx([1.0] * 9, abs=0.02)
+    assert (ended.progress.delivered, ended.progress.late) == (10, 0)

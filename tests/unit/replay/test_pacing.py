@@ -7,6 +7,7 @@ from builders import event
 from hypothesis import given
 from hypothesis import strategies as st
 from replaying import in_columns, originals
+from shared_rates import excess
 
 from penstock.envelope import Event, Position
 from replay.events import Events, Original, one_event
@@ -28,7 +29,8 @@ def test_a_bucket_never_lets_more_through_than_rate_and_burst(
     bucket, now, taken = Bucket(rate), 0.0, []
     for gap in gaps:
         now += gap
-        if bucket.take(now) == 0:
+        if bucket.wait(1, now) == 0:
+            bucket.take(1, now)
             taken.append(now)
     for start, first in enumerate(taken):
         for end, last in enumerate(taken[start:], start):
@@ -40,23 +42,45 @@ def test_a_bucket_lets_the_rate_through_to_whoever_waits_as_told(rate: float) ->
     """A limit that is never reached would be another limit."""
     bucket, now = Bucket(rate), 0.0
     for _ in range(50):
-        while wait := bucket.take(now):
+        while wait := bucket.wait(1, now):
             now += wait
+        bucket.take(1, now)
     assert now <= 50 / rate + 1e-6
 
 
 def test_no_rate_is_no_limit() -> None:
     """The usual case costs nothing."""
-    assert [Bucket(None).take(0.0) for _ in range(5)] == [0.0] * 5
+    bucket = Bucket(None)
+    bucket.take(5_000, 0.0)
+
+    assert bucket.wait(5_000, 0.0) == 0.0
 
 
 def test_a_bucket_that_is_made_faster_does_not_wait_for_its_past() -> None:
     """From one an hour to a thousand a second, without the rest of the hour."""
     bucket = Bucket(1 / 3600)
-    bucket.take(0.0)
+    bucket.take(1, 0.0)
     bucket.change(1_000, 1.0)
 
-    assert bucket.take(1.0) < 0.01
+    assert bucket.wait(1, 1.0) < 0.01
+
+
+@given(st.floats(20, 10_000), st.lists(st.floats(0, 0.3), min_size=2, max_size=30))
+def test_a_bucket_lets_several_through_together_within_the_same_bound(
+    rate: float, gaps: list[float]
+) -> None:
+    """A batch goes at once: all of it has to be there, and no more than the burst ever is."""
+    bucket, now, taken = Bucket(rate), 0.0, []
+    most = bucket.most()
+    for gap in gaps:
+        now += gap
+        now += bucket.wait(most, now)
+        bucket.take(most, now)
+        taken += [now] * most
+
+    assert excess(taken, rate) <= 1e-6
+    # Two more than the whole burst: one more may be a hair below it.
+    assert bucket.wait(int(rate * BURST_SECONDS) + 3, now + 1_000) > 0
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 5, 8, 50, 10_000])

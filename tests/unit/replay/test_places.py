@@ -11,8 +11,8 @@ from penstock.errors import BadRequest
 from penstock.guard import Guard
 from penstock.metadata.records import Destination
 from penstock.vocabulary import Kind
-from replay.targets.opening import log_topics, open_target
-from replay.targets.places import kind_of, rabbit_place, sqs_options, sqs_place
+from replay.targets.opening import checked, log_topics, open_target
+from replay.targets.places import collection_place, kind_of, rabbit_place, sqs_options, sqs_place
 
 URLS: dict[Kind, str] = {
     "kafka": "kafka://b.example/topic",
@@ -68,6 +68,49 @@ def test_a_virtual_host_is_percent_encoded() -> None:
     assert place.vhost == "a/b c"
     assert place.url == "amqp://b.example:5672/a%2Fb%20c"
     assert rabbit_place("amqp://b.example", Guard()).vhost == "/"
+
+
+def test_a_collection_is_one_of_the_destinations_own_team() -> None:
+    assert kind_of("collection://archive") == "collection"
+    assert collection_place("collection://archive", "billing") == ("billing", "archive")
+    for url in ("main.flights", "", "a/b", "penstock_system.replay_attempts", "../flights", "a?b"):
+        with pytest.raises(BadRequest):
+            collection_place(f"collection://{url}", "main")
+
+
+@pytest.mark.parametrize(
+    "more", [{"secret": "s"}, {"options": {"x": 1}}, {"headers": (("A", "b"),)}]
+)
+def test_a_collection_has_nothing_but_a_name(more) -> None:
+    record = Destination(
+        team="main", name="d", kind="collection", url="collection://x", created_at=NOON, **more
+    )
+    with pytest.raises(BadRequest):
+        checked(record, Guard())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"secret": "s"},
+        {"options": {"x": 1}},
+        {"headers": (("A", "b"),)},
+        {"url": "tunnel://"},
+        {"url": "tunnel://a/b"},
+        {"url": "tunnel://-a"},
+        {"url": f"tunnel://{'a' * 101}"},
+    ],
+)
+def test_a_tunnel_has_nothing_but_a_name(more) -> None:
+    place = {"url": "tunnel://Orders-2.eu_1", **more}
+    record = Destination(team="main", name="d", kind="tunnel", created_at=NOON, **place)
+    with pytest.raises(BadRequest):
+        checked(record, Guard())
+    whole = Destination(
+        team="main", name="d", kind="tunnel", url="TUNNEL://Orders-2.eu_1", created_at=NOON
+    )
+    assert kind_of(whole.url) == "tunnel"
+    assert checked(whole, Guard()).url == "tunnel://Orders-2.eu_1"
 
 
 def test_a_queue_is_fifo_by_its_name() -> None:

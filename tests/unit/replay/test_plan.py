@@ -31,8 +31,8 @@ from penstock.search import SearchRequest
 from penstock.search.embedded import EmbeddedSearcher
 from replay.events import Original
 from replay.matches import NOWHERE, Bucket, Matches, Slice, cut_up, merged, slices
-from replay.plan import Plan, Planner, pin_of, read_plan
-from replay.request import ReplayRequest, read_request
+from replay.plan import Plan, Planner, estimated_seconds, pin_of, read_plan
+from replay.request import Options, ReplayRequest, read_request
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +276,12 @@ def test_a_plan_says_how_long_a_replay_in_time_takes(
 
     # What is cut off by a number of events is known to the minute only.
     assert plan.estimated_seconds == pytest.approx(seconds, abs=38 if plan.to_send < 30 else 0.01)
+
+
+@pytest.mark.parametrize(("bound", "seconds"), [(2.0, 15.0), (500.0, 3.0), (None, 3.0)])
+def test_a_plan_knows_the_rate_of_the_destination(bound: float | None, seconds: float) -> None:
+    """The slower of both decides."""
+    assert estimated_seconds(30, Options(rate=10), bound) == seconds
 
 
 def test_a_plan_warns_of_what_times_cannot_be(world: World) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from builders import FLIGHTS, NOON, event
 from metadata_builders import destination
 from msgspec.structs import replace
@@ -7,8 +8,10 @@ from msgspec.structs import replace
 from penstock.envelope import Position
 from penstock.guard import Guard
 from penstock.metadata.records import Destination
+from penstock.vocabulary import Kind
 from replay.preview import Preview, previews
 from replay.request import HeaderMode
+from replay.transform import Transform, read_transform
 
 
 def preview(to: Destination, mode: HeaderMode = "add") -> Preview:
@@ -47,6 +50,52 @@ def test_of_a_signature_it_is_the_names() -> None:
     signing = replace(destination(), options={"signing": "stripe"}, secret="s3cret")
 
     assert dict(preview(signing, "verbatim").headers)["Stripe-Signature"] is None
+
+
+def test_with_a_transform_it_is_what_that_makes_beside_what_it_was() -> None:
+    """And an event that would fail says why, with no headers that nobody will get."""
+    good, broken = event(b'{"a":1,"b":2}', id="e1"), event(b"plain", id="e2")
+
+    one, other = previews(
+        [(Position(0, 1), good), (Position(0, 2), broken)],
+        destination(),
+        guard=Guard(),
+        collection=FLIGHTS,
+        clock=lambda: NOON,
+        mode="add",
+        transform=read_transform(["mask a"]),
+    )
+
+    assert (one.event.payload, one.original, one.wrong) == (b'{"a":"***","b":2}', good, None)
+    assert "penstock-transform" in dict(one.headers)
+    assert (other.headers, other.original) == ((), broken)
+    assert other.wrong == "the transform: the payload is no JSON"
+
+
+@pytest.mark.parametrize("kind", ["http", "kafka"])
+def test_the_mark_of_an_earlier_replay_is_not_taken_for_this_ones(kind: Kind) -> None:
+    """It says what changed an event; of who did not change it now, it would say a wrong thing."""
+    to = destination()
+    if kind == "kafka":
+        to = replace(to, kind=kind, url="kafka://k.example:9092/t", headers=())
+    before = event(b"{}", headers=(("Penstock-Transform", b"of another"),))
+    masking = read_transform(["mask a"])
+
+    def marks(mode: HeaderMode, transform: Transform | None) -> list[bytes | None]:
+        [one] = previews(
+            [(Position(0, 1), before)],
+            to,
+            guard=Guard(),
+            collection=FLIGHTS,
+            clock=lambda: NOON,
+            mode=mode,
+            transform=transform,
+        )
+        return [value for name, value in one.headers if name.lower() == "penstock-transform"]
+
+    assert marks("add", None) == []
+    assert marks("add", masking) == [masking.id.encode()]
+    assert marks("verbatim", None) == [b"of another"], "what was received"
 
 
 def test_verbatim_adds_nothing() -> None:

@@ -46,6 +46,7 @@ def test_a_request_goes_through_its_row_unchanged() -> None:
         timeout=1,
         pause_after=3,
         max_events=7,
+        transform=["mask a", "set b = `1.10`"],
         dry_run=True,
     )
 
@@ -106,6 +107,11 @@ def test_what_is_left_out_has_its_default() -> None:
         {"dry_run": "yes"},
         {"dry_run": 1},
         {"ratee": 5},
+        {"transform": "mask a"},
+        {"transform": ["drop a"]},
+        {"transform": [7]},
+        {"transform": ["mask a"] * 51},
+        {"transform": ["mask " + "a" * 2_000]},
         {"options": {"rate": 5}},
         {"team": "other"},
         {"collection": "other.flights"},
@@ -133,6 +139,7 @@ def test_the_digest_is_about_what_is_sent_and_not_how_fast() -> None:
         *[{"query": "b"}, {"since": 6}, {"until": 8}, {"destination": "d2"}],
         *[{"order": "log"}, {"view": "quarantine"}, {"headers": "verbatim"}],
         *[{"max_events": 1}, {"dry_run": True}, {"collection": "ships"}],
+        *[{"transform": ["mask a"]}, {"transform": ["mask b"]}, {"duplicates": "include"}],
     ]
     base = {"query": "a", "since": 5, "until": 9}
 
@@ -141,6 +148,13 @@ def test_the_digest_is_about_what_is_sent_and_not_how_fast() -> None:
     assert len(digests) == len(other)
     assert asked.digest() not in digests
     assert replace(asked, team="other").digest() != asked.digest()
+
+
+def test_a_replay_without_a_transform_has_the_digest_that_it_always_had() -> None:
+    """Plans that were made before there was one are resumed under it."""
+    always = "42ad89548ec18b7fbc8795328aec7c35562205a1c3a257c1a2d3caee5cb9d5f9"
+    assert read(query="a", since=5, until=9).digest() == always
+    assert read(transform=[]).digest() == read().digest()
 
 
 def test_patience_with_failures_grows_with_what_is_under_way() -> None:

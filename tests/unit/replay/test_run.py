@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import threading
 import time
 from collections import Counter
@@ -26,7 +27,7 @@ from tallied import tally
 from lakehouse.sql import Engine, open_engine
 from penstock.buffer.memory import MemoryLog
 from penstock.bus import REPLAY, Bus, open_bus
-from penstock.clock import machine_clock
+from penstock.clock import machine_clock, steady_seconds
 from penstock.envelope import CollectionId, Event, Micros
 from penstock.errors import AddressRefused, EngineUnavailable, NotFound, WrongState
 from penstock.guard import Guard
@@ -37,8 +38,9 @@ from penstock.schema.formats.protobuf import Protobuf
 from replay.lease import Bounds
 from replay.plan import Planner, pin_of
 from replay.progress import read_progress, report
-from replay.request import read_request, record_of
-from replay.run import Tools, refuse_own_door, release_pins, run_replay, steady_seconds
+from replay.request import read_request, record_of, request_of
+from replay.run import Tools, refuse_own_door, release_pins, run_replay, target_of
+from replay.targets.spread import SpreadTarget
 
 ORDERS = Rules(decoder=Protobuf(SHOP, message="shop.Order"))
 HERE = ip_network("127.0.0.1/32")
@@ -212,6 +214,72 @@ def test_a_replay_of_messages_sends_the_very_bytes_that_came(world: World) -> No
 
     got = {one.header("penstock-event-id"): one.body for one in world.receiver.requests}
     assert got == {name: sent[name] for name in ("e1", "e2", "e3")}
+
+
+def test_a_transform_changes_what_is_sent_and_nothing_else(world: World) -> None:
+    """Receivers get what it makes, the ledger says so, and the log keeps what came."""
+    world.append(
+        event(b'{"n":1.10, "card":"4111"}', id="e0", key=b"k"),
+        event(b'{"card":"4111"', id="e1", content_type="text/plain"),
+        event(b'{"n":2}', id="e2"),
+    )
+    steps = ["mask card as hash", "set total = n where n", "remove n", "set headers.x-of = key"]
+
+    record = world.run(world.ask(transform=steps, concurrency=1))
+
+    assert record is not None
+    progress = read_progress(record.progress)
+    assert (record.state, progress.delivered, progress.failed) == ("finished", 2, 1)
+    assert progress.last_failure == "the transform: the payload is no JSON"
+    first, last = world.receiver.requests
+    secret = hmac.digest(world.store.masking_secret("main"), b"4111", "sha256").hex()[:32]
+    assert first.body == b'{ "card":"%s", "total":1.10}' % secret.encode()
+    assert last.body == b'{"total":2}'
+    assert (first.header("x-of"), last.header("x-of")) == ("k", None)
+    name = first.header("penstock-transform")
+    assert name is not None
+    assert {row.transform for row in world.ledger.rows} == {name}
+    assert "4111" not in str(world.ledger.rows)
+
+    plain = world.run(world.ask("n:*", headers="verbatim", transform=["mask card"]))
+    assert plain is not None
+    assert plain.plan["digest"] != record.plan["digest"]
+    assert world.receiver.requests[-2].header("penstock-transform") is None
+    world.run(world.ask("n:*"))
+    assert world.receiver.requests[-2].body == b'{"n":1.10, "card":"4111"}'
+    assert world.ledger.rows[-1].transform is None
+
+
+def test_a_dry_run_says_what_could_not_be_changed(world: World) -> None:
+    """The rehearsal fails where the replay would, and sends nothing."""
+    world.append(event(b'{"a":1}', id="e0"), event(b'{"a":[1]}', id="e1"))
+
+    record = world.run(world.ask(transform=["set a.b = 'x' where a == `1`"], dry_run=True))
+
+    progress = read_progress(record.progress)
+    assert (progress.skipped, progress.failed) == (1, 1)
+    assert "no object" in (progress.last_failure or "")
+    assert world.receiver.requests == []
+
+
+def test_a_replay_is_resumed_with_its_transform(world: World) -> None:
+    """A successor changes the rest likewise; its plan is for this transform."""
+    world.append(*events(60))
+    replay_id = world.ask(transform=["set n = 'x'"], rate=100)
+
+    def stop(_: Request) -> Reply:
+        world.stop.set()
+        return Reply()
+
+    world.receiver.answer = stop
+    first = world.run(replay_id)
+    assert first is not None
+    assert first.state == "running"
+    world.stop.clear()
+    world.receiver.answer = lambda _: Reply()
+    assert world.run(replay_id).state == "finished"
+    assert {request.body for request in world.receiver.requests} == {b'{"n": "x"}'}
+    assert set(world.received()) == {f"e{n}" for n in range(60)}
 
 
 def test_max_events_sends_the_first_and_counts_the_rest_as_skipped(world: World) -> None:
@@ -582,6 +650,26 @@ def test_an_own_door_is_known_by_its_address_however_it_is_written(
             asked()
     else:
         asked()
+
+
+@pytest.mark.parametrize(
+    ("senders", "asked", "spread"),
+    [
+        (2, {}, True),
+        (1, {}, False),
+        (2, {"dry_run": True}, False),
+        (2, {"order": "log"}, False),
+    ],
+)
+def test_processes_send_where_they_are_of_use(world: World, senders, asked, spread) -> None:
+    """Not where nothing is sent, nor where events go one at a time."""
+    record = world.record(world.ask(**asked))
+    tools = replace(world.tools, senders=senders)
+    to = world.store.destination("main", "d1")
+
+    target = target_of(to, record, request_of(record), tools)
+
+    assert isinstance(target, SpreadTarget) is spread
 
 
 def test_steady_seconds_do_not_go_back() -> None:

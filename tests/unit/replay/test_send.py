@@ -527,7 +527,7 @@ def test_a_source_that_breaks_stops_the_sender_with_its_error(good: int) -> None
 
     async def main() -> None:
         work = sender(originals(500), target, keeper, ledger)
-        work._feed = Feed(broken())
+        work._books._feed = Feed(broken())
         with pytest.raises(OSError, match="the lake is gone"):
             await work.run()
 
@@ -715,3 +715,123 @@ def test_the_payloads_are_those_of_the_events() -> None:
 
     assert sorted(payloads(target)) == sorted(each.event.payload for each in events)
     assert all(m.event.payload == b"%d-%d" % m.position for _, m in target.sent)
+
+
+def away(until: float):
+    """Answer a script of a destination that is away until some time."""
+
+    def script(message: Message) -> Outcome:
+        return Retry("connection refused") if now() < until else Delivered(200)
+
+    return script
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+@pytest.mark.parametrize("after", [None, 30.0], ids=["silent", "asks to be left alone"])
+def test_a_continuous_replay_waits_for_a_destination_that_is_away(
+    count: int, after: float | None
+) -> None:
+    """Nothing is given up, however few events there are, and nobody has to resume it.
+
+    It is away for longer than all attempts of an event take; and it must not be knocked at all the
+    time meanwhile.
+    """
+    status = None if after is None else 503
+
+    def script(message: Message) -> Outcome:
+        return Delivered(200) if now() >= 1_200 else Retry("away", status, after)
+
+    target, keeper = ScriptedTarget(script), MemoryKeeper(Options(continuous=True, retries=4))
+    ended = replayed(originals(count), target, keeper, bounds=Bounds(checkpoint_seconds=5.0))
+
+    assert (ended.state, ended.error) == ("running", None)
+    assert (ended.progress.delivered, ended.progress.failed) == (count, 0)
+    last = max(at for at, _ in target.sent)
+    assert last < 1_200 + 120, "it goes on soon after the destination is back"
+    tried = sum(at < 1_200 for at, _ in target.sent)
+    assert tried <= 60 * min(count, 32)
+    waiting = [progress.waiting or "" for _, _, progress in keeper.saves]
+    assert any("attempts in a row failed, the last: away" in said for said in waiting)
+    assert {state for _, state, _ in keeper.saves} == {"running"}
+
+
+def test_what_a_destination_never_takes_is_given_up_beside_what_it_takes() -> None:
+    """One event that cannot be delivered must not hold up a continuous replay for ever.
+
+    In the end it is alone, and might be the first of a destination that is away.
+    """
+
+    def script(message: Message) -> Outcome:
+        return Retry("answered 500", 500) if message.position == FIRST else Delivered(200)
+
+    ended = replayed(
+        originals(40),
+        ScriptedTarget(script),
+        MemoryKeeper(Options(continuous=True, concurrency=4)),
+    )
+
+    assert (ended.state, ended.progress.delivered, ended.progress.failed) == ("running", 39, 1)
+
+
+@pytest.mark.parametrize("status", [None, 503])
+def test_a_successor_in_an_outage_gives_nothing_up_either(status: int | None) -> None:
+    """It begins to count anew, with events that have had all their attempts."""
+    keeper = MemoryKeeper(Options(continuous=True, retries=4))
+    # One send at a time is left of 32, and one a minute: all of them have their turn.
+    keeper.stop_at = 7_200.0
+    bounds = Bounds(checkpoint_seconds=5.0)
+    target = ScriptedTarget(lambda _: Retry("away", status))
+    ended = replayed(originals(20), target, keeper, bounds=bounds)
+    assert (ended.state, ended.progress.failed) == ("running", 0)
+    assert min(tried.attempt for _, tried in ended.progress.tried) > 5
+
+    keeper.stop_at = float("inf")
+
+    def script(message: Message) -> Outcome:
+        return Delivered(200) if now() >= 300 else Retry("away", status)
+
+    ended = replayed(originals(20), ScriptedTarget(script), next_epoch(keeper), bounds=bounds)
+
+    assert (ended.state, ended.progress.delivered, ended.progress.failed) == ("running", 20, 0)
+
+
+def test_a_destination_that_answers_errors_costs_one_event() -> None:
+    """Those behind the one that was given up fare as it did, so they wait for better times."""
+
+    def script(message: Message) -> Outcome:
+        return Delivered(200) if now() >= 1_200 else Retry("answered 500", 500)
+
+    ended = replayed(
+        originals(50),
+        ScriptedTarget(script),
+        MemoryKeeper(Options(continuous=True, retries=4)),
+        bounds=Bounds(checkpoint_seconds=5.0),
+    )
+
+    assert (ended.state, ended.progress.delivered, ended.progress.failed) == ("running", 49, 1)
+
+
+def test_a_destination_that_refuses_pauses_a_continuous_replay() -> None:
+    """Each event would fail for good: somebody has to look, and the others wait."""
+    ended = replayed(
+        originals(200),
+        ScriptedTarget(lambda _: Failed("answered 401", 401)),
+        MemoryKeeper(Options(continuous=True, concurrency=4)),
+        bounds=Bounds(linger_seconds=5.0),
+    )
+
+    assert ended.state == "paused"
+    assert "answered 401" in (ended.error or "")
+    assert 10 <= ended.progress.failed <= 14
+
+
+def test_a_continuous_replay_pauses_where_that_was_asked() -> None:
+    """Who says after how many failures it pauses, means that."""
+    ended = replayed(
+        originals(20),
+        ScriptedTarget(away(1e9)),
+        MemoryKeeper(Options(continuous=True, pause_after=12)),
+        bounds=Bounds(linger_seconds=5.0),
+    )
+
+    assert (ended.state, ended.progress.failed) == ("paused", 0)

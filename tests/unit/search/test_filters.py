@@ -21,7 +21,8 @@ from lakehouse.upkeep import compact
 from penstock.envelope import CollectionId, Event
 from penstock.query import parse
 from penstock.query.pruning import Token, digest, need_of, word_text
-from penstock.search import SearchRequest, filling
+from penstock.query.sql import part_query
+from penstock.search import SearchRequest, filling, filters, looking
 from penstock.search.filters import Filters, positions
 from penstock.search.keeping import Keeping
 from penstock.search.spans import Piece
@@ -121,7 +122,9 @@ def test_random_searches_are_answered_as_without_filters(tmp_path, engine, seed:
     assert [wrong for asked in searches for wrong in there.missed(asked, reads)] == []
 
 
-@pytest.mark.parametrize("forgotten", ["_texts", "_numbers", "_misfit_texts", "_opaque"])
+@pytest.mark.parametrize(
+    "forgotten", ["_texts", "_numbers", "_misfit_texts", "_misfit_paths", "_opaque"]
+)
 def test_a_filter_that_forgets_what_is_there_is_found_out(
     tmp_path, engine, monkeypatch, forgotten: str
 ) -> None:
@@ -130,6 +133,8 @@ def test_a_filter_that_forgets_what_is_there_is_found_out(
     there.land(list(EVENTS), files=2)
     was = getattr(filling, forgotten)
     nothing = filling.Sql("SELECT 0 AS chunk, 'nothing' AS v")
+    if forgotten == "_misfit_paths":
+        nothing = filling.Sql("SELECT 0::UBIGINT AS digest")
     listed = forgotten in ("_texts", "_numbers")
     monkeypatch.setattr(filling, forgotten, lambda *_, **__: [nothing] if listed else nothing)
     there.keeping.keep(FLIGHTS)
@@ -158,6 +163,48 @@ def test_a_rare_word_is_looked_for_in_its_rows_only(tmp_path, engine) -> None:
             Path(file.path.removeprefix("file://")).unlink()
     assert there.home.find("file2 row7") == [rare]
     assert there.home.searcher.count(SearchRequest(collection=FLIGHTS, query="absent")) == 0
+
+
+def test_misfits_are_asked_for_only_where_there_are_some_at_the_path(
+    tmp_path, engine, monkeypatch
+) -> None:
+    """Conditions on columns alone take half the time, and engines leave out row groups by them."""
+    there = Filtered(tmp_path, engine)
+    plain = there.send('{"n": 1, "s": "x"}', '{"n": 2}')
+    mixed = there.send('{"n": "many", "s": "x"}', '{"n": 2}')
+    there.keeping.keep(FLIGHTS)
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        looking,
+        "part_query",
+        lambda *args, misfits, **more: asked.append(misfits) or part_query(*args, **more),
+    )
+
+    def of(query: str) -> tuple[list[str], list[bool]]:
+        asked.clear()
+        # The tail, which is empty, is asked in no way.
+        return there.home.find(query), sorted(asked)
+
+    assert of("n:2") == ([mixed[1], plain[1]], [False, True])
+    assert of("s:x") == ([mixed[0], plain[0]], [False])
+    assert of("n:many") == ([mixed[0]], [True])
+    assert of("_exists_:n") == ([*reversed(mixed), *reversed(plain)], [False, True])
+    assert of("many") == ([mixed[0]], [True])
+    assert of("NOT s:x AND n:>0") == ([mixed[1], plain[1]], [False, True])
+
+
+def test_with_misfits_at_very_many_paths_a_file_may_have_them_at_any(
+    tmp_path, engine, monkeypatch
+) -> None:
+    monkeypatch.setattr(filters, "MOST_PATHS", 1)
+    there = Filtered(tmp_path, engine)
+    there.send('{"a": 1, "b": 1, "c": 1}')
+    found = there.send('{"a": "one", "b": "two"}')
+    there.keeping.keep(FLIGHTS)
+
+    known = [there.filters.of(there.table, file) for file in there.files()]
+    assert [None if one is None else one.misfits for one in known] == [frozenset(), None]
+    assert there.home.find("b:two") == found
 
 
 def test_words_below_not_and_beside_or_leave_nothing_out(tmp_path, engine) -> None:
