@@ -24,6 +24,7 @@ The order, and why (each was seen to fail otherwise):
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
@@ -33,7 +34,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import DataFile, ManifestFile
+from pyiceberg.manifest import DataFile, ManifestFile, ManifestWriter
+from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
@@ -472,6 +474,12 @@ class Staged(Transaction):
             return look
 
         producer._build_manifest_evaluator = apart  # type: ignore[method-assign]  # noqa: SLF001
+        new_writer = producer.new_manifest_writer
+
+        def telling(spec: PartitionSpec) -> AbstractContextManager[ManifestWriter]:
+            return _telling(new_writer(spec))
+
+        producer.new_manifest_writer = telling  # type: ignore[method-assign, assignment]
 
     def require(self, requirement: ValidatableTableRequirement) -> None:
         """Add what must hold when the commit is made."""
@@ -487,6 +495,29 @@ class Staged(Transaction):
     def send(self, lake: Lake) -> Table:
         """Commit through the lake's catalog; see `Lake.send` for what holds after an error."""
         return lake.send(self._table, self._updates, self._requirements)
+
+
+@contextmanager
+def _telling(writer: ManifestWriter) -> Iterator[ManifestWriter]:
+    """Write a manifest in the block, and raise what the block raises.
+
+    PyIceberg's writer, which writes what other manifests have, says that it is empty where reading
+    the first of them failed: not that a store is away.
+    """
+    failed: Exception | None = None
+    try:
+        with writer:
+            try:
+                yield writer
+            except Exception as error:
+                failed = error
+                raise
+    except ValueError:
+        if failed is None:
+            raise
+        # It leaves its file open, too.
+        writer._writer.__exit__(type(failed), failed, None)  # noqa: SLF001
+        raise failed from None
 
 
 class Sent:

@@ -280,10 +280,16 @@ def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:
     (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
 
 
-def land_lane_in_process(folder: Path, log_url: str, lane: Lane, batch_bytes: int) -> None:
+def land_lane_in_process(
+    folder: Path,
+    log_url: str,
+    lane: Lane,
+    batch_bytes: int,
+    counting: Callable[[Catalog], Counting] = Counting,
+) -> None:
     """Land what waits in a lane of the log, as a run of its own would."""
     begin_process(None)
-    catalog = Counting(open_catalog(*urls(folder)))
+    catalog = counting(open_catalog(*urls(folder)))
     lake = Lake(catalog, Patience(seconds=30.0))  # type: ignore[arg-type]  # a stand-in
     buffer = open_buffer(log_url)
     work = landing(buffer, lake, lane=lane, limits=Limits(batch_bytes=batch_bytes, patience=0))

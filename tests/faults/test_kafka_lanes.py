@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import FLIGHTS, NOON, event
 from engines.fresh import fresh_name
 from engines.places import KAFKA
-from lakes import BROKEN, MAIN, QUARANTINE, child, finished, land_lane_in_process, landing, new_lake
+from lakes import (
+    BROKEN,
+    MAIN,
+    QUARANTINE,
+    Counting,
+    child,
+    finished,
+    land_lane_in_process,
+    landing,
+    new_lake,
+)
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import CommitTableResponse, Table
+from sending import until
 
 from assets.checks import check_conservation
 from assets.landing import Lane
@@ -20,6 +36,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.crash]
 
 EVENTS = 400
 PARTITIONS = 4
+LANES = 2
 
 
 def payload(number: int) -> str | bytes:
@@ -78,18 +95,38 @@ def test_one_lane_lands_all_partitions(tmp_path: Path, url: str) -> None:
     buffer.close()
 
 
+class Meeting(Counting):
+    """A catalog whose first commit of the main table waits until each lane is about to make one."""
+
+    def __init__(self, folder: Path, real: Catalog) -> None:
+        super().__init__(real)
+        self._mine, self._folder = folder / f"waits-{os.getpid()}", folder
+
+    def commit_table(
+        self, table: Table, requirements: tuple[Any, ...], updates: tuple[Any, ...]
+    ) -> CommitTableResponse:
+        if table.name() == MAIN and not self._mine.exists():
+            self._mine.touch()
+            until(lambda: len(list(self._folder.glob("waits-*"))) == LANES, "one lane came alone")
+        return super().commit_table(table, requirements, updates)
+
+
+def land_lane_that_meets(folder: Path, url: str, lane: Lane) -> None:
+    """Land what waits in a lane, from a first commit that meets one of the other lane."""
+    land_lane_in_process(folder, url, lane, 700, partial(Meeting, folder))
+
+
 def test_two_lanes_at_once_land_each_event_once(tmp_path: Path, url: str) -> None:
-    """They share a table: each commit meets those of the other lane."""
+    """They share a table: commits of one meet those of the other."""
     new_lake(tmp_path).create(FLIGHTS)
     lanes = [
-        child(land_lane_in_process, tmp_path, url, Lane(number, 2), 700) for number in range(2)
+        child(land_lane_that_meets, tmp_path, url, Lane(number, LANES)) for number in range(LANES)
     ]
     for lane in lanes:
         lane.start()
-    assert [finished(lane, 120) for lane in lanes] == [0, 0]
+    assert [finished(lane, 120) for lane in lanes] == [0] * LANES
 
     buffer = open_buffer(url)
     check(new_lake(tmp_path), buffer)
     buffer.close()
-    # Otherwise they never met, and this proved nothing.
     assert sum(int(file.read_text()) for file in tmp_path.glob("conflicts-*")) > 0

@@ -265,8 +265,11 @@ def ends_where_it_breaks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(tables, "batches", batches)
 
 
-def believes_it_was_sent(patch: pytest.MonkeyPatch) -> None:
-    """Take a data file for one that is there although the store did not say so."""
+def believes_it_was_sent(patch: pytest.MonkeyPatch, way: Unsteady) -> None:
+    """Take a data file for one that is there although the store did not say so.
+
+    From then on the store answers, so that what is missing is all that is wrong.
+    """
     real = Upload._send
 
     def send(upload: Upload) -> None:
@@ -276,6 +279,7 @@ def believes_it_was_sent(patch: pytest.MonkeyPatch) -> None:
             if not upload._location.endswith(".parquet"):
                 raise
             upload.size = len(upload.getbuffer())
+            way.often = {}
 
     patch.setattr(Upload, "_send", send)
 
@@ -300,14 +304,14 @@ def test_who_takes_what_came_of_a_file_for_all_is_found(
 def test_who_takes_a_file_for_sent_that_was_not_is_found(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the file that a table names and nobody has."""
-    believes_it_was_sent(monkeypatch)
-    world.way.often = {"refusals": 0.4}
+    """By the file that a table names and nobody has: where landing needs it, it waits for ever."""
+    world.way.often = {"refusals": 0.6}
+    believes_it_was_sent(monkeypatch, world.way)
 
     def look() -> None:
         for _ in range(TRIES):
             world.land()
             found(tables=world.tables())
 
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises((FileNotFoundError, TimeoutError)):
         look()

@@ -35,6 +35,7 @@ from lakes import (
     put,
 )
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table, Transaction
 from pyiceberg.types import StringType
 
@@ -52,6 +53,7 @@ from lakehouse.commit import (
     opaque,
     settle,
 )
+from lakehouse.tables import PROPERTIES
 from lakehouse.updates import same_table
 from lakehouse.upkeep import compact
 from penstock.buffer.memory import MemoryLog
@@ -59,6 +61,9 @@ from penstock.envelope import Mark
 from penstock.errors import EngineUnavailable, TableChanged
 from penstock.schema.rows import QUARANTINE_SCHEMA, rows_schema
 from penstock.schema.shape import Leaf, Struct
+
+MERGED_AT = int(PROPERTIES["commit.manifest.min-count-to-merge"])
+"""The commit that merges the manifests of those before it."""
 
 START, MIDDLE, END = (Mark("log", 0, place, f"f{place}") for place in (10, 15, 20))
 
@@ -397,6 +402,30 @@ def test_an_error_that_stays_is_raised(tmp_path: Path) -> None:
 
     assert between.commits == 3
     assert offsets(new_lake(tmp_path)) == []
+
+
+def test_manifests_that_cannot_be_read_as_they_are_merged_are_told_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyIceberg says in its place that a manifest is empty, as if landing were at fault."""
+    lake, log = new_lake(tmp_path), log_of(*numbered(MERGED_AT))
+    view = lake.create(FLIGHTS)
+    for number in range(1, MERGED_AT):
+        committed = put(lake, batch_of(log, view, upto=number))
+        view = committed.view
+    away = EngineUnavailable("the object store does not answer")
+
+    def nothing(*_: Any, **_more: Any) -> list[Any]:
+        raise away
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ManifestFile, "fetch_manifest_entry", nothing)
+        with pytest.raises(EngineUnavailable) as told:
+            put(lake, batch_of(log, view))
+
+    assert told.value is away
+    put(lake, batch_of(log, view))
+    assert offsets(lake) == list(range(MERGED_AT))
 
 
 def test_a_catalog_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
