@@ -27,7 +27,7 @@ from assets.remedies import explained
 from lakehouse import Lake, TableView
 from lakehouse.catalog import main_table, quarantine_table
 from lakehouse.commit import refuse_either_changed
-from lakehouse.tables import NOTHING_EXPIRED, Expired, read_view
+from lakehouse.tables import NOTHING_EXPIRED, Expired, read_view, scanned
 from penstock.buffer import Buffer, start_of
 from penstock.envelope import CollectionId, Mark, Micros
 from penstock.errors import LogReplaced, PenstockError, Stopped, Unavailable
@@ -288,8 +288,8 @@ def _positions(
     table = lake.table(quarantine_table(collection) if quarantine else main_table(collection))
     if table is None:
         return None, iter(())
-    scan = table.scan(selected_fields=("log_id", "log_partition", "log_offset"))
-    return read_view(collection, table), iter(scan.to_arrow_batch_reader())
+    rows = scanned(table, ("log_id", "log_partition", "log_offset"))
+    return read_view(collection, table), rows
 
 
 def _collect(

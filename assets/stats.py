@@ -22,6 +22,7 @@ from assets.landing import Landed
 from assets.minutes import COLUMNS, Sums
 from lakehouse import Lake
 from lakehouse.catalog import main_table, quarantine_table
+from lakehouse.tables import scanned
 from penstock.envelope import Clock, CollectionId, Mark, Span
 from penstock.errors import Unavailable
 from penstock.stats import Batch, Stats
@@ -204,10 +205,10 @@ def _events(lake: Lake, log_id: str, span: Span, *, quarantine: bool) -> Iterato
     table = lake.table(quarantine_table(collection) if quarantine else main_table(collection))
     if table is None:
         return
-    scan = table.scan(
-        row_filter=f"log_partition = {span.partition} "
-        f"and log_offset >= {span.start} and log_offset < {span.end}",
-        selected_fields=(*COLUMNS, "log_id", *(() if quarantine else ("duplicate_of",))),
+    wanted = (
+        f"log_partition = {span.partition} "
+        f"and log_offset >= {span.start} and log_offset < {span.end}"
     )
-    for batch in scan.to_arrow_batch_reader():
+    columns = (*COLUMNS, "log_id", *(() if quarantine else ("duplicate_of",)))
+    for batch in scanned(table, columns, wanted):
         yield batch.filter(pc.equal(batch["log_id"], log_id))

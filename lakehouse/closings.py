@@ -43,7 +43,7 @@ from pyiceberg.types import (
 from lakehouse.catalog import closed_table, quarantine_table
 from lakehouse.columns import arrow_schema, partition_spec
 from lakehouse.commit import Staged, write_days
-from lakehouse.tables import PROPERTIES, Lake, read_view
+from lakehouse.tables import PROPERTIES, Lake, read_view, scanned, scanned_as
 from penstock.codec import TIME
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import EngineUnavailable
@@ -142,7 +142,7 @@ def closed_positions(
     table = lake.table(closed_table(collection))
     if table is None:
         return schema.empty_table()
-    return table.scan(_received(since, until), _PLACE).to_arrow().select(_PLACE).cast(schema)
+    return scanned_as(table, schema, _received(since, until))
 
 
 def count_closed(lake: Lake, collection: CollectionId) -> int:
@@ -184,7 +184,7 @@ def works(lake: Lake, collection: CollectionId) -> list[Worked]:
     kinds = arrow_schema(table.metadata.schema())
     schema = pa.schema([kinds.field(name) for name in (*_WORK, "closed_at")])
     seen: dict[Work, Worked] = {}
-    for batch in table.scan(selected_fields=tuple(schema.names)).to_arrow_batch_reader():
+    for batch in scanned(table, schema.names):
         rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
         grouped = rows.group_by(list(_WORK)).aggregate(
             [("closed_at", "count"), ("closed_at", "min"), ("closed_at", "max")]
@@ -210,7 +210,7 @@ def quarantined(
     if table is not None:
         # Of texts PyIceberg answers one kind or the other, as it likes.
         schema = pa.schema([QUARANTINE_SCHEMA.field(name) for name in COLUMNS])
-        for batch in table.scan(_received(since, until), COLUMNS).to_arrow_batch_reader():
+        for batch in scanned(table, COLUMNS, _received(since, until)):
             yield batch.select(COLUMNS).cast(schema)
 
 
@@ -383,7 +383,7 @@ class _Part:
     partition: int
     offsets: tuple[int, ...]
 
-    def of(self, table: pa.Table) -> pa.ChunkedArray:
+    def of(self, table: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
         """Say of each row of a table whether it is at one of them."""
         return reduce(
             pc.and_,
@@ -428,9 +428,9 @@ def _of(table: Table, origins: frozenset[Origin]) -> dict[Origin, Closing]:
             f"log_partition = {part.partition} and log_offset >= {min(part.offsets)} "
             f"and log_offset <= {max(part.offsets)}"
         )
-        there = table.scan(wanted, CLOSED_COLUMNS).to_arrow()
-        mine = there.filter(part.of(there))
-        found.update((closing.origin, closing) for closing in map(_closing_of, mine.to_pylist()))
+        for there in scanned(table, CLOSED_COLUMNS, wanted):
+            mine = map(_closing_of, there.filter(part.of(there)).to_pylist())
+            found.update((closing.origin, closing) for closing in mine)
     return found
 
 

@@ -61,6 +61,7 @@ from lakehouse.tables import (
     mark_properties,
     read_view,
     repeats_property,
+    scanned,
 )
 from lakehouse.updates import same_last_id, same_schema, set_schema
 from penstock.envelope import Clock, Mark, Micros
@@ -266,12 +267,10 @@ def _offsets(table: Table, start: Mark, until: int) -> frozenset[int]:
     wanted = (
         f"log_partition = {start.partition} and log_offset >= {start.next} and log_offset < {until}"
     )
-    try:
-        found = table.scan(wanted, ("log_id", "log_offset")).to_arrow()
-    except (OSError, pa.ArrowException) as error:
-        raise EngineUnavailable("the tables cannot be read now") from error
-    mine = found.filter(pc.equal(found["log_id"], start.log_id))
-    return frozenset(mine["log_offset"].to_pylist())
+    found: set[int] = set()
+    for rows in scanned(table, ("log_id", "log_offset"), wanted):
+        found.update(rows.filter(pc.equal(rows["log_id"], start.log_id))["log_offset"].to_pylist())
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,8 @@ from lakehouse.tables import (
     TableView,
     expired_properties,
     read_view,
+    scanned,
+    scanned_as,
 )
 from lakehouse.updates import same_ref, set_branch
 from penstock.codec import ENVELOPE
@@ -75,7 +77,7 @@ class Loaded:
             raise WrongState(f"the table of {self.view.collection} was not made by landing")
         if self.view.snapshot_id is None:
             return iter(())
-        return iter(self._table.scan(selected_fields=_POSITION).to_arrow_batch_reader())
+        return scanned(self._table, _POSITION)
 
     def identities(self, log_id: str, since: datetime, until: datetime) -> pa.Table:
         """Answer what tells apart the rows of a log since a time, and all until another one.
@@ -84,20 +86,19 @@ class Loaded:
         """
         if self.view.snapshot_id is None:
             return IDENTITY.empty_table()
-        scan = self._table.scan(
+        wanted = (
             f"received_at >= '{since.isoformat()}' and "
-            f"(log_id = '{log_id}' or received_at <= '{until.isoformat()}')",
-            tuple(IDENTITY.names),
+            f"(log_id = '{log_id}' or received_at <= '{until.isoformat()}')"
         )
-        return scan.to_arrow().select(IDENTITY.names).cast(IDENTITY)
+        return scanned_as(self._table, IDENTITY, wanted)
 
     def repeats(self) -> int:
         """Count the rows that repeat others, by looking at them, and those that expired."""
         expired = sum(one.repeats for one in self.view.expired.values())
         if self.view.snapshot_id is None:
             return expired
-        scan = self._table.scan("duplicate_of is not null", ("duplicate_of",))
-        there: int = sum(batch.num_rows for batch in scan.to_arrow_batch_reader())
+        found = scanned(self._table, ("duplicate_of",), "duplicate_of is not null")
+        there: int = sum(batch.num_rows for batch in found)
         return expired + there
 
     def state(self, choice: str, properties: Mapping[str, str]) -> TableView:

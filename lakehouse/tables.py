@@ -24,6 +24,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io import FileIO, InputStream
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
@@ -87,6 +88,7 @@ EXPIRED = "penstock.expired."
 EXPIRED_BEFORE = "penstock.expired-before"
 
 _DAY: Micros = 86_400_000_000
+_ALL = AlwaysTrue()
 
 # Loading waits for the store most of the time.
 _LOADED_AT_ONCE = 4
@@ -845,6 +847,25 @@ def read_view(collection: CollectionId, table: Table) -> TableView:
     )
 
 
+def scanned(
+    table: Table, columns: Sequence[str], wanted: str | BooleanExpression = _ALL
+) -> Iterator[pa.RecordBatch]:
+    """Read columns of the rows that are wanted, file after file, in whatever order they come.
+
+    Raises `EngineUnavailable` if a file cannot be read.
+    """
+    try:
+        yield from table.scan(wanted, tuple(columns)).to_arrow_batch_reader()
+    except (OSError, pa.ArrowException) as error:
+        raise EngineUnavailable("the tables cannot be read now") from error
+
+
+def scanned_as(table: Table, schema: pa.Schema, wanted: str | BooleanExpression = _ALL) -> pa.Table:
+    """Read the rows that are wanted with the columns and kinds of the schema; raises alike."""
+    batches = scanned(table, schema.names, wanted)
+    return pa.Table.from_batches((one.select(schema.names).cast(schema) for one in batches), schema)
+
+
 def _summary(snapshot: Snapshot | None) -> Mapping[str, str]:
     return snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
 
@@ -855,12 +876,10 @@ def _rows_in(snapshot: Snapshot) -> int:
 
 def _rows_from(table: Table, log_id: str, partition: int, start: int) -> int:
     """Count the rows of a log partition from a position on."""
-    scan = table.scan(
-        row_filter=f"log_partition = {partition} and log_offset >= {start}",
-        selected_fields=("log_id",),
-    )
+    wanted = f"log_partition = {partition} and log_offset >= {start}"
     return sum(
-        batch.column("log_id").to_pylist().count(log_id) for batch in scan.to_arrow_batch_reader()
+        batch.column("log_id").to_pylist().count(log_id)
+        for batch in scanned(table, ("log_id",), wanted)
     )
 
 

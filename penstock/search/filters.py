@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import threading
 import zlib
 from collections import OrderedDict
@@ -49,6 +50,7 @@ LEAST_CHUNK = 256
 
 _WORD = CHUNKS // 8
 _MOST_OPEN = 2_000
+_SHARE_OF_HANDLES = 4
 _SUFFIX = ".filter"
 _ALL = (1 << CHUNKS) - 1
 
@@ -157,11 +159,21 @@ class Filter:
                 return found
 
 
+def most_open() -> int:
+    """Answer how many filters this process may hold open: each of them is an open file."""
+    handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if handles == resource.RLIM_INFINITY:
+        return _MOST_OPEN
+    return min(_MOST_OPEN, handles // _SHARE_OF_HANDLES)
+
+
 class Filters:
     """Filters in a folder. Threads may share it, and processes: a file appears whole."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most: int | None = None) -> None:
+        """Hold the `most` open that were asked last, or as many as the process may."""
         self._folder = folder
+        self._most = most_open() if most is None else most
         self._guard = threading.Lock()
         self._open: OrderedDict[Path, Filter] = OrderedDict()
 
@@ -201,7 +213,7 @@ class Filters:
             return None
         with self._guard:
             self._open[place] = found
-            while len(self._open) > _MOST_OPEN:
+            while len(self._open) > self._most:
                 self._open.popitem(last=False)
         return found
 

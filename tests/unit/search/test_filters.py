@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -246,6 +247,35 @@ def test_a_damaged_filter_is_thrown_away_and_its_file_is_read(tmp_path, engine) 
         assert there.home.find("word") == [only]
         assert not place.exists()
     assert there.keeping.keep(FLIGHTS) == 0, "nothing changed since it was made"
+
+
+def test_no_more_filters_are_held_open_than_the_process_may(tmp_path, engine) -> None:
+    """Each is an open file, of which many processes are given 1,024; the rest are opened anew."""
+    there = Filtered(tmp_path, engine)
+    ids = [there.send(f'{{"s": "word{number}"}}')[0] for number in range(6)]
+    there.keeping.keep(FLIGHTS)
+    there.filters = Filters(there.folder, most=2)
+    there.home.searcher = there.searching()
+
+    found = [there.home.find(f"word{number}") for number in range(6)]
+
+    assert found == [[one] for one in ids]
+    handles = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    assert sum(one.is_relative_to(there.folder) for one in handles) == 2
+
+
+def test_filters_leave_handles_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections, logs and data files are open beside them."""
+
+    def allow(handles: int) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (handles, handles))
+
+    allow(1_024)
+    assert filters.most_open() == 256
+    allow(1_000_000)
+    assert filters.most_open() == 2_000
+    allow(resource.RLIM_INFINITY)
+    assert filters.most_open() == 2_000
 
 
 def test_a_filter_goes_with_its_file(tmp_path, engine) -> None:
