@@ -60,6 +60,7 @@ _SLICES = 200
 _CLASH_EVERY = 37
 _BROKEN_EVERY = 50
 _STOP_SECONDS = 1.0
+_ID_MEMORY_MIB = 4
 _MEASURED_SECONDS = 0.5
 _SHORT = 120.0
 _LONG = 200.0
@@ -205,6 +206,8 @@ class Soak:
         (self.home / "penstock.toml").write_text(
             f"http_port = {http}\ngrpc_port = {grpc}\nplatform_port = {platform}\n"
             f'allow_networks = ["127.0.0.1/32"]\nallow_ports = [{self.receiver.port}]\n'
+            # The ids of a day would fill 256 MiB for hours: what is full already does not grow.
+            f"duplicate_memory_mib = {_ID_MEMORY_MIB}\n"
         )
         self._ports = {"door": http, "platform": platform}
         door, api = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{platform}"
@@ -364,8 +367,9 @@ class Soak:
             for name, part in self.parts.items()
             if part.samples
         )
+        minutes, seconds = divmod(int(now), 60)
         return (
-            f"{now // 60:3.0f}:{now % 60:02.0f}  {self.sender.acknowledged:,} acknowledged, "
+            f"{minutes:3}:{seconds:02}  {self.sender.acknowledged:,} acknowledged, "
             f"{waiting} wait; {faults or 'no fault'}; memory and handles: {held}"
         )
 

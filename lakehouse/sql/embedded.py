@@ -99,6 +99,9 @@ class DuckSql:
         self._own = open_database(config, self._folder / "own", s3=s3 is not None)
         # Files of tables never change. Global, as cursors do not inherit it; counted in `memory`.
         self._own.execute("SET GLOBAL parquet_metadata_cache = true")
+        if s3 is None:
+            # The kernel keeps what was read of local files, and takes it back when it must.
+            self._own.execute("SET GLOBAL enable_external_file_cache = false")
         self._own_key: S3Access | None = None
         self._copies = None if s3 is None else _copies(self._folder / "metadata", s3)
         self._guard = threading.Lock()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import secrets
 import signal
 from collections.abc import Callable, Iterator
@@ -51,7 +50,6 @@ def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
 
     Raises `BadSetting`, and the errors of the stores, if it cannot start.
     """
-    _take_all_handles()
     dagster = Dagster(f"http://{settings.host}:{settings.dagster_port}")
     with opened(settings, dagster) as platform:
         app = create_app(
@@ -115,13 +113,6 @@ def _keeping(settings: Settings, lake: Lake, filters: Filters) -> Iterator[None]
         keeping.start()
         with closing(keeping):
             yield
-
-
-def _take_all_handles() -> None:
-    """Open as many files as the machine lets this process: many are given 1,024 unasked."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if most != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextmanager

@@ -11,9 +11,7 @@ changes; a file without one is read. So every filter may be lost, and is lost wi
 
 from __future__ import annotations
 
-import mmap
 import os
-import resource
 import threading
 import zlib
 from collections import OrderedDict
@@ -49,8 +47,7 @@ LEAST_CHUNK = 256
 """Fewer rows are read in no time."""
 
 _WORD = CHUNKS // 8
-_MOST_OPEN = 2_000
-_SHARE_OF_HANDLES = 4
+_MOST_KNOWN = 2_000
 _SUFFIX = ".filter"
 _ALL = (1 << CHUNKS) - 1
 
@@ -104,8 +101,8 @@ def positions(digest: int, bits: int) -> list[int]:
 class Filter:
     """The filter of one file."""
 
+    place: Path
     groups: tuple[Chunks, ...]
-    words: bytes | mmap.mmap
     starts: tuple[int, ...]
     misfits: frozenset[int] | None
     """Digests of all paths at which the file has misfits, if they are not too many."""
@@ -117,10 +114,18 @@ class Filter:
         return any(path_token(path) in self.misfits for path in paths)
 
     def pieces(self, file: Listed, need: Need, paths: frozenset[str] | None) -> Iterator[Piece]:
-        """Answer the rows in which there may be what is needed; neighbours are one piece."""
+        """Answer the rows in which there may be what is needed; neighbours are one piece.
+
+        A few words of the filter are read, and it is open for no longer: a process may have as
+        many filters as it likes. Raises `OSError` if it is gone.
+        """
+        with self.place.open("rb", buffering=0) as opened:
+            maybe = [
+                _chunks(opened.fileno(), group, start, need)
+                for group, start in zip(self.groups, self.starts, strict=True)
+            ]
         misfits = self.may_misfit(paths)
-        for number, (group, start) in enumerate(zip(self.groups, self.starts, strict=True)):
-            found = self._chunks(group, start, need)
+        for number, (group, found) in enumerate(zip(self.groups, maybe, strict=True)):
             chunk = 0
             while chunk < len(group.rows):
                 if not found >> chunk & 1:
@@ -139,43 +144,37 @@ class Filter:
                 )
                 chunk = end
 
-    def _chunks(self, group: Chunks, start: int, need: Need) -> int:
-        match need:
-            case Token(digest):
-                found = _ALL
-                for position in positions(digest, group.bits):
-                    at = start + position * _WORD
-                    found &= int.from_bytes(self.words[at : at + _WORD], "little")
-                return found
-            case All(parts):
-                found = _ALL
-                for part in parts:
-                    found &= self._chunks(group, start, part)
-                return found
-            case _:
-                found = 0
-                for part in need.parts:
-                    found |= self._chunks(group, start, part)
-                return found
 
-
-def most_open() -> int:
-    """Answer how many filters this process may hold open: each of them is an open file."""
-    handles, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if handles == resource.RLIM_INFINITY:
-        return _MOST_OPEN
-    return min(_MOST_OPEN, handles // _SHARE_OF_HANDLES)
+def _chunks(filter_file: int, group: Chunks, start: int, need: Need) -> int:
+    """Answer the chunks that may have it, a bit for each; the words of the group are at `start`."""
+    match need:
+        case Token(digest):
+            found = _ALL
+            for position in positions(digest, group.bits):
+                word = os.pread(filter_file, _WORD, start + position * _WORD)
+                if len(word) < _WORD:
+                    raise OSError("a filter has become shorter")
+                found &= int.from_bytes(word, "little")
+            return found
+        case All(parts):
+            found = _ALL
+            for part in parts:
+                found &= _chunks(filter_file, group, start, part)
+            return found
+        case _:
+            found = 0
+            for part in need.parts:
+                found |= _chunks(filter_file, group, start, part)
+            return found
 
 
 class Filters:
     """Filters in a folder. Threads may share it, and processes: a file appears whole."""
 
-    def __init__(self, folder: Path, *, most: int | None = None) -> None:
-        """Hold the `most` open that were asked last, or as many as the process may."""
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._most = most_open() if most is None else most
         self._guard = threading.Lock()
-        self._open: OrderedDict[Path, Filter] = OrderedDict()
+        self._known: OrderedDict[Path, Filter] = OrderedDict()
 
     def pieces(
         self, table: str, files: Sequence[Listed], need: Need, paths: frozenset[str] | None = None
@@ -192,16 +191,28 @@ class Filters:
             elif need == NOTHING:
                 found += whole_files([file], misfits=known.may_misfit(paths))
             else:
-                found += known.pieces(file, need, paths)
+                found += self._pieces(table, file, known, need, paths)
         return found
+
+    def _pieces(
+        self, table: str, file: Listed, known: Filter, need: Need, paths: frozenset[str] | None
+    ) -> list[Piece]:
+        try:
+            return list(known.pieces(file, need, paths))
+        except OSError as error:
+            place = self._place(table, file.path)
+            log.warning("a filter cannot be read, its file is", filter=place.name, error=str(error))
+            with self._guard:
+                self._known.pop(place, None)
+            return whole_files([file])
 
     def of(self, table: str, file: Listed) -> Filter | None:
         """Answer the filter of a file, None where there is none."""
         place = self._place(table, file.path)
         with self._guard:
-            known = self._open.get(place)
+            known = self._known.get(place)
             if known is not None:
-                self._open.move_to_end(place)
+                self._known.move_to_end(place)
                 return known
         try:
             found = _read(place, file)
@@ -212,9 +223,9 @@ class Filters:
             place.unlink(missing_ok=True)
             return None
         with self._guard:
-            self._open[place] = found
-            while len(self._open) > self._most:
-                self._open.popitem(last=False)
+            self._known[place] = found
+            while len(self._known) > _MOST_KNOWN:
+                self._known.popitem(last=False)
         return found
 
     def has(self, table: str, path: str) -> bool:
@@ -248,7 +259,7 @@ class Filters:
         for one in gone:
             one.unlink(missing_ok=True)
             with self._guard:
-                self._open.pop(one, None)
+                self._known.pop(one, None)
         return len(gone)
 
     def sweep_tables(self, kept: Collection[str]) -> int:
@@ -276,7 +287,7 @@ def _read(place: Path, file: Listed) -> Filter:
     with place.open("rb") as opened:
         head = msgspec.json.decode(opened.readline(), type=_Head)
         start = opened.tell()
-        words = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        words = opened.read()
     if (head.form, head.path) != (FORM, file.path):
         raise ValueError("it is of another form or file")
     if [sum(group.rows) for group in head.groups] != [group.rows for group in file.groups]:
@@ -286,6 +297,6 @@ def _read(place: Path, file: Listed) -> Filter:
     for group in head.groups:
         starts.append(end)
         end += group.bits * _WORD
-    if end != len(words) or zlib.crc32(memoryview(words)[start:]) != head.checksum:
+    if end != start + len(words) or zlib.crc32(words) != head.checksum:
         raise ValueError("it is not as it was written")
-    return Filter(tuple(head.groups), words, tuple(starts), head.misfits)
+    return Filter(place, tuple(head.groups), tuple(starts), head.misfits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -249,33 +248,34 @@ def test_a_damaged_filter_is_thrown_away_and_its_file_is_read(tmp_path, engine) 
     assert there.keeping.keep(FLIGHTS) == 0, "nothing changed since it was made"
 
 
-def test_no_more_filters_are_held_open_than_the_process_may(tmp_path, engine) -> None:
-    """Each is an open file, of which many processes are given 1,024; the rest are opened anew."""
+def test_no_filter_is_open_when_nobody_asks_it(tmp_path, engine) -> None:
+    """There is one for each data file, and a process is given some thousand handles."""
     there = Filtered(tmp_path, engine)
-    ids = [there.send(f'{{"s": "word{number}"}}')[0] for number in range(6)]
+    ids = [there.send(f'{{"s": "word{number}"}}')[0] for number in range(3)]
     there.keeping.keep(FLIGHTS)
-    there.filters = Filters(there.folder, most=2)
-    there.home.searcher = there.searching()
 
-    found = [there.home.find(f"word{number}") for number in range(6)]
-
-    assert found == [[one] for one in ids]
+    assert [there.home.find(f"word{number}") for number in range(3)] == [[one] for one in ids]
     handles = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
-    assert sum(one.is_relative_to(there.folder) for one in handles) == 2
+    assert [one for one in handles if one.is_relative_to(there.folder)] == []
 
 
-def test_filters_leave_handles_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections, logs and data files are open beside them."""
+@pytest.mark.parametrize("left", [None, 40], ids=["gone", "shorter"])
+def test_a_filter_that_is_lost_while_it_is_known_is_done_without(
+    tmp_path, engine, left: int | None
+) -> None:
+    """What was checked once is asked again and again."""
+    there = Filtered(tmp_path, engine)
+    (only,) = there.send('{"s": "word"}')
+    there.keeping.keep(FLIGHTS)
+    assert there.home.find("word") == [only]
+    (place,) = there.folder.glob("*/*")
+    if left is None:
+        place.unlink()
+    else:
+        place.write_bytes(place.read_bytes()[:left])
 
-    def allow(handles: int) -> None:
-        monkeypatch.setattr(resource, "getrlimit", lambda _: (handles, handles))
-
-    allow(1_024)
-    assert filters.most_open() == 256
-    allow(1_000_000)
-    assert filters.most_open() == 2_000
-    allow(resource.RLIM_INFINITY)
-    assert filters.most_open() == 2_000
+    assert there.home.find("word") == [only]
+    assert there.home.find("other") == []
 
 
 def test_a_filter_goes_with_its_file(tmp_path, engine) -> None:
