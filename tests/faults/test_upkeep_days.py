@@ -42,7 +42,7 @@ from lakehouse.upkeep import (
     sweep_orphans,
 )
 from penstock.buffer.memory import MemoryLog
-from penstock.errors import NotFound, PenstockError
+from penstock.errors import EngineUnavailable, NotFound, PenstockError
 
 DAYS = int(os.environ.get("UPKEEP_DAYS", "2"))
 """How many days go by."""
@@ -197,7 +197,7 @@ class World:
                 self.land()
                 if number % EVERY == 0:
                     self.tend()
-            except OSError as error:
+            except (OSError, EngineUnavailable) as error:
                 return [f"a file is gone: {type(error).__name__}"]
             if looking and number % EVERY == 0 and (found := self.faults()):
                 return found
@@ -217,7 +217,7 @@ class World:
                 found.append(f"{name} cannot be read: {type(error).__name__}")
         try:
             verdict = check_conservation(self.lake, FLIGHTS, self.log.log_id(FLIGHTS))
-        except OSError as error:
+        except EngineUnavailable as error:
             return [*found, f"the table cannot be read: {type(error).__name__}"]
         return found + ([] if verdict.passed else [verdict.sentence])
 
