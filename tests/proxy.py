@@ -29,6 +29,10 @@ class Proxy:
         self._threads = [threading.Thread(target=self._take, daemon=True)]
         self._threads[0].start()
 
+    def leads(self, url: str) -> str:
+        """Answer the address with this port for the one behind it; names may have its digits."""
+        return url.replace(f":{self._to}/", f":{self.port}/")
+
     def refuse(self) -> None:
         """Cut every connection, and every new one at once."""
         self._open = False

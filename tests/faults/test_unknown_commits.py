@@ -74,12 +74,11 @@ def test_commits_whose_answers_are_lost_are_made_once(tmp_path: Path) -> None:
 @contextmanager
 def in_postgresql(warehouse_url: str) -> Iterator[tuple[Lake, Proxy, Lake, bytes]]:
     with fresh_database() as url, Proxy(POSTGRES_PORT) as proxy:
-        through = url.replace(str(POSTGRES_PORT), str(proxy.port))
         # Not what begins a transaction, ISOLATION LEVEL READ COMMITTED.
         yield (
             open_lake(url, warehouse_url, STORE),
             proxy,
-            open_lake(through, warehouse_url, STORE),
+            open_lake(proxy.leads(url), warehouse_url, STORE),
             b"COMMIT\x00",
         )
 

@@ -55,11 +55,6 @@ def warehouse_url() -> str:
     return f"s3://{BUCKET}/{fresh_name('lake')}"
 
 
-def through(proxy: Proxy, url: str) -> str:
-    """Answer the database's address as the proxy is reached."""
-    return url.replace(str(POSTGRES_PORT), str(proxy.port))
-
-
 def told(error: BaseException | None) -> str:
     """Answer what a log would show of the error and of those behind it."""
     if error is None:
@@ -100,7 +95,7 @@ def test_a_catalog_that_went_away_is_used_again_when_it_is_back(
 ) -> None:
     """Without a restart, and every question meanwhile is answered with 'later'."""
     with Proxy(POSTGRES_PORT) as proxy:
-        lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
+        lake = open_lake(proxy.leads(catalog_url), warehouse_url, STORE)
         before = lake.create(FLIGHTS)
 
         proxy.refuse()
@@ -122,7 +117,7 @@ def test_a_server_that_stops_in_the_middle_holds_nobody_for_ever(
     """Its connection stays open and silent, and no limit of TCP would end the wait."""
     monkeypatch.setattr(postgresql._Patient, "seconds", 1.0)
     with Proxy(POSTGRES_PORT) as proxy:
-        lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
+        lake = open_lake(proxy.leads(catalog_url), warehouse_url, STORE)
         lake.create(FLIGHTS)
         proxy.stall()
         begun = time.monotonic()
@@ -138,7 +133,7 @@ def test_a_commit_whose_answer_is_lost_is_made_once(catalog_url: str, warehouse_
     """The connection is cut between the database's COMMIT and its answer; the table tells."""
     log = log_of(*numbered(4))
     with Proxy(POSTGRES_PORT) as proxy:
-        lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
+        lake = open_lake(proxy.leads(catalog_url), warehouse_url, STORE)
         lake.patience = HASTY
         view = lake.create(FLIGHTS)
 
@@ -185,7 +180,7 @@ def test_no_secret_is_in_what_is_kept_or_said(
     """Tables are read by others, logs and errors by everybody."""
     caplog.set_level(logging.DEBUG)
     with Proxy(POSTGRES_PORT) as proxy:
-        lake = open_lake(through(proxy, catalog_url), warehouse_url, STORE)
+        lake = open_lake(proxy.leads(catalog_url), warehouse_url, STORE)
         put(lake, batch_of(log_of(*numbered(2)), lake.create(FLIGHTS)))
         expire(lake, MAIN, keep=1)
         table = lake.table(MAIN)
