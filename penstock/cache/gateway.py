@@ -26,6 +26,8 @@ _UNAUTHENTICATED = 16
 _OTHER_MEMBER_MAY = {4, 14}
 """Too late, and unavailable: another member may be better off."""
 
+_HUNG_UP = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
 Json = Mapping[str, Any]
 
 
@@ -206,8 +208,13 @@ def _reason(error: httpx.HTTPError) -> str:
         return "its certificate does not pass; see cache_ca"
     if "ALERT" in said:
         return "it does not take our certificate; see cache_certificate and cache_key"
-    if "SSL" in said or (secure and "RESET" in said):
+    if "SSL" in said or (secure and isinstance(error, httpx.ConnectError) and "RESET" in said):
         return "it does not speak TLS; without it cache_url begins with etcd://"
-    if isinstance(error, httpx.RemoteProtocolError) and not secure:
-        return "it hung up; with TLS cache_url begins with etcd+https://"
+    if isinstance(error, _HUNG_UP):
+        # What it had to say may be lost on the way: who hangs up on a caller resets the connection.
+        return (
+            "it hung up; if it asks for a certificate, see cache_certificate and cache_key"
+            if secure
+            else "it hung up; with TLS cache_url begins with etcd+https://"
+        )
     return type(error).__name__

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -601,6 +604,41 @@ def test_an_etcd_without_tls_is_told(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="etcd://"):
         cache.publish(known)
     cache.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "told"),
+    [
+        ("etcd", "with TLS cache_url begins with"),
+        ("etcd+https", "see cache_certificate and cache_key"),
+    ],
+)
+def test_who_hangs_up_without_a_word_may_have_wanted_tls_or_a_certificate(
+    scheme: str, told: str, tmp_path: Path
+) -> None:
+    """A reset takes away what was said before it: an answer in plain text, an alert in TLS."""
+    keys = tmp_path / "keys"
+    make_certificates(keys)
+    trust = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trust.load_cert_chain(keys / "server.pem", keys / "server.key")
+    with socket.create_server((HOST, 0)) as server:
+        secure = scheme.endswith("https")
+        thread = threading.Thread(target=hang_up, args=(server, trust if secure else None))
+        thread.start()
+        port = server.getsockname()[1]
+        cache = open_cache(f"{scheme}://{HOST}:{port}", access=Access(ca=keys / "ca.pem"))
+        with pytest.raises(EngineUnavailable, match=told):
+            cache.publish(known)
+        cache.close()
+        thread.join()
+
+
+def hang_up(server: socket.socket, trust: ssl.SSLContext | None) -> None:
+    """Take one connection, with TLS or without, read some, and reset it."""
+    raw, _ = server.accept()
+    with trust.wrap_socket(raw, server_side=True) if trust else raw as taken:
+        taken.recv(1)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 WATCH = """
