@@ -43,6 +43,7 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.faults import fault
+from penstock.memory import giving_back
 from penstock.schema.convert import Change, Converted, Rules, TooWide, convert
 from penstock.schema.repeats import Marked
 from penstock.schema.shape import Struct, count_columns
@@ -359,7 +360,7 @@ class Landing:
         What goes wrong with one collection never stops the others: it rests, a little longer each
         time.
         """
-        with ThreadPoolExecutor(self._limits.at_once, "landing") as threads:
+        with giving_back(), ThreadPoolExecutor(self._limits.at_once, "landing") as threads:
             yield from self._drain(threads, collections, until, idle, hurry)
 
     def _drain(

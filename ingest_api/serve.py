@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import itertools
 import random
@@ -35,6 +34,7 @@ from penstock.bus import KNOWN, Bus, open_bus
 from penstock.cache import DOOR_LASTS, LOOK_SECONDS, Cache, cache_of
 from penstock.envelope import Micros
 from penstock.errors import BadSetting, EngineUnavailable
+from penstock.memory import giving_back, reuse_memory
 from penstock.metadata.records import Known
 from penstock.settings import Settings
 
@@ -46,16 +46,6 @@ _LOOKS_A_WORD = int(DOOR_LASTS / 3 / LOOK_SECONDS)
 # The log's thread needs the interpreter for moments only; with Python's 5 ms a batch that is being
 # taken apart may keep it that long after an fdatasync. 0.1 ms cost a tenth of all requests.
 _SWITCH_SECONDS = 0.0005
-
-# glibc gives blocks over 128 KiB back to the system when they are freed, and a batch's body, lines
-# and log records are such blocks: 200 page faults a request, a seventh of the time of a batch of
-# 700 kB. The numbers are those of glibc's mallopt(3).
-_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 64 << 20
-_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES = -3, 32 << 20
-
-# After a few messages of 100 MiB the allocator keeps half a gigabyte in pieces for ever, and its
-# threshold sees only what is at the end of its heap. Giving back takes 30 ms then, else 0.1.
-_GIVE_BACK_SECONDS = 10
 
 # Files that are not connections over HTTP: the log, gRPC, Python's own.
 _OTHER_FILES = 256
@@ -72,7 +62,7 @@ def serve(settings: Settings) -> None:
     """
     sys.setswitchinterval(_SWITCH_SECONDS)
     reuse_memory()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with giving_back(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings))
 
 
@@ -100,7 +90,6 @@ async def _serve(settings: Settings) -> None:
         grpc = await start_grpc(door, settings.host, settings.grpc_port, tunnels=tunnels)
         watching = asyncio.create_task(learning.go_on())
         bus = _hear_of_changes(settings, cache, learning)
-        giving = asyncio.create_task(_give_back_memory())
         # What exists now lives as long as the process: nothing the collector has to walk.
         gc.freeze()
         log.info("door open", http=settings.http_port, grpc=settings.grpc_port)
@@ -108,7 +97,6 @@ async def _serve(settings: Settings) -> None:
             await server.serve(sockets=[listening])
         finally:
             watching.cancel()
-            giving.cancel()
             if bus is not None:
                 bus.close()
             tunnels.close()
@@ -156,22 +144,6 @@ def create_door(
     chance = random.Random(secrets.randbits(128))  # noqa: S311
     new_ids = Uuid7(machine_clock, chance.getrandbits)
     return Door(appender, keyring, limits, clock=machine_clock, new_ids=new_ids, learn=learn)
-
-
-def reuse_memory() -> None:
-    """Let freed memory be used again instead of giving it back, where the C library is glibc."""
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        set_option(_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES)
-
-
-async def _give_back_memory() -> None:
-    """Let the system have what was freed, now and then, where the C library is glibc."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    while trim is not None:
-        await asyncio.sleep(_GIVE_BACK_SECONDS)
-        await asyncio.to_thread(trim, 0)
 
 
 def listen(host: str, port: int) -> socket.socket:

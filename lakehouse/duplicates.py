@@ -252,34 +252,43 @@ class Duplicates:
         for file in sorted(missing, key=attrgetter("upto"), reverse=True):
             if file.upto <= index.floor:
                 break
-            index.add(file, _hashes_in(table.io, file, self._seed))
-            self._make_room()
+            if self._room_for(file, index):
+                index.add(file, _hashes_in(table.io, file, self._seed))
 
-    def _make_room(self) -> None:
-        """Leave out the files that end first, of whatever table, while there are too many ids."""
-        if sum(index.held for index in self._indices.values()) <= self._most_ids:
-            return
-        for index in self._indices.values():
-            index.purge()
-        left = sum(index.held for index in self._indices.values())
-        oldest = sorted(
-            ((file, index) for index in self._indices.values() for file in index.files.values()),
-            key=lambda pair: pair[0].upto,
-        )
-        for file, index in oldest:
+    def _room_for(self, file: _File, index: _Index) -> bool:
+        """Leave out the files that end first, of whatever table, until there is room for this one.
+
+        False where it is one of them itself: then there is no need to read it.
+        """
+        if self._held() + file.rows <= self._most_ids:
+            return True
+        self._purge()
+        left = self._held() + file.rows
+        if left <= self._most_ids:
+            return True
+        there = [(known, one) for one in self._indices.values() for known in one.files.values()]
+        for known, one in sorted([*there, (file, index)], key=lambda pair: pair[0].upto):
             # Some more than needed: it is not to happen at every batch.
             if left <= self._most_ids * 7 // 8:
                 break
-            left -= file.rows
-            index.floor = max(index.floor, file.upto)
-            index.drop([file.path])
-        for index in self._indices.values():
-            index.purge()
+            left -= known.rows
+            one.floor = max(one.floor, known.upto)
+            if known is not file:
+                one.drop([known.path])
+        self._purge()
         log.warning(
             "there is no room for the ids of the whole window, older repetitions are not found",
             setting="duplicate_memory_mib",
             ids=left,
         )
+        return file.upto > index.floor
+
+    def _held(self) -> int:
+        return sum(index.held for index in self._indices.values())
+
+    def _purge(self) -> None:
+        for index in self._indices.values():
+            index.purge()
 
 
 def _doubles(hashes: pa.Array) -> pa.Array:

@@ -16,6 +16,7 @@ from penstock.background import giving_way
 from penstock.clock import machine_clock
 from penstock.envelope import Clock, CollectionId, Micros
 from penstock.errors import NotFound, Unavailable, WrongState
+from penstock.memory import giving_back
 from penstock.metadata.states import ENDS
 from replay.files import sweep
 
@@ -35,7 +36,7 @@ def tend_home(
     the same.
     """
     file = stores.settings.home / "upkeep.json"
-    with held(lambda: stores.store, UPKEEP, holder=holder, clock=clock) as lease:
+    with giving_back(), held(lambda: stores.store, UPKEEP, holder=holder, clock=clock) as lease:
         if lease is None:
             raise WrongState("another upkeep is at work here; it tends every collection")
         forget_files(stores, clock)

@@ -42,6 +42,7 @@ from penstock.cli.up import _prepare
 from penstock.clock import machine_clock
 from penstock.envelope import DEFAULT_TEAM, CollectionId
 from penstock.errors import PenstockError
+from penstock.memory import keep_little
 from penstock.metadata.states import ENDS
 from penstock.metadata.store import store_of
 from penstock.settings import load_settings
@@ -56,11 +57,13 @@ MILD = ("contract", "stop", "replay")
 MOST_SNAPSHOTS = 60
 SAY_SECONDS = 10.0
 
-_SLICES = 200
+_SLICE = 3_000
+"""Events of one replay. Were it a share of all, the load would grow as long as the soak goes on."""
 _CLASH_EVERY = 37
 _BROKEN_EVERY = 50
 _STOP_SECONDS = 1.0
 _ID_MEMORY_MIB = 4
+_FILE_BYTES = 1 << 20
 _MEASURED_SECONDS = 0.5
 _SHORT = 120.0
 _LONG = 200.0
@@ -122,7 +125,7 @@ def payload(number: int) -> bytes:
     """Answer a numbered event: some have a text where others have a number, some are no JSON."""
     size = f'"{number} kB"' if clashes(number) else str(number % 1_000)
     note = f"what happened at {number * 7_919 % 100_003} and later " * 3
-    body = f'{{"n": {number}, "slice": {number % _SLICES}, "size": {size}, "note": "{note}"'
+    body = f'{{"n": {number}, "slice": {number // _SLICE}, "size": {size}, "note": "{note}"'
     return (body + "}" * (number % _BROKEN_EVERY != 0)).encode()
 
 
@@ -206,8 +209,9 @@ class Soak:
         (self.home / "penstock.toml").write_text(
             f"http_port = {http}\ngrpc_port = {grpc}\nplatform_port = {platform}\n"
             f'allow_networks = ["127.0.0.1/32"]\nallow_ports = [{self.receiver.port}]\n'
-            # The ids of a day would fill 256 MiB for hours: what is full already does not grow.
-            f"duplicate_memory_mib = {_ID_MEMORY_MIB}\n"
+            # The ids of a day would fill 256 MiB for hours, and files grow to 128 MB as long:
+            # what has its full size already does not grow.
+            f"duplicate_memory_mib = {_ID_MEMORY_MIB}\ncompact_to_bytes = {_FILE_BYTES}\n"
         )
         self._ports = {"door": http, "platform": platform}
         door, api = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{platform}"
@@ -336,8 +340,8 @@ class Soak:
 
     def _replay(self) -> None:
         """Start a replay, and kill who sends it."""
-        some = self._chance.randrange(_SLICES)
         before = self.sender.acknowledged
+        some = self._chance.randrange(before // _SLICE + 1)
         with self.here.client() as client:
             asked = client.create_replay(COLLECTION, f"slice:{some}", destination="out")
         self.replays[asked.id] = some, before
@@ -405,8 +409,8 @@ class Soak:
         # What was sent again after an answer got lost may be there twice, and so may its replay.
         doubles = sum(tries - 1 for tries in sent.tries.values())
         for replay_id, (some, before) in self.replays.items():
-            told = [n for n, _ in sent.kept[:before] if n % _SLICES == some and is_row(n)]
-            known = (n for n in sent.tries if n % _SLICES == some)
+            told = [n for n, _ in sent.kept[:before] if n // _SLICE == some and is_row(n)]
+            known = (n for n in sent.tries if n // _SLICE == some)
             wrong += compare(
                 {digest(payload(n)): None for n in told},
                 ((one, None) for one in self.receiver.payloads[replay_id].elements()),
@@ -471,6 +475,7 @@ def waiting_of(log: Buffer, lake: Lake, collection: CollectionId) -> int:
 
 def _child(target: Callable[..., None], *arguments: object) -> BaseProcess:
     """Start a process that has imported what the target needs."""
+    keep_little(os.environ)  # as the command line does, for all that it starts
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=target, args=arguments)

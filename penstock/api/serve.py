@@ -25,6 +25,7 @@ from penstock.api.turnstile import Seats
 from penstock.buffer.keeping import make_places
 from penstock.clock import machine_clock
 from penstock.guard import Guard
+from penstock.memory import giving_back
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
 from penstock.search.filters import Filters
@@ -51,7 +52,7 @@ def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
     Raises `BadSetting`, and the errors of the stores, if it cannot start.
     """
     dagster = Dagster(f"http://{settings.host}:{settings.dagster_port}")
-    with opened(settings, dagster) as platform:
+    with giving_back(), opened(settings, dagster) as platform:
         app = create_app(
             platform, others={"dagster": dagster.ping, "stats": lambda: platform.stats().ping()}
         )

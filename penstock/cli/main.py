@@ -33,6 +33,7 @@ from penstock.cli import (
 )
 from penstock.cli.console import FAILED, report
 from penstock.errors import BadRequest
+from penstock.memory import keep_little
 
 app = typer.Typer(
     name="penstock",
@@ -76,6 +77,7 @@ _UsageError = typer.BadParameter.__mro__[1]
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the command line, or these words. Exit codes: 0 done, 1 failed, 2 wrong use."""
+    keep_little(os.environ)
     words = sys.argv[1:] if words is None else words
     # The parser prints what is wrong with the words for people; a program is told like all else.
     as_json = "--json" in words

@@ -26,6 +26,7 @@ from lakehouse.upkeep import compact
 from penstock import faults
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event, Micros
+from penstock.errors import EngineUnavailable
 from penstock.schema.repeats import Marked
 
 DAY = 24 * HOUR
@@ -188,6 +189,23 @@ def test_without_room_for_the_window_it_is_shorter_and_that_is_told(tmp_path: Pa
     repeats = [row[2] for row in found_in(lake)[-8:]]
     assert repeats == sorted(repeats)
     assert any("no room for the ids" in entry["event"] for entry in logs)
+
+
+def test_a_file_that_there_is_no_room_for_is_not_read(tmp_path: Path) -> None:
+    """One that was merged may have more rows than memory has room for."""
+    lake, log = new_lake(tmp_path), MemoryLog()
+    for number in range(6):
+        log.append(FLIGHTS, [named(f"{n}", f"{number}-{n}", number) for n in range(10)])
+        land_all(landing(log, lake))
+    compact(lake, MAIN, below=1 << 30, new_name=lambda: "joined")
+    (joined,) = tmp_path.rglob("*joined*.parquet")
+    joined.unlink()
+    log.append(FLIGHTS, [named("1", "new", HOUR), named("1", "new", HOUR)])
+
+    assert land_all(landing(log, lake, duplicates=Duplicates(most_bytes=40 * BYTES_PER_ID))) == 1
+    log.append(FLIGHTS, [named("1", "new", HOUR)])
+    with pytest.raises(EngineUnavailable):
+        land_all(landing(log, lake, duplicates=Duplicates(most_bytes=80 * BYTES_PER_ID)))
 
 
 EVENTS = st.lists(
