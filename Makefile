@@ -7,12 +7,6 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 WHEEL := build/wheel
 
-# With AGAIN=3 up to three tests that failed are run once more, and what they said before is told; never
-# one that found events lost, doubled or altered (tests/balance.py says it in these words).
-PYTEST := $(BIN)/python -m pytest -q $(if $(AGAIN),--reruns 1 --max-suite-reruns $(AGAIN) \
-  --rerun-except 'events (are|come) ' --rerun-show-tracebacks)
-BESIDE := -n 2 --dist loadgroup
-
 # Penstock is many processes, and its tests start hundreds: each would compile all it imports anew
 # (6 instead of 2 CPU seconds for one that knows Dagster).
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,11 +33,11 @@ up: $(READY) ## Start everything and leave it running
 	@$(BIN)/penstock up
 
 test: check ## Check, then run every test, the trip from door to replay on the built wheel included
-	@$(PYTEST) $(BESIDE) --ignore tests/trip
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q --ignore tests/trip
 	@$(MAKE) --no-print-directory test-trip
 
 test-trip: $(WHEEL)/ready ## Test the whole trip as people install it: the wheel, without the source
-	@cd $(WHEEL) && $(subst $(BIN),venv/bin,$(PYTEST)) $(BESIDE) tests/trip
+	@cd $(WHEEL) && venv/bin/python -m pytest -n 2 --dist loadgroup -q tests/trip
 
 # A file that the wheel forgot cannot hide behind the checkout: only tests are beside it.
 .PHONY: $(WHEEL)/ready
@@ -66,11 +60,11 @@ engines-wipe: $(READY) ## Stop them and forget all they kept
 
 test-engines: $(READY) ## Test every promise that a real engine keeps, on the engines that run
 	@PYTHONPATH=tests $(BIN)/python -m engines status
-	@$(PYTEST) $(BESIDE) -m "engines and not outage"
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q -m "engines and not outage"
 
 test-outage: $(READY) ## Stop the engines that run, one after the other and under load
 	@PYTHONPATH=tests $(BIN)/python -m engines status
-	@$(PYTEST) -m outage
+	@$(BIN)/python -m pytest -q -m outage
 
 faults: $(READY) ## Kill, cut and fill, count what is lost, and write it down (ENGINES=1, ONLY="landing")
 	@PYTHONPATH=tests $(BIN)/python -m evidence faults $(if $(ENGINES),--engines) $(ONLY)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-# The blocks are too small for mappings of their own, and every other one stays: what is free lies
-# between what is not.
+# The blocks are too small for mappings of their own, and the last one stays: what is free lies
+# below what is not.
 HELD = """
 import os
 import time
