@@ -89,6 +89,26 @@ def compile_elastic(query: Query) -> Bounds:
     return _of(query.where)
 
 
+def has_value(field: Field, one: float | str) -> Dsl | None:
+    """Answer the query for events that have this value of a field, a text in any case.
+
+    None for fields of which the index has no values.
+    """
+    name = _text_name(field)
+    if name is None:
+        return None
+    if not isinstance(one, str):
+        return _term(NUMBERS, f"{name}={sortable(one)}") if isinstance(field, Payload) else NONE
+    text = lower(one)
+    found = [_term(TEXTS, text_term(name, text))]
+    if isinstance(field, Payload) and text in _FLAGS:
+        found.append(_term(TEXTS, flag_term(name, _FLAGS[text])))
+    return any_of(found)
+
+
+_FLAGS = {"true": True, "false": False}
+
+
 def all_of(parts: Iterable[Dsl]) -> Dsl:
     """Answer the conjunction; of nothing it is everything."""
     kept = [part for part in parts if part != ALL]

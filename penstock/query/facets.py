@@ -62,10 +62,10 @@ WITH {grouped}, counted AS MATERIALIZED (
   SELECT row_number() OVER () AS event, * FROM counted
   WHERE numbers IS NOT NULL OR texts IS NOT NULL
 ), of_texts AS (
-  SELECT field, lower(text) AS folded, text AS shown, n FROM counted
+  SELECT field, lower(text) AS folded, text AS shown, text AS last, n FROM counted
   WHERE text IS NOT NULL AND numbers IS NULL AND texts IS NULL
   UNION ALL
-  SELECT any_value(field), lower(one) AS folded, min(one), any_value(n)
+  SELECT any_value(field), lower(one) AS folded, min(one), max(one), any_value(n)
   FROM (SELECT field, event, n, unnest(list_append(texts, text)) AS one FROM listed)
   WHERE one IS NOT NULL GROUP BY event, folded
 ), of_numbers AS (
@@ -76,9 +76,11 @@ WITH {grouped}, counted AS MATERIALIZED (
   FROM (SELECT field, event, n, unnest(list_append(numbers, number)) AS one FROM listed)
   WHERE one IS NOT NULL GROUP BY event, value
 ), found AS MATERIALIZED (
-  SELECT field, NULL AS number, min(shown) AS text, sum(n) AS n FROM of_texts GROUP BY field, folded
+  SELECT
+    field, NULL AS number, min(shown) AS text, min(shown) < max(last) AS varies, sum(n) AS n
+  FROM of_texts GROUP BY field, folded
   UNION ALL
-  SELECT field, value, NULL, sum(n) FROM of_numbers GROUP BY field, value
+  SELECT field, value, NULL, false, sum(n) FROM of_numbers GROUP BY field, value
 ), totals AS (
   SELECT
     field, sum(n) AS events,
@@ -95,7 +97,7 @@ WITH {grouped}, counted AS MATERIALIZED (
 )
 SELECT
   field, CAST(events AS BIGINT) AS events, CAST(missing AS BIGINT) AS missing,
-  coalesce(distinct_values, 0) AS distinct_values, number, text, CAST(n AS BIGINT) AS n
+  coalesce(distinct_values, 0) AS distinct_values, number, text, varies, CAST(n AS BIGINT) AS n
 FROM totals LEFT JOIN distinct_ones USING (field) LEFT JOIN most USING (field)
 ORDER BY field, n DESC, number NULLS LAST, text"""
 
@@ -113,8 +115,8 @@ def facet_statement(events: Mapping[Has, Sequence[Sql]], fields: int, most: int)
 
     They are put together by the columns that they have. Its rows are the values that most events
     have, each with its `field` (a number) and the totals of that: `events`, those of them that have
-    no value, and how many values there are. A field without values has one row, with `n` NULL;
-    there are no rows without events.
+    no value, and how many values there are. A text that is spelt in several ways `varies`. A field
+    without values has one row, with `n` NULL; there are no rows without events.
     """
     places = range(fields)
     text = _STATEMENT.format(

@@ -409,6 +409,19 @@ class ElasticIndex:
         found: int = answer["hits"]["total"]["value"]
         return found
 
+    def parts(self, question: Question, of: Sequence[fields.Dsl]) -> list[int]:
+        """Answer how many documents each of these queries finds among those of the question."""
+        if not of:
+            return []
+        body = {
+            "query": question.query,
+            "size": 0,
+            "track_total_hits": False,
+            "aggs": {"parts": {"filters": {"filters": list(of)}}},
+        }
+        (answer,) = self._search([question], [body], "aggregations")
+        return [bucket["doc_count"] for bucket in answer["aggregations"]["parts"]["buckets"]]
+
     def bars(self, question: Question, step: Micros) -> dict[int, int]:
         """Answer how many documents there are in each step of time that has any."""
         histogram = {"field": fields.RECEIVED, "interval": step, "min_doc_count": 1}

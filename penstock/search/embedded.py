@@ -55,6 +55,7 @@ from penstock.search.looking import (
     refuse_uncountable,
 )
 from penstock.search.tail import Tails
+from penstock.search.values import KnownValues
 
 _Answer = TypeVar("_Answer")
 
@@ -96,6 +97,7 @@ class EmbeddedSearcher:
         self._shortcuts = Shortcuts(index)
         self._listing = Listing(lake)
         self._filters = filters
+        self._values = KnownValues()
         self._windows = windows
         self._lake = lake
         self._told: dict[CollectionId, _Told] = {}
@@ -188,7 +190,7 @@ class EmbeddedSearcher:
     def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
         """Answer for each field its `most` frequent values, all of them counted in one reading.
 
-        An index says where few events are; values as they were sent are in the lake alone.
+        An index says where few events are, and counts those of many that have one of few values.
         """
         if not 1 <= most <= MOST_VALUES:
             raise BadRequest(f"a facet shows 1 to {MOST_VALUES:,} values")
@@ -287,7 +289,9 @@ class EmbeddedSearcher:
             listed = self._listing.files(view)
             if listed is None:
                 return None
-            return TableFiles(listed, view.uuid, self._filters, self._listing.payloads)
+            return TableFiles(
+                listed, view.uuid, self._filters, self._listing.payloads, self._values
+            )
 
         return Looking(
             search,

@@ -155,12 +155,16 @@ class Index(Protocol):
     def places(self, questions: Sequence[Question]) -> list[list[Place]]:
         """Answer the first places of each question.
 
-        Raises `Unanswerable` for a query that the engine refuses, as do the next two.
+        Raises `Unanswerable` for a query that the engine refuses, as do the next three.
         """
         ...
 
     def count(self, question: Question) -> int:
         """Answer how many documents there are."""
+        ...
+
+    def parts(self, question: Question, of: Sequence[Dsl]) -> list[int]:
+        """Answer how many documents each of these queries finds among those of the question."""
         ...
 
     def bars(self, question: Question, step: Micros) -> dict[int, int]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
-from typing import NamedTuple, TypedDict
+from itertools import groupby, islice
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -19,10 +19,12 @@ from lakehouse.sql import Engine, Reader
 from penstock.envelope import Micros
 from penstock.errors import BadRequest
 from penstock.query import Query
+from penstock.query.elastic import Dsl, has_value, negated
+from penstock.query.elastic import any_of as any_dsl
 from penstock.query.facets import Has, facet_columns, facet_statement
 from penstock.query.order import LAST, sort_value
 from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, sql, value
-from penstock.query.pruning import need_of, opaque
+from penstock.query.pruning import NOTHING, need_of, opaque
 from penstock.query.sql import (
     Parts,
     Rows,
@@ -33,12 +35,11 @@ from penstock.query.sql import (
 )
 from penstock.query.stored import LeafColumn, columns_of
 from penstock.query.tree import Field, Header, Metadata, Payload, Time
-from penstock.query.writing import field_text, number_text
+from penstock.query.writing import field_text
 from penstock.schema.names import keys_of, path_text
 from penstock.schema.shape import EMPTY, Struct
 from penstock.search import (
     Facet,
-    FacetValue,
     Found,
     KnownField,
     Place,
@@ -75,6 +76,18 @@ from penstock.search.spans import (
     windows,
     with_id,
 )
+from penstock.search.values import (
+    MOST_KNOWN,
+    KnownValues,
+    Tally,
+    ToldValue,
+    facet_of,
+    tally_of,
+    together,
+)
+
+_MOST_BESIDE = 10_000
+"""Values of a field that are put together with those of the index."""
 
 _POSITION = "log_id, log_partition, log_offset"
 
@@ -87,6 +100,7 @@ class TableFiles(NamedTuple):
     filters: Filters | None
     payloads: Callable[[Listed, Sequence[int]], list[bytes] | None]
     """Reads the payloads of rows of a file, whose numbers rise; None where it takes an engine."""
+    values: KnownValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +287,7 @@ class Looking:
     def _pieces(self) -> tuple[list[Piece], list[Piece]]:
         """Where in the files events may be that are found, and those with opaque payloads."""
         assert self._files is not None  # noqa: S101 - asked where there are files
-        listed, table, filters, _ = self._files
+        listed, table, filters, _, _ = self._files
         search = self._search
         since, until, after = search.asked.since, search.asked.until, search.after
         time = Window(EVER[0] if since is None else since, EVER[1] if until is None else until - 1)
@@ -451,7 +465,7 @@ class Looking:
         if not isinstance(source.rows, Reading) or self._files is None:
             yield None
             return
-        listed, _, _, read = self._files
+        listed, _, _, read, _ = self._files
         paths = set(source.rows.paths)
         files = {self._reader.file_name(one.path): one for one in listed if one.path in paths}
         for unsorted in self._select([source], BUT_PAYLOADS, where, rest):
@@ -596,49 +610,107 @@ class Looking:
 
     def facets(self, most: int) -> list[Facet]:
         """Answer of each field that is counted the values that most of the events found have."""
+        return [facet_of(one, most) for one in self._tallies(most)]
+
+    def _tallies(self, most: int) -> list[Tally]:
+        part = self._part
+        if part is None:
+            return self._count(self._found, most)
+        events = part.count()
+        indexed = self._indexed(part, events) if events else None
+        if indexed is not None:
+            places = self._looked_up(part.doubts())
+            rest = self._count(self._unindexed(self._found), _MOST_BESIDE, places)
+            both = [together(*each) for each in zip(indexed, rest, strict=True)]
+            told = [one for one in both if one is not None]
+            if len(told) == len(both):
+                return told
+        if events <= MOST_PLACES:
+            # Read at their places: what a condition has to read may be much more.
+            found, doubts = part.first(MOST_PLACES, descending=True, after=None)
+            places = [*found, *self._looked_up(doubts)]
+            return self._count(self._unindexed(self._found), most, places)
+        return self._count(self._found, most)
+
+    def _indexed(self, part: Part, events: int) -> list[Tally] | None:
+        """Answer what the index counts of the fields; None where it cannot be asked for all."""
+        fields, files = self._search.counted, self._files
+        if files is None or any(has_value(one, "") is None for one in fields):
+            return None
+        known = files.values.of(files.table, fields, files.listed, self._look_into)
+        if known is None:
+            return None
+        asked: list[Dsl] = []
+        for one, values in zip(fields, known, strict=True):
+            queries = [query for v in values if (query := has_value(one, v)) is not None]
+            asked += [*queries, negated(any_dsl(queries))]
+        counts = iter(part.counts(asked))
+        told = []
+        for values in known:
+            having = {v: n for v, n in zip(values, islice(counts, len(values)), strict=True) if n}
+            told.append(Tally(events, next(counts), having))
+        return told
+
+    def _look_into(self, files: Sequence[Listed]) -> list[Tally]:
+        """Answer how many rows of these files have which value of the fields, whatever is found."""
+        assert self._files is not None  # noqa: S101 - whose files these are
+        _, table, filters, _, _ = self._files
         fields = self._search.counted
-        rows: Rows = "quarantine" if self._search.quarantine else "rows"
-        places = self._few()
+        paths = frozenset(path_text(one.keys) for one in fields if isinstance(one, Payload))
+        pieces = filters.pieces(table, files, NOTHING, paths) if filters else whole_files(files)
+        events: dict[Has, list[Sql]] = {}
+        for one in readings(pieces, WHOLE):
+            source = Source(one, one.shape, ALWAYS)
+            read = source.of(self._reader)
+            self._add(events, source, [] if read is None else [read])
+        return self._told(events, MOST_KNOWN)
+
+    def _count(
+        self, sources: Iterable[Source], most: int, places: Sequence[Place] = ()
+    ) -> list[Tally]:
+        """Count what is found in the sources and the tail, and the events at the places.
+
+        Of each field the `most` frequent values are told.
+        """
+        events: dict[Has, list[Sql]] = {}
+        if places:
+            here = exactly_at(self._cut.log_id, places)
+            for source in self._lake_at(places):
+                read = source.of(self._reader)
+                if read is not None:
+                    relation, counts = read
+                    self._add(events, source, [(relation, all_of(counts, here))])
         with ExitStack() as opened:
-            events: dict[Has, list[Sql]] = {}
+            for source in (*sources, *self._tail):
+                self._add(events, source, self._parts(source, ALWAYS, opened))
+            return self._told(events, most)
 
-            def count(source: Source, relations: Iterable[tuple[str, Sql]]) -> None:
-                columns, has = facet_columns(
-                    fields, source.shape, rows=rows, misfits=source.misfits
-                )
-                for relation, where in relations:
-                    text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608
-                    counted = Sql(text, (*columns.parameters, *where.parameters))
-                    events.setdefault(has, []).append(counted)
+    def _add(
+        self,
+        events: dict[Has, list[Sql]],
+        source: Source,
+        relations: Iterable[tuple[str, Sql]],
+    ) -> None:
+        """Add what is to be counted of a source to the others whose events have such columns."""
+        rows: Rows = "quarantine" if self._search.quarantine else "rows"
+        columns, has = facet_columns(
+            self._search.counted, source.shape, rows=rows, misfits=source.misfits
+        )
+        for relation, where in relations:
+            text = f"SELECT {columns.text} FROM {relation} WHERE {where.text}"  # noqa: S608 - ours
+            counted = Sql(text, (*columns.parameters, *where.parameters))
+            events.setdefault(has, []).append(counted)
 
-            if places:
-                here = exactly_at(self._cut.log_id, places)
-                for source in self._lake_at(places):
-                    read = source.of(self._reader)
-                    if read is not None:
-                        relation, counts = read
-                        count(source, [(relation, all_of(counts, here))])
-            found = self._found if places is None else self._unindexed(self._found)
-            for source in (*found, *self._tail):
-                count(source, self._parts(source, ALWAYS, opened))
-            if not events:
-                return [_NOTHING] * len(fields)
-            statement = facet_statement(events, len(fields), most)
-            told = self._reader.rows(statement.text, statement.parameters).to_pylist()
-        values: list[list[_Counted]] = [[] for _ in fields]
+    def _told(self, events: Mapping[Has, Sequence[Sql]], most: int) -> list[Tally]:
+        fields = len(self._search.counted)
+        if not events:
+            return [Tally()] * fields
+        statement = facet_statement(events, fields, most)
+        told = self._reader.rows(statement.text, statement.parameters).to_pylist()
+        values: list[list[ToldValue]] = [[] for _ in range(fields)]
         for row in told:
             values[row["field"]].append(row)
-        return [_facet(some) for some in values]
-
-    def _few(self) -> list[Place] | None:
-        """Answer the places of all events found that the index answers for, if those are few.
-
-        Then they are read at their places: what a condition has to read may be much more.
-        """
-        if self._part is None or self._part.count() > MOST_PLACES:
-            return None
-        found, doubts = self._part.first(MOST_PLACES, descending=True, after=None)
-        return [*found, *self._looked_up(doubts)]
+        return [tally_of(some) for some in values]
 
     def since_newest(self, newest: int) -> Micros | None:
         """Answer when the earliest of about so many newest events was received."""
@@ -747,37 +819,6 @@ def columns_known(shapes: Sequence[Struct]) -> Iterator[KnownField]:
     for shape in dict.fromkeys(shapes):
         for column in columns_of(shape):
             yield KnownField(Payload(keys_of(column.path)), column.kind)
-
-
-class _Counted(TypedDict):
-    """A row of `facet_statement`."""
-
-    events: int
-    missing: int
-    distinct_values: int
-    number: float | None
-    text: str | None
-    n: int | None
-
-
-_NOTHING = Facet((), found=0, missing=0, others=0)
-
-
-def _facet(rows: Sequence[_Counted]) -> Facet:
-    if not rows:
-        return _NOTHING
-    values = tuple(
-        FacetValue(
-            row["text"] or "" if row["number"] is None else number_text(row["number"]),
-            row["number"] is not None,
-            row["n"],
-        )
-        for row in rows
-        if row["n"] is not None
-    )
-    of_all = rows[0]
-    others = of_all["distinct_values"] - len(values)
-    return Facet(values, found=of_all["events"], missing=of_all["missing"], others=others)
 
 
 def _as_one_part(

@@ -14,10 +14,12 @@ from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
 from lakehouse.sql import Engine, open_engine
+from penstock.query.elastic import Dsl
 from penstock.query.parse import field_of
 from penstock.query.pieces import Sql
 from penstock.search import Place, SearchRequest, looking
 from penstock.search.index import last_moment
+from penstock.search.indexed import Part
 from penstock.search.places import exactly_at
 
 ENGINES = [
@@ -290,6 +292,73 @@ def test_facets_are_those_of_the_lake_alone(home, monkeypatch, most: int) -> Non
     assert all(asked_at)
     assert len(asked_at) > 10
     assert max(asked_at) > 7 or most < 5_000
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+def test_the_index_counts_which_events_have_a_value(home, monkeypatch) -> None:
+    """What it is in doubt about, what it does not have yet, and what has not landed is added."""
+    asked: list[int] = []
+    counts = Part.counts
+
+    def heard(part: Part, of: Sequence[Dsl]) -> list[int]:
+        asked.append(len(of))
+        return counts(part, of)
+
+    monkeypatch.setattr(Part, "counts", heard)
+    settled(home, list(EVENTS))
+    home.searcher = home.searching(home.index, clock=lambda: micros(NOW))
+    alone = home.searching(None, clock=lambda: micros(NOW))
+
+    def agree_on(number: int, query: str, *names: str) -> None:
+        fields = [field_of(name) for name in names]
+        ways = ("include", "fold", "only")
+        request = SearchRequest(collection=FLIGHTS, query=query, duplicates=ways[number % 3])
+        for most in (2, 1_000):
+            wanted = alone.facets(request, fields, most=most)
+            assert home.searcher.facets(request, fields, most=most) == wanted, query
+
+    told_by_index = [
+        ("data.n", "data.delay"),
+        ("data.late", "data.zip", "data.nowhere"),
+        ("headers.x-request-id", "headers.tenant", "metadata.topic"),
+        ("key", "content_type"),
+    ]
+    for number, search in enumerate((*SEARCHES, *FACTS)[::4]):
+        agree_on(number, search.text, *told_by_index[number % len(told_by_index)])
+    assert len(asked) > 30
+    assert max(asked) > 20
+
+    del asked[:]
+    # Spelt in several ways, in no term, or both beside one that the index can be asked for.
+    for names in [("data.carrier",), ("source",), ("log_offset",), ("data.n", "data.city")]:
+        agree_on(0, "", *names)
+    assert not asked
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+def test_values_that_come_later_are_counted(home) -> None:
+    """Which values there are is remembered for the files there were."""
+
+    def told() -> dict[str, int]:
+        request = SearchRequest(collection=FLIGHTS)
+        [facet] = home.searcher.facets(request, [field_of("data.state")], most=10)
+        assert facet.found == sum(one.count for one in facet.values) + facet.missing
+        return {one.value: one.count for one in facet.values}
+
+    home.send('{"state": "paid"}', '{"state": "paid"}', "{}")
+    home.land()
+    home.fill()
+    assert told() == {"paid": 2}
+    home.send('{"state": "sent"}', '{"state": 7}')
+    home.land()
+    assert told() == {"paid": 2, "sent": 1, "7": 1}
+    home.fill()
+    assert told() == {"paid": 2, "sent": 1, "7": 1}
+    home.send('{"state": "Paid"}')
+    assert told() == {"Paid": 3, "sent": 1, "7": 1}
+    home.land()
+    home.fill()
+    assert told() == {"Paid": 3, "sent": 1, "7": 1}
 
 
 def test_an_event_of_another_partition_or_log_is_not_counted_for_one_that_is_found(

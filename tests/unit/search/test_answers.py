@@ -30,6 +30,7 @@ from penstock.search.embedded import MOST_ORDERED, EmbeddedSearcher
 from penstock.search.looking import Definite, Looking, TableFiles
 from penstock.search.ordering import Ordered, Value, first_of
 from penstock.search.tail import Tails
+from penstock.search.values import KnownValues
 
 SECOND = 1_000_000
 
@@ -289,7 +290,7 @@ def test_payloads_of_a_page_are_read_one_by_one_where_that_can_be_done(home, sin
     request = SearchRequest(collection=FLIGHTS, query="n:7 OR n:2999")
     search = Definite(request, parse(request.query, now=NOON), NOON, None)
     read = listing.payloads if singly else lambda file, rows: None
-    files = TableFiles(listed, cut.table.uuid, None, read)
+    files = TableFiles(listed, cut.table.uuid, None, read, KnownValues())
     with home.engine.reader() as reader:
         looking = Looking(search, cut, Heard(reader), home.engine, files=lambda: files)
         events = looking.read(looking.first(10))
