@@ -50,3 +50,38 @@ def test_what_arrow_freed_below_what_it_still_has_goes_back() -> None:
     full, left = map(int, ended.stdout.split())
     assert full > 80
     assert left <= 15
+
+
+CYCLE = """
+import gc
+import time
+import weakref
+from penstock.memory import giving_back
+
+class Known:
+    pass
+
+gc.disable()
+with giving_back(every=0.05):
+    assert gc.get_freeze_count() > 1_000
+    new = Known()
+    new.itself = new
+    known = weakref.ref(new)
+    del new
+    deadline = time.monotonic() + 10
+    while known() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    print(known() is None)
+before = gc.get_freeze_count()
+with giving_back():
+    print(gc.get_freeze_count() <= before)
+"""
+
+
+def test_what_nobody_refers_to_goes_although_it_refers_to_itself() -> None:
+    """Without waiting for as much more of it as there is of everything; what is old stays out."""
+    ended = subprocess.run(
+        [sys.executable, "-c", CYCLE], env=os.environ, check=True, capture_output=True, text=True
+    )
+
+    assert ended.stdout.split() == ["True", "True"]
