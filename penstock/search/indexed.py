@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
+from lakehouse.listing import EVER
 from penstock.envelope import CollectionId, Micros
 from penstock.errors import Unavailable
 from penstock.query import Query
@@ -123,7 +125,8 @@ class Shortcuts:
         if not any(ends.values()) or not state.days:
             return None
         # Of days that the table dropped the index may have some events, or all of them still.
-        state = msgspec.structs.replace(state, since=max(state.since, table.expired_before))
+        if table.expired_before:
+            state = msgspec.structs.replace(state, since=max(state.since, table.expired_before))
         return Part(
             self, self._index, state, ends, compile_elastic(query), since, until, duplicates
         )
@@ -146,6 +149,13 @@ class Shortcuts:
             raise NoAnswer(str(error), away=False) from error
 
 
+class Rest(NamedTuple):
+    """Rows of a table: the condition for them, and until when they were received at the latest."""
+
+    where: Sql
+    last: Micros
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What the index answers of one search: the rows before `ends`. Raises `NoAnswer`."""
@@ -159,11 +169,8 @@ class Part:
     until: Micros | None
     duplicates: DuplicatesShown
 
-    def rest(self, cut: Cut) -> Sql | None:
-        """Answer the condition for rows of the table that the index does not answer for.
-
-        None if there are none.
-        """
+    def rest(self, cut: Cut) -> Rest | None:
+        """Answer which rows of the table the index does not answer for; None if there are none."""
         table = cut.table
         assert table is not None  # noqa: S101 - there is no part without one
         conditions = [
@@ -173,10 +180,13 @@ class Part:
         ]
         if any(mark.log_id != cut.log_id for mark in table.marks):
             conditions.append(sql("log_id <> {0}", value(cut.log_id)))
+        newer = bool(conditions)
         if self.state.since > FIRST_DAY and (self.since is None or self.since < self.state.since):
             before = sql("make_timestamptz({0})", value(self.state.since))
             conditions.append(sql("received_at < {0}", before))
-        return any_sql(*conditions) if conditions else None
+        if not conditions:
+            return None
+        return Rest(any_sql(*conditions), EVER[1] if newer else self.state.since - 1)
 
     def first(
         self, wanted: int, *, descending: bool, after: Place | None

@@ -49,7 +49,7 @@ from penstock.search.cut import Cut
 from penstock.search.facts import told
 from penstock.search.filling import words_of
 from penstock.search.filters import Filters
-from penstock.search.indexed import MOST_PLACES, NoAnswer, Part
+from penstock.search.indexed import MOST_PLACES, NoAnswer, Part, Rest
 from penstock.search.ordering import first_of, ordered_rows, sorting_columns
 from penstock.search.places import (
     BUT_PAYLOADS,
@@ -228,7 +228,7 @@ class Looking:
         self._reader = reader
         self._engine = engine
         self._list_files = files
-        self._rest = part.rest(cut) if part is not None else ALWAYS
+        self._rest = part.rest(cut) if part is not None else Rest(ALWAYS, EVER[1])
         """Which rows of the lake are not answered by the index; None if there are none."""
         self._tail = [Source(rows, shape, ALWAYS) for rows, shape in search.tail(cut)]
         self._open = ALWAYS
@@ -327,19 +327,23 @@ class Looking:
         """Where events of the lake may be that are found."""
         return self._lake if self._files is None else self._found_within(WHOLE)
 
-    def _unindexed(self, sources: Sequence[Source]) -> list[Source]:
-        """Answer the sources without the rows that the index answers for."""
-        rest = self._rest
-        if rest is None:
+    def _unindexed(self, window: Window = WHOLE) -> list[Source]:
+        """Answer where in a time events may be that are found and not answered by the index."""
+        if self._rest is None:
             return []
-        return [replace(one, counts=all_of(one.counts, rest)) for one in sources]
+        where, last = self._rest
+        if self._files is None:
+            sources = self._lake
+        else:
+            sources = self._found_within(Window(window.first, min(window.last, last)))
+        return [replace(one, counts=all_of(one.counts, where)) for one in sources]
 
     def ask(self, select: Sql, rest: str = "", within: Sql = ALWAYS) -> Iterator[pa.Table]:
         """Select from tail and lake, but for what the index answers.
 
         There are several answers, to be put together.
         """
-        for source in (*self._unindexed(self._found), *self._tail):
+        for source in (*self._unindexed(), *self._tail):
             yield from self._ask(source, select, rest, within)
 
     def count(self) -> int:
@@ -387,14 +391,13 @@ class Looking:
 
         Steps grow with what is `found` when the next one is asked for.
         """
-        if self._files is not None:
-            steps = _steps(wanted, found)
+        if self._files is not None and self._rest is not None:
+            pieces = bounded(self._pieces[0], Window(EVER[0], self._rest.last))
             newest_first = self._search.descending
-            for window in windows(self._pieces[0], newest_first=newest_first, steps=steps):
-                sources = self._unindexed(self._found_within(window))
-                yield window, [(source, ALWAYS) for source in sources]
+            for window in windows(pieces, newest_first=newest_first, steps=_steps(wanted, found)):
+                yield window, [(source, ALWAYS) for source in self._unindexed(window)]
             return
-        for source in self._unindexed(self._lake):
+        for source in self._unindexed():
             for start, within in self._windows(source):
                 window = WHOLE if start is None else Window(start, EVER[1])
                 yield window, [(source, within)]
@@ -620,7 +623,7 @@ class Looking:
         indexed = self._indexed(part, events) if events else None
         if indexed is not None:
             places = self._looked_up(part.doubts())
-            rest = self._count(self._unindexed(self._found), _MOST_BESIDE, places)
+            rest = self._count(self._unindexed(), _MOST_BESIDE, places)
             both = [together(*each) for each in zip(indexed, rest, strict=True)]
             told = [one for one in both if one is not None]
             if len(told) == len(both):
@@ -629,7 +632,7 @@ class Looking:
             # Read at their places: what a condition has to read may be much more.
             found, doubts = part.first(MOST_PLACES, descending=True, after=None)
             places = [*found, *self._looked_up(doubts)]
-            return self._count(self._unindexed(self._found), most, places)
+            return self._count(self._unindexed(), most, places)
         return self._count(self._found, most)
 
     def _indexed(self, part: Part, events: int) -> list[Tally] | None:

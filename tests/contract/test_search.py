@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from builders import FLIGHTS, NOON, event
 from indexing import DAY, SECOND, Home, fresh_index
@@ -13,14 +14,14 @@ from query_corpus import EVENTS, FACTS, MANY, READS, SEARCHES, many
 from query_reference import NOW, Asked, Read, Searches, micros
 from ugly_events import NUMBERS, TEXTS, UglyEvents
 
-from lakehouse.sql import Engine, open_engine
+from lakehouse.sql import Engine, Reader, open_engine
 from penstock.query.elastic import Dsl
 from penstock.query.parse import field_of
 from penstock.query.pieces import Sql
 from penstock.search import Place, SearchRequest, looking
 from penstock.search.index import last_moment
 from penstock.search.indexed import Part
-from penstock.search.places import exactly_at
+from penstock.search.places import PLACE, exactly_at
 
 ENGINES = [
     "embedded",
@@ -378,6 +379,32 @@ def test_an_event_of_another_partition_or_log_is_not_counted_for_one_that_is_fou
 
     found = list(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
     assert found == [("log", 0, 3), ("log", 1, 4)]
+
+
+@pytest.mark.parametrize("home", ENGINES[1:], indirect=True)
+def test_an_index_that_has_everything_is_asked_alone(home, monkeypatch) -> None:
+    """Then the lake is read to show the events, and for nothing else."""
+    selected = looking._selected
+    asked: list[str] = []
+
+    def heard(reader: Reader, select: Sql, relation: str, where: Sql, rest: str) -> pa.Table:
+        asked.append(select.text)
+        return selected(reader, select, relation, where, rest)
+
+    monkeypatch.setattr(looking, "_selected", heard)
+    home.send('{"k": 1}', '{"k": 2}', '{"k": 1}')
+    home.land()
+    home.fill()
+
+    assert home.find("k:1") == ["e2", "e0"]
+    assert [text.startswith("event_id, ") for text in asked] == [True]
+    assert home.count("k:1") == 2
+    assert len(asked) == 1
+
+    home.send('{"k": 1}')
+    home.land()
+    assert home.find("k:1") == ["e3", "e2", "e0"]
+    assert PLACE.text in asked
 
 
 def test_times_bound_the_search(home) -> None:

@@ -13,6 +13,7 @@ from builders import FLIGHTS, NOON
 from indexing import DAY
 
 from lakehouse import TableView
+from lakehouse.listing import EVER
 from lakehouse.sql import Engine, open_engine
 from penstock.codec import TIME
 from penstock.envelope import Mark
@@ -22,6 +23,7 @@ from penstock.schema.shape import EMPTY
 from penstock.search.cut import Cut
 from penstock.search.index import FIRST_DAY, State
 from penstock.search.indexed import Part, Shortcuts
+from penstock.search.spans import between
 
 INDEX: Any = SimpleNamespace()
 
@@ -133,7 +135,10 @@ def test_every_row_before_the_cut_is_answered_for_once(sql: Engine, seed: int) -
         wanted = selected(there.landed())
         if part is None:
             return
-        lake = set() if rest is None else selected(all_of(there.landed(), rest))
+        lake = set()
+        if rest is not None:
+            within = between(EVER[0], rest.last)
+            lake = selected(all_of(there.landed(), rest.where, within))
     (certain, _) = part._questions(1, descending=True, after=None)
     documents = {
         (row["log_id"], row["log_partition"], row["log_offset"])
