@@ -190,7 +190,7 @@ class EmbeddedSearcher:
     def facets(self, asked: SearchRequest, fields: Sequence[Field], *, most: int) -> list[Facet]:
         """Answer for each field its `most` frequent values, all of them counted in one reading.
 
-        An index says where few events are, and counts those of many that have one of few values.
+        An index counts those of fields with few values; of others it says where few events are.
         """
         if not 1 <= most <= MOST_VALUES:
             raise BadRequest(f"a facet shows 1 to {MOST_VALUES:,} values")
