@@ -61,7 +61,12 @@ def results(folder: Path) -> Iterator[Question]:
     with (
         opened(settings) as stores,
         closing(
-            open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
+            open_engine(
+                settings.home / "sql",
+                memory=settings.sql_memory,
+                s3=settings.s3,
+                keep_metadata=True,
+            )
         ) as engine,
         duckdb.connect(config={"memory_limit": settings.sql_memory, "threads": 2}) as plain,
     ):

@@ -397,7 +397,9 @@ def searching(
 ) -> Iterator[EmbeddedSearcher]:
     """Answer a searcher as the platform has it, over a database that knows nothing yet."""
     settings = bus.settings
-    engine: Engine = open_engine(settings.home / "sql", memory=settings.sql_memory, s3=settings.s3)
+    engine: Engine = open_engine(
+        settings.home / "sql", memory=settings.sql_memory, s3=settings.s3, keep_metadata=True
+    )
     with closing(engine):
         yield EmbeddedSearcher(
             stores.lake,

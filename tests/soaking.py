@@ -64,6 +64,7 @@ _BROKEN_EVERY = 50
 _STOP_SECONDS = 1.0
 _ID_MEMORY_MIB = 1
 _FILE_BYTES = 1 << 20
+_SQL_MEMORY = "64MB"
 _MEASURED_SECONDS = 0.5
 _SHORT = 120.0
 _LONG = 200.0
@@ -212,6 +213,7 @@ class Soak:
             # The ids of a day would fill 256 MiB for hours, and files grow to 128 MB as long:
             # what has its full size already does not grow.
             f"duplicate_memory_mib = {_ID_MEMORY_MIB}\ncompact_to_bytes = {_FILE_BYTES}\n"
+            f'sql_memory = "{_SQL_MEMORY}"\n'
         )
         self._ports = {"door": http, "platform": platform}
         door, api = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{platform}"

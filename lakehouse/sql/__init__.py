@@ -140,15 +140,22 @@ class Engine(Sql, Protocol):
 
 
 def open_engine(
-    folder: Path, *, memory: str, threads: int = 2, s3: S3Options | None = None
+    folder: Path,
+    *,
+    memory: str,
+    threads: int = 2,
+    s3: S3Options | None = None,
+    keep_metadata: bool = False,
 ) -> Engine:
     """Open the embedded engine; what does not fit into memory is spilled into `folder`.
 
-    `s3` says how the object store of the tables is reached, if they are in one.
+    `s3` says how the object store of the tables is reached, if they are in one. `keep_metadata` is
+    for those who read the same files again and again: some of the memory then holds what describes
+    files.
     """
     from lakehouse.sql.embedded import DuckSql
 
-    return DuckSql(folder, memory=memory, threads=threads, s3=s3)
+    return DuckSql(folder, memory=memory, threads=threads, s3=s3, keep_metadata=keep_metadata)
 
 
 def open_sql(url: str, *, embedded: Sql, password: str = "", token: str = "") -> Sql:

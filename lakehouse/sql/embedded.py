@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ from lakehouse.columns import shape_in
 from lakehouse.files import path_of
 from lakehouse.sql import DISTINCT, Answer, Limits, TableName, Tables
 from lakehouse.sql.copies import Copies
+from lakehouse.sql.own import OwnDatabase
 from lakehouse.sql.statement import explained, tables_used
 from lakehouse.sql.worker import (
     CONFIG,
@@ -34,7 +35,6 @@ from lakehouse.sql.worker import (
     Task,
     cursor_of,
     interrupted_after,
-    let_in,
     open_database,
     text_of,
 )
@@ -71,6 +71,9 @@ _ABOUT_TEXT = ("Parser Error", "Syntax Error", "Binder Error", "Catalog Error")
 _LONG_NUMBER = re.compile(r"[0-9]{5,}")
 _LONGEST_SENTENCE = 500
 
+# Of 2 GB this is 32 MB counted, which takes 128; a table of two million events needs 2 of them.
+_PART_FOR_METADATA = 64
+
 
 class DuckSql:
     """Keeps the promise of `lakehouse.sql.Engine`. Threads may share it."""
@@ -84,9 +87,13 @@ class DuckSql:
         memory: str,
         threads: int = 2,
         s3: S3Options | None = None,
+        keep_metadata: bool = False,
         check: Callable[..., frozenset[TableName]] = tables_used,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         """Spill into a folder of its own below `folder`.
+
+        `keep_metadata` is for those who read the same files again and again.
 
         `memory` is for our own SQL, and again for each of the few processes of callers. A test
         gives a `check` that lets everything pass, to see that the locks hold by themselves.
@@ -96,18 +103,23 @@ class DuckSql:
         self._folder = Path(mkdtemp(prefix="sql-", dir=folder))
         config = CONFIG | {"memory_limit": memory, "threads": threads}
         self._s3 = s3
-        self._own = open_database(config, self._folder / "own", s3=s3 is not None)
-        # Files of tables never change. Global, as cursors do not inherit it; counted in `memory`.
-        self._own.execute("SET GLOBAL parquet_metadata_cache = true")
-        if s3 is None:
-            # The kernel keeps what was read of local files, and takes it back when it must.
-            self._own.execute("SET GLOBAL enable_external_file_cache = false")
-        self._own_key: S3Access | None = None
-        self._copies = None if s3 is None else _copies(self._folder / "metadata", s3)
-        self._guard = threading.Lock()
         self._parser = duckdb.connect(":memory:", config=CONFIG)
         found = self._parser.execute("SELECT parse_formatted_bytes(?)", [memory]).fetchone()
         assert found is not None  # noqa: S101 - a SELECT of one row
+
+        def make(spill: Path) -> duckdb.DuckDBPyConnection:
+            database = open_database(config, spill, s3=s3 is not None)
+            # Global, as cursors do not inherit them.
+            if keep_metadata:
+                database.execute("SET GLOBAL parquet_metadata_cache = true")
+            if s3 is None:
+                # The kernel keeps what was read of local files, and takes it back when it must.
+                database.execute("SET GLOBAL enable_external_file_cache = false")
+            return database
+
+        most_kept = int(found[0]) // _PART_FOR_METADATA
+        self._own = OwnDatabase(make, self._folder, most_kept=most_kept, steady=steady)
+        self._copies = None if s3 is None else _copies(self._folder / "metadata", s3)
         self._workers = Workers(self._folder, memory=int(found[0]), threads=threads)
 
     def query(self, statement: str, tables: Tables, limits: Limits) -> Answer:
@@ -127,8 +139,7 @@ class DuckSql:
     @contextmanager
     def reader(self, *, seconds: float | None = None) -> Iterator[DuckReader]:
         """Open a connection for our own SQL."""
-        self._let_own_in()
-        with cursor_of(self._own) as cursor, interrupted_after(seconds, cursor):
+        with self._own.cursor(self._access()) as cursor, interrupted_after(seconds, cursor):
             try:
                 yield DuckReader(cursor, self._copies)
             except (duckdb.Error, OSError) as error:
@@ -159,13 +170,6 @@ class DuckSql:
             secret=key.secret,
             token=key.token,
         )
-
-    def _let_own_in(self) -> None:
-        access = self._access()
-        with self._guard:
-            if access is not None and access != self._own_key:
-                let_in(self._own, access, ("s3://",))
-                self._own_key = access
 
     @contextmanager
     def _run(

@@ -129,7 +129,9 @@ def opened(settings: Settings, dagster: Dagster) -> Iterator[Platform]:
         index = stores.index
         with (
             closing(DoorRoute(door_of(settings))) as door,
-            closing(open_engine(folder, memory=settings.sql_memory, s3=settings.s3)) as engine,
+            closing(
+                open_engine(folder, memory=settings.sql_memory, s3=settings.s3, keep_metadata=True)
+            ) as engine,
             closing(sql_of(settings, engine)) as sql,
             ExitStack() as beside,
         ):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -676,12 +677,14 @@ def test_a_source_without_columns_of_payloads_has_the_empty_shape(duck) -> None:
         assert reader.shape(reader.arrow(pa.table({"payload": [b"x"]}))) == EMPTY
 
 
-def test_the_metadata_of_files_is_read_once_for_all_of_our_own_sql(duck) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_metadata_of_files_is_kept_for_who_wants_it(tmp_path, kept: bool) -> None:
     """Else each search parses the footers of all files, which a plain SET leaves to it."""
-    with duck.engine.reader() as reader:
-        kept = reader.rows("SELECT current_setting('parquet_metadata_cache') AS kept")
+    engine = open_engine(tmp_path / "spill", memory="100MB", keep_metadata=kept)
+    with closing(engine), engine.reader() as reader:
+        told = reader.rows("SELECT current_setting('parquet_metadata_cache') AS kept")
 
-    assert kept["kept"].to_pylist() == [True]
+    assert told["kept"].to_pylist() == [kept]
 
 
 def test_our_own_sql_is_stopped_when_its_time_is_over(duck) -> None:
