@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 from pyiceberg.conversions import from_bytes
+from pyiceberg.io import InputStream
 from pyiceberg.manifest import (
     DataFile,
     DataFileContent,
@@ -30,7 +31,8 @@ from pyiceberg.table import Table
 from pyiceberg.types import TimestamptzType
 
 from lakehouse.columns import DATA, arrow_schema, shape_in
-from lakehouse.payloads import Chunk, OtherPagesError, chunk_of, payloads_in
+from lakehouse.files import SCHEME
+from lakehouse.payloads import Chunk, OtherPagesError, Read, chunk_of, payloads_in
 from lakehouse.tables import Lake, TableView
 from penstock.envelope import Micros
 from penstock.errors import EngineUnavailable
@@ -163,9 +165,8 @@ class Listing:
                     continue
                 if group.payloads is None:
                     return None
-                stream.seek(group.payloads.start)
                 try:
-                    found += payloads_in(stream.read(group.payloads.size), here)
+                    found += payloads_in(_reading(stream, file, group.payloads), here)
                 except OtherPagesError:
                     return None
         return found
@@ -231,6 +232,24 @@ class Listing:
                 del self._columns[next(iter(self._columns))]
             _remember(self._footers, path, footer, _MOST_FOOTERS)
         return footer
+
+
+def _reading(stream: InputStream, file: Listed, chunk: Chunk) -> Read:
+    """Answer what reads of a chunk.
+
+    On a disk pieces are read where they are. Of an object store each would be a request: there the
+    chunk is one.
+    """
+    if file.path.startswith(SCHEME):
+
+        def piece(start: int, size: int) -> bytes:
+            stream.seek(chunk.start + start)
+            return stream.read(max(0, min(size, chunk.size - start)))
+
+        return piece
+    stream.seek(chunk.start)
+    whole = memoryview(stream.read(chunk.size))
+    return lambda start, size: whole[start : start + size]
 
 
 def _remember(kept: OrderedDict[str, _Remembered], key: str, value: _Remembered, most: int) -> None:

@@ -9,7 +9,7 @@ and only those are unpacked that hold what is asked for.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
@@ -22,9 +22,17 @@ _DATA_PAGE = 0
 _PLAIN = 0
 _CODEC = pa.Codec("zstd")
 
+# Of a page of payloads a header has some 30 bytes; one with statistics may have many more.
+_HEADER = 64
+_LONGER = 16
+
 
 class OtherPagesError(Exception):
     """Pages are of a kind that is left to engines."""
+
+
+Read: TypeAlias = Callable[[int, int], "bytes | memoryview"]
+"""Reads from a place of a chunk so many bytes, or fewer where the chunk ends."""
 
 
 class Chunk(NamedTuple):
@@ -35,9 +43,10 @@ class Chunk(NamedTuple):
 
 
 class _Page(NamedTuple):
-    """A page: its bytes as they are stored, and how many there are when it is unpacked."""
+    """A page: where its bytes are stored, how many, and how many they are when unpacked."""
 
-    stored: memoryview
+    start: int
+    stored: int
     size: int
     rows: int
     checksum: int | None
@@ -61,35 +70,39 @@ def chunk_of(footer: pq.FileMetaData, group: int) -> Chunk | None:
     return Chunk(written.data_page_offset, written.total_compressed_size)
 
 
-def payloads_in(stored: bytes, rows: Sequence[int]) -> Iterator[bytes]:
+def payloads_in(read: Read, rows: Sequence[int]) -> Iterator[bytes]:
     """Answer the payloads of these rows of a row group, whose numbers rise, from its chunk.
 
-    Raises `OSError` if a page does not have the checksum that it was written with, or ends early,
-    and `OtherPagesError`.
+    Of that are read the headers of pages, and the pages that have one of the rows. Raises
+    `OSError` if a page does not have the checksum that it was written with, or ends early, and
+    `OtherPagesError`.
     """
     try:
-        yield from _payloads(memoryview(stored), rows)
+        yield from _payloads(read, rows)
     except (IndexError, ValueError, pa.ArrowException) as error:
         raise OSError("a page of payloads cannot be read") from error
 
 
-def _payloads(stored: memoryview, rows: Sequence[int]) -> Iterator[bytes]:
+def _payloads(read: Read, rows: Sequence[int]) -> Iterator[bytes]:
     at, first, taken = 0, 0, 0
     while taken < len(rows):
-        page, at = _page(stored, at)
+        page = _page(read, at)
         end = first + page.rows
         here = taken
         while taken < len(rows) and rows[taken] < end:
             taken += 1
         if taken > here:
-            yield from _values(_unpacked(page), [row - first for row in rows[here:taken]])
-        first = end
+            yield from _values(_unpacked(page, read), [row - first for row in rows[here:taken]])
+        at, first = page.start + page.stored, end
 
 
-def _unpacked(page: _Page) -> bytes:
-    if page.checksum is not None and zlib.crc32(page.stored) != page.checksum & 0xFFFFFFFF:
+def _unpacked(page: _Page, read: Read) -> bytes:
+    stored = read(page.start, page.stored)
+    if len(stored) < page.stored:
+        raise ValueError("it ends early")
+    if page.checksum is not None and zlib.crc32(stored) != page.checksum & 0xFFFFFFFF:
         raise ValueError("it has another checksum")
-    unpacked: bytes = _CODEC.decompress(page.stored, page.size, asbytes=True)
+    unpacked: bytes = _CODEC.decompress(stored, page.size, asbytes=True)
     return unpacked
 
 
@@ -107,20 +120,34 @@ def _values(page: bytes, places: Sequence[int]) -> Iterator[bytes]:
         yield page[start:end]
 
 
-def _page(stored: memoryview, at: int) -> tuple[_Page, int]:
-    """Answer the page whose header begins here, and where the next one does."""
-    header, at = _struct(stored, at)
+def _page(read: Read, at: int) -> _Page:
+    """Answer the page whose header begins here."""
+    header, start = _header(read, at)
     kind, size, packed, checksum, data = (header.get(number) for number in range(1, 6))
     if kind != _DATA_PAGE or not isinstance(data, dict) or data.get(2) != _PLAIN:
         raise OtherPagesError
     rows = data.get(1)
     if not (isinstance(size, int) and isinstance(packed, int) and isinstance(rows, int)):
         raise OtherPagesError
-    end = at + packed
-    if not at <= end <= len(stored) or rows < 0:
+    if packed < 0 or rows < 0:
         raise ValueError("it ends early")
     known = checksum if isinstance(checksum, int) else None
-    return _Page(stored[at:end], size, rows, known), end
+    return _Page(start, packed, size, rows, known)
+
+
+def _header(read: Read, at: int) -> tuple[_Struct, int]:
+    """Answer the header that begins here, and where it ends."""
+    size = _HEADER
+    while True:
+        stored = read(at, size)
+        try:
+            header, length = _struct(stored, 0)
+        except IndexError:
+            if len(stored) < size:
+                raise
+            size *= _LONGER
+        else:
+            return header, at + length
 
 
 # Headers are structs of Thrift's compact protocol: each field has a byte with its type, and with
@@ -131,7 +158,7 @@ _LAST_BYTE = 0x80
 _Struct: TypeAlias = dict[int, "int | bytes | _Struct"]
 
 
-def _struct(stored: memoryview, at: int) -> tuple[_Struct, int]:
+def _struct(stored: bytes | memoryview, at: int) -> tuple[_Struct, int]:
     fields: _Struct = {}
     number = 0
     while True:
@@ -160,12 +187,12 @@ def _struct(stored: memoryview, at: int) -> tuple[_Struct, int]:
                 raise OtherPagesError
 
 
-def _integer(stored: memoryview, at: int) -> tuple[int, int]:
+def _integer(stored: bytes | memoryview, at: int) -> tuple[int, int]:
     coded, at = _unsigned(stored, at)
     return (coded >> 1) ^ -(coded & 1), at
 
 
-def _unsigned(stored: memoryview, at: int) -> tuple[int, int]:
+def _unsigned(stored: bytes | memoryview, at: int) -> tuple[int, int]:
     number = shift = 0
     while True:
         byte = stored[at]

@@ -74,6 +74,11 @@ _LONGEST_SENTENCE = 500
 # Of 2 GB this is 32 MB counted, which takes 128; a table of two million events needs 2 of them.
 _PART_FOR_METADATA = 64
 
+# What threads may have answered before somebody reads it; then they wait. A chunk of answers that
+# has lists takes 300 kB, however few rows are in it, so that with DuckDB's own 1 MB one thread
+# works for all: 95 ms instead of 57 for fifty events that lie far apart.
+_ANSWERED_AHEAD = "16MB"
+
 
 class DuckSql:
     """Keeps the promise of `lakehouse.sql.Engine`. Threads may share it."""
@@ -141,6 +146,7 @@ class DuckSql:
         """Open a connection for our own SQL."""
         with self._own.cursor(self._access()) as cursor, interrupted_after(seconds, cursor):
             try:
+                cursor.execute(f"SET streaming_buffer_size = '{_ANSWERED_AHEAD}'")
                 yield DuckReader(cursor, self._copies)
             except (duckdb.Error, OSError) as error:
                 raise _told_to_us(error, seconds) from error

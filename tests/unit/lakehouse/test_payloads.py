@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse.payloads import OtherPagesError, chunk_of, payloads_in
+from lakehouse.payloads import OtherPagesError, Read, chunk_of, payloads_in
 
 SCHEMA = pa.schema([pa.field("id", pa.int64()), pa.field("payload", pa.binary(), nullable=False)])
 
@@ -39,8 +39,12 @@ def chunk(file: bytes, group: int = 0) -> bytes:
     return file[found.start : found.start + found.size]
 
 
+def of(stored: bytes) -> Read:
+    return lambda start, size: stored[start : start + size]
+
+
 def read(file: bytes, rows: list[int], group: int = 0) -> list[bytes]:
-    return list(payloads_in(chunk(file, group), rows))
+    return list(payloads_in(of(chunk(file, group)), rows))
 
 
 @given(st.lists(st.binary(max_size=150), min_size=1, max_size=120), st.data())
@@ -94,13 +98,13 @@ def test_a_page_with_a_bit_that_fell_over_is_no_payload() -> None:
         ill = bytearray(stored)
         ill[place] ^= 4
         try:
-            found = list(payloads_in(bytes(ill), everything))
+            found = list(payloads_in(of(bytes(ill)), everything))
         except (OSError, OtherPagesError):
             continue
         assert found == values, place
     for end in range(len(stored)):
         with pytest.raises(OSError, match="cannot be read"):
-            list(payloads_in(stored[:end], [39]))
+            list(payloads_in(of(stored[:end]), [39]))
 
 
 def test_pages_without_a_row_that_is_asked_for_stay_packed() -> None:
@@ -109,6 +113,6 @@ def test_pages_without_a_row_that_is_asked_for_stay_packed() -> None:
     stored = bytearray(chunk(written(values)))
     stored[stored.index(values[0])] ^= 4
 
-    assert list(payloads_in(bytes(stored), [39])) == [values[39]]
+    assert list(payloads_in(of(bytes(stored)), [39])) == [values[39]]
     with pytest.raises(OSError, match="cannot be read"):
-        list(payloads_in(bytes(stored), [0]))
+        list(payloads_in(of(bytes(stored)), [0]))
