@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, NamedTuple
 
 from penstock.envelope import Micros
@@ -29,8 +30,8 @@ from penstock.query.pieces import (
     sql,
     value,
 )
+from penstock.query.spelling import ANY_CASE, FOLDS, UNKNOWN, Fold, Spelt
 from penstock.query.stored import LeafColumn, all_values, columns_of, read
-from penstock.query.text import lower
 from penstock.query.tree import (
     And,
     Bound,
@@ -74,14 +75,16 @@ def compile_sql(
     dialect: Dialect = DUCKDB,
     rows: Rows = "rows",
     misfits: bool = True,
+    spelt: Spelt = UNKNOWN,
 ) -> Sql:
     """Answer the condition that is true for exactly the events found, false or NULL for others.
 
     The relation needs a column for each of `query.facts`. In the quarantine `misfits` holds every
     leaf of a payload, and the shape is empty. Of rows that have no misfit at any of `misfits_asked`
-    none need be read.
+    none need be read, and columns that are `spelt` in one way are compared as they are.
     """
-    return _Compiler(dialect, rows, columns_of(shape), misfits=misfits).of(query.where)
+    compiler = _Compiler(dialect, rows, columns_of(shape), misfits=misfits, spelt=spelt)
+    return compiler.of(query.where)
 
 
 def misfits_asked(query: Query) -> frozenset[str] | None:
@@ -98,6 +101,15 @@ def misfits_asked(query: Query) -> frozenset[str] | None:
             case _ if isinstance(condition.field, Payload):
                 paths.add(path_text(condition.field.keys))
     return frozenset(paths)
+
+
+def compared_texts(query: Query) -> frozenset[str]:
+    """Answer at which paths texts are compared as a whole, or with a pattern."""
+    return frozenset(
+        path_text(condition.field.keys)
+        for condition in conditions(query.where)
+        if isinstance(condition, Equals | Like) and isinstance(condition.field, Payload)
+    )
 
 
 class Parts(NamedTuple):
@@ -135,6 +147,7 @@ def part_query(
     rows: Rows = "rows",
     telling: Sequence[LeafColumn] = (),
     misfits: bool = True,
+    spelt: Spelt = UNKNOWN,
 ) -> Parts:
     """Answer the condition in two parts.
 
@@ -143,15 +156,16 @@ def part_query(
     the columns (2 million events of 440 bytes). With NOT before the words there is one part.
 
     Whoever knows columns of which most rows have one (`penstock.query.stored.telling`) gives them:
-    the payloads of rows that have none of them are read. `misfits` is as for `compile_sql`.
+    the payloads of rows that have none of them are read. `misfits` and `spelt` are as for
+    `compile_sql`.
     """
     columns = columns_of(shape)
     here = [column for column in telling if column in columns]
-    whole = _Compiler(dialect, rows, columns, telling=here, misfits=misfits)
+    whole = _Compiler(dialect, rows, columns, telling=here, misfits=misfits, spelt=spelt)
     if rows == "quarantine" or not _wants_words(query.where):
         return Parts(whole.of(query.where), NEVER)
 
-    stored = _Compiler(dialect, rows, columns, opaque=False, misfits=misfits)
+    stored = _Compiler(dialect, rows, columns, opaque=False, misfits=misfits, spelt=spelt)
     # An opaque payload has no leaf but itself, so that no column and no misfit has to be asked.
     bare = _Compiler(dialect, rows, (), misfits=False)
     envelope = _Compiler(dialect, rows, (), misfits=False, opaque=False)
@@ -239,8 +253,12 @@ class _Tests(NamedTuple):
     long: _Test | None = None
     double: _Test | None = None
     bool: _Test | None = None
+    folded: Callable[[Fold], _Test] | None = None
+    """Answers what is asked of a text in place of `string` where its column is spelt in one way."""
 
-    def of(self, kind: Kind) -> _Test | None:
+    def of(self, kind: Kind, fold: Fold | None) -> _Test | None:
+        if kind == "string" and fold is not None and self.folded is not None:
+            return self.folded(fold)
         return {
             "string": self.string,
             "long": self.long,
@@ -259,8 +277,10 @@ class _Compiler:
         misfits: bool = True,
         opaque: bool = True,
         telling: Sequence[LeafColumn] = (),
+        spelt: Spelt = UNKNOWN,
     ) -> None:
         self._telling = telling
+        self._spelt = dict(spelt)
         self._dialect = dialect
         self._quarantine = rows == "quarantine"
         self._columns = columns
@@ -402,7 +422,7 @@ class _Compiler:
         found = [
             self._in_column(column, test)
             for column in columns
-            if (test := stored.of(column.kind)) is not None
+            if (test := stored.of(column.kind, self._fold_of(column))) is not None
         ]
         found.append(self._in_misfits(path, stored))
         if words:
@@ -467,6 +487,10 @@ class _Compiler:
             found.append(self._if_opaque(ALWAYS))
         return any_of(*found)
 
+    def _fold_of(self, column: LeafColumn) -> Fold | None:
+        spelling = self._spelt.get(column)
+        return None if spelling is None else FOLDS[spelling]
+
     def _in_column(self, column: LeafColumn, test: _Test) -> Sql:
         return self._nested("data", column.steps, test, 0)
 
@@ -517,14 +541,14 @@ class _Compiler:
             case Words(_, words, number):
                 return self._with_number(lambda leaf: self._contains(leaf, words), number)
             case Equals(_, text, number, flag):
-                tests = self._with_number(
-                    lambda leaf: sql("lower({0}) = {1}", leaf, value(lower(text))), number
-                )
+                folded = partial(_equals, text)
+                tests = self._with_number(folded(ANY_CASE), number)._replace(folded=folded)
                 if flag is None:
                     return tests
                 return tests._replace(bool=lambda leaf: leaf if flag else sql("NOT {0}", leaf))
             case Like(_, pattern):
-                return _Tests(string=lambda leaf: self._like(leaf, pattern))
+                folded = partial(self._like, pattern)
+                return _Tests(string=folded(ANY_CASE), folded=folded)
             case NumberRange(_, low, high):
                 return _Tests(
                     long=lambda leaf: long(leaf, low, high),
@@ -565,21 +589,27 @@ class _Compiler:
         passes = sql(self._dialect.matches, text, value(expression))
         return sql("CASE WHEN {0} THEN {1} ELSE FALSE END", likely, passes)
 
-    def _like(self, leaf: Sql, pattern: Sequence[str | Wild]) -> Sql:
-        text = sql("lower({0})", leaf)
-        if list(pattern[:-1]).count(Wild.ANY) > 1:
+    def _like(self, pattern: Sequence[str | Wild], fold: Fold) -> _Test:
+        parts: list[str | Wild] = []
+        for part in pattern:
+            text = part if isinstance(part, Wild) else fold.of_text(part)
+            if text is None:
+                return _never
+            parts.append(text)
+        if parts[:-1].count(Wild.ANY) > 1:
             # LIKE tries every place of one asterisk for every place of the other: with four of
             # them, a text of 2 kB takes minutes in which nothing can interrupt it.
             expression = "".join(
-                _EXPRESSION_OF[part] if isinstance(part, Wild) else re.escape(lower(part))
-                for part in pattern
+                _EXPRESSION_OF[part] if isinstance(part, Wild) else re.escape(part)
+                for part in parts
             )
-            return sql(self._dialect.matches_whole, text, value(f"(?s){expression}"))
+            whole = value(f"(?s){expression}")
+            return lambda leaf: sql(self._dialect.matches_whole, fold.leaf(leaf), whole)
         like = "".join(
-            _LIKE_OF[part] if isinstance(part, Wild) else re.sub(r"([%_\\])", r"\\\1", lower(part))
-            for part in pattern
+            _LIKE_OF[part] if isinstance(part, Wild) else re.sub(r"([%_\\])", r"\\\1", part)
+            for part in parts
         )
-        return sql("{0} LIKE {1} ESCAPE '\\'", text, value(like))
+        return lambda leaf: sql("{0} LIKE {1} ESCAPE '\\'", fold.leaf(leaf), value(like))
 
     def _text_range(self, leaf: Sql, low: TextBound | None, high: TextBound | None) -> Sql:
         sides = []
@@ -600,6 +630,17 @@ _LIKE_OF = {Wild.ONE: "_", Wild.ANY: "%"}
 _EXPRESSION_OF = {Wild.ONE: ".", Wild.ANY: ".*"}
 
 IS_JSON_STRING = "starts_with(m.value, '\"')"
+
+
+def _equals(text: str, fold: Fold) -> _Test:
+    spelt = fold.of_text(text)
+    if spelt is None:
+        return _never
+    return lambda leaf: sql("{0} = {1}", fold.leaf(leaf), value(spelt))
+
+
+def _never(leaf: Sql) -> Sql:  # noqa: ARG001 - a test of a leaf
+    return NEVER
 
 
 def _unparted(leaf: Sql) -> Sql:

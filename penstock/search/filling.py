@@ -5,7 +5,7 @@ Words are parted, and texts put in lower case, by the functions that searches us
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,7 +55,43 @@ def group_of(reader: Reader, rows: pa.Table, shape: Struct, *, least: int = LEAS
     )
     paths = _misfit_paths(source)
     misfits = reader.rows(paths.text, paths.parameters)["digest"].to_pylist()
-    return Group(described, _words(reader, named, bits), frozenset(misfits))
+    small, capital = _spelt(reader, source, columns_of(shape))
+    return Group(described, _words(reader, named, bits), frozenset(misfits), small, capital)
+
+
+def _spelt(
+    reader: Reader, source: str, columns: Sequence[LeafColumn]
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Answer which columns of texts have small letters only, and which have capitals only."""
+    texts = {n: column for n, column in enumerate(columns) if column.kind == "string"}
+    if not texts:
+        return frozenset(), frozenset()
+    small, capital = (
+        ", ".join(f"coalesce(bool_and({_of_all(column, test)}), TRUE)" for column in texts.values())
+        for test in (_is_small, _is_capital)
+    )
+    told = f"SELECT [{small}] AS small, [{capital}] AS capital FROM {source}"  # noqa: S608 - ours
+    [found] = reader.rows(told).to_pylist()
+    return _where(texts, found["small"]), _where(texts, found["capital"])
+
+
+def _where(numbers: Iterable[int], found: Sequence[bool]) -> frozenset[int]:
+    return frozenset(number for number, true in zip(numbers, found, strict=True) if true)
+
+
+def _of_all(column: LeafColumn, test: Callable[[Sql], Sql]) -> str:
+    """Answer whether all leaves of a row are so; NULL if there are none."""
+    if None not in column.steps:
+        return test(read(column)).text
+    return f"list_bool_and({all_values(DUCKDB, column, test).text})"
+
+
+def _is_small(leaf: Sql) -> Sql:
+    return sql("({0} = lower({0}))", leaf)
+
+
+def _is_capital(leaf: Sql) -> Sql:
+    return sql("(strlen({0}) = length({0}) AND {0} = upper({0}))", leaf)
 
 
 def _words(reader: Reader, digests: str, bits: int) -> bytes:

@@ -3,7 +3,8 @@
 The rows of a row group are parted into 64 chunks at most. For each token (`penstock.query.pruning`)
 a filter says in which chunks it may be: a Bloom filter of each chunk, the same bit of all chunks in
 one word. It may say yes without cause, once in a hundred times, and never no. And it says at which
-paths the file has misfits: where a search asks for no such path, columns alone decide.
+paths the file has misfits: where a search asks for no such path, columns alone decide. And it says
+which columns have only small letters, or only capitals: their texts are compared as they are.
 
 A filter has no word of any event in it, only bits and digests. It belongs to one file, which never
 changes; a file without one is read. So every filter may be lost, and is lost with its file.
@@ -15,7 +16,7 @@ import os
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +28,9 @@ import structlog
 from lakehouse.listing import Listed
 from penstock.envelope import Micros
 from penstock.query.pruning import NOTHING, All, Need, Token, path_token
+from penstock.query.spelling import Spelt
+from penstock.query.stored import LeafColumn, columns_of
+from penstock.schema.shape import Struct
 from penstock.search.spans import Piece, whole_files
 
 log = structlog.get_logger()
@@ -71,6 +75,10 @@ class Group(NamedTuple):
     words: bytes
     misfits: frozenset[int]
     """Digests of the paths."""
+    small: frozenset[int]
+    """The columns whose texts are all in small letters, by their number among all of the shape."""
+    capital: frozenset[int]
+    """The columns whose texts are all ASCII and in capitals."""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -79,6 +87,9 @@ class _Head(msgspec.Struct, frozen=True):
     groups: list[Chunks]
     checksum: int
     misfits: frozenset[int] | None
+    # Filters of earlier versions do not say how texts are spelt.
+    small: frozenset[int] = frozenset()
+    capital: frozenset[int] = frozenset()
 
 
 def chunk_rows(rows: int, least: int) -> int:
@@ -106,6 +117,16 @@ class Filter:
     starts: tuple[int, ...]
     misfits: frozenset[int] | None
     """Digests of all paths at which the file has misfits, if they are not too many."""
+    small: frozenset[int]
+    capital: frozenset[int]
+
+    def spelt(self, columns: Iterable[tuple[int, LeafColumn]]) -> Spelt:
+        """Answer which of these columns are spelt in one way, told with their numbers."""
+        return frozenset(
+            (column, "small" if number in self.small else "capital")
+            for number, column in columns
+            if number in self.small or number in self.capital
+        )
 
     def may_misfit(self, paths: frozenset[str] | None) -> bool:
         """Say whether the file may have a misfit at one of these paths; None: at any."""
@@ -113,7 +134,7 @@ class Filter:
             return self.misfits is None or bool(self.misfits)
         return any(path_token(path) in self.misfits for path in paths)
 
-    def pieces(self, file: Listed, need: Need, paths: frozenset[str] | None) -> Iterator[Piece]:
+    def pieces(self, file: Listed, need: Need, *, misfits: bool, spelt: Spelt) -> Iterator[Piece]:
         """Answer the rows in which there may be what is needed; neighbours are one piece.
 
         A few words of the filter are read, and it is open for no longer: a process may have as
@@ -124,7 +145,6 @@ class Filter:
                 _chunks(opened.fileno(), group, start, need)
                 for group, start in zip(self.groups, self.starts, strict=True)
             ]
-        misfits = self.may_misfit(paths)
         for number, (group, found) in enumerate(zip(self.groups, maybe, strict=True)):
             chunk = 0
             while chunk < len(group.rows):
@@ -141,6 +161,7 @@ class Filter:
                     max(group.last[chunk:end]),
                     sum(group.rows[chunk:end]),
                     misfits=misfits,
+                    spelt=spelt,
                 )
                 chunk = end
 
@@ -177,34 +198,41 @@ class Filters:
         self._known: OrderedDict[Path, Filter] = OrderedDict()
 
     def pieces(
-        self, table: str, files: Sequence[Listed], need: Need, paths: frozenset[str] | None = None
+        self,
+        table: str,
+        files: Sequence[Listed],
+        need: Need,
+        paths: frozenset[str] | None = None,
+        *,
+        compared: frozenset[str] = frozenset(),
     ) -> list[Piece]:
         """Answer the rows of a table's files in which there may be what is needed.
 
-        At `paths` misfits can decide; None: at any.
+        At `paths` misfits can decide; None: at any. The texts at the paths that are `compared` may
+        be spelt in one way.
         """
+        columns = {shape: _texts_at(shape, compared) for shape in {one.shape for one in files}}
         found: list[Piece] = []
         for file in files:
             known = self.of(table, file)
             if known is None:
                 found += whole_files([file])
-            elif need == NOTHING:
-                found += whole_files([file], misfits=known.may_misfit(paths))
-            else:
-                found += self._pieces(table, file, known, need, paths)
+                continue
+            misfits, spelt = known.may_misfit(paths), known.spelt(columns[file.shape])
+            if need == NOTHING:
+                found += whole_files([file], misfits=misfits, spelt=spelt)
+                continue
+            try:
+                found += list(known.pieces(file, need, misfits=misfits, spelt=spelt))
+            except OSError as error:
+                self._forget(self._place(table, file.path), error)
+                found += whole_files([file])
         return found
 
-    def _pieces(
-        self, table: str, file: Listed, known: Filter, need: Need, paths: frozenset[str] | None
-    ) -> list[Piece]:
-        try:
-            return list(known.pieces(file, need, paths))
-        except OSError as error:
-            place = self._place(table, file.path)
-            log.warning("a filter cannot be read, its file is", filter=place.name, error=str(error))
-            with self._guard:
-                self._known.pop(place, None)
-            return whole_files([file])
+    def _forget(self, place: Path, error: OSError) -> None:
+        log.warning("a filter cannot be read, its file is", filter=place.name, error=str(error))
+        with self._guard:
+            self._known.pop(place, None)
 
     def of(self, table: str, file: Listed) -> Filter | None:
         """Answer the filter of a file, None where there is none."""
@@ -244,6 +272,8 @@ class Filters:
             groups=[group.chunks for group in groups],
             checksum=zlib.crc32(body),
             misfits=paths if len(paths) <= MOST_PATHS else None,
+            small=frozenset[int].intersection(*(group.small for group in groups)),
+            capital=frozenset[int].intersection(*(group.capital for group in groups)),
         )
         whole = msgspec.json.encode(head) + b"\n" + body
         fresh = place.with_suffix(f".{os.getpid()}-{threading.get_native_id()}")
@@ -279,6 +309,15 @@ class Filters:
         return self._folder / table / f"{name}{_SUFFIX}"
 
 
+def _texts_at(shape: Struct, paths: frozenset[str]) -> list[tuple[int, LeafColumn]]:
+    """Answer the columns of texts at these paths, with their numbers."""
+    return [
+        (number, column)
+        for number, column in enumerate(columns_of(shape))
+        if column.kind == "string" and column.path in paths
+    ]
+
+
 def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
@@ -299,4 +338,4 @@ def _read(place: Path, file: Listed) -> Filter:
         end += group.bits * _WORD
     if end != start + len(words) or zlib.crc32(words) != head.checksum:
         raise ValueError("it is not as it was written")
-    return Filter(place, tuple(head.groups), tuple(starts), head.misfits)
+    return Filter(place, tuple(head.groups), tuple(starts), head.misfits, head.small, head.capital)

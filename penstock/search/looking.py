@@ -25,9 +25,11 @@ from penstock.query.facets import Has, facet_columns, facet_statement
 from penstock.query.order import LAST, sort_value
 from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, sql, value
 from penstock.query.pruning import NOTHING, need_of, opaque
+from penstock.query.spelling import UNKNOWN, Spelt
 from penstock.query.sql import (
     Parts,
     Rows,
+    compared_texts,
     compile_before,
     compile_sql,
     misfits_asked,
@@ -70,6 +72,7 @@ from penstock.search.spans import (
     Reading,
     Window,
     bounded,
+    few_spellings,
     next_step,
     readings,
     whole_files,
@@ -180,6 +183,11 @@ class Source:
     def misfits(self) -> bool:
         """Whether a misfit may decide which rows are found."""
         return not isinstance(self.rows, Reading) or self.rows.misfits
+
+    @property
+    def spelt(self) -> Spelt:
+        """What is known of the columns whose texts are compared."""
+        return self.rows.spelt if isinstance(self.rows, Reading) else UNKNOWN
 
     def of(self, reader: Reader) -> tuple[str, Sql] | None:
         """Answer what to write behind FROM, and the condition that goes with it."""
@@ -306,10 +314,8 @@ class Looking:
             paths |= {path_text(one.keys) for one in search.counted if isinstance(one, Payload)}
         # An opaque payload has no misfits, so that no file is read otherwise for having some.
         texts = [replace(one, misfits=True) for one in filters.pieces(table, within, opaque(need))]
-        return (
-            bounded(filters.pieces(table, within, need, paths), time),
-            bounded(texts, time),
-        )
+        stored = filters.pieces(table, within, need, paths, compared=compared_texts(search.query))
+        return bounded(few_spellings(stored), time), bounded(texts, time)
 
     def _found_within(self, window: Window) -> list[Source]:
         """Answer where in a time events of the lake may be that are found."""
@@ -763,7 +769,12 @@ class Looking:
         compiled = part_query if search.query.unique is None else _as_one_part
         telling = () if isinstance(source.rows, pa.Table) else self._telling
         parts = compiled(
-            search.query, source.shape, rows=rows, telling=telling, misfits=source.misfits
+            search.query,
+            source.shape,
+            rows=rows,
+            telling=telling,
+            misfits=source.misfits,
+            spelt=source.spelt,
         )
         for read, part in ((stored, parts.stored), (opaque_, parts.opaque)):
             if read is not None and part != NEVER:
@@ -831,8 +842,9 @@ def _as_one_part(
     rows: Rows,
     telling: Sequence[LeafColumn],  # noqa: ARG001 - as `part_query` takes them
     misfits: bool,
+    spelt: Spelt,
 ) -> Parts:
-    return Parts(compile_sql(query, shape, rows=rows, misfits=misfits), NEVER)
+    return Parts(compile_sql(query, shape, rows=rows, misfits=misfits, spelt=spelt), NEVER)
 
 
 def _steps(wanted: int, found: Collection[Place]) -> Iterator[int]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lakehouse.listing import EVER, Listed
 from penstock.envelope import Micros
 from penstock.query.pieces import ALWAYS, Sql, all_of, any_of
+from penstock.query.spelling import UNKNOWN, Spelt
 from penstock.schema.shape import Struct
 
 FIRST_STEP = 50_000
@@ -26,6 +27,10 @@ MOST_SPANS = 48
 Where spans leave out few rows there are fewer of them: comparing two million rows with 48 spans
 takes 200 ms of a processor, as long as reading a column and more.
 """
+
+
+MOST_SPELLINGS = 4
+"""So many ways in which the columns of a search are spelt are told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,8 @@ class Piece:
     rows: int
     misfits: bool = True
     """Whether a misfit may decide which of them are found."""
+    spelt: Spelt = UNKNOWN
+    """What is known of the columns whose texts are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ class Reading:
     within: Sql
     misfits: bool = True
     """Whether a misfit may decide which rows are found."""
+    spelt: Spelt = UNKNOWN
+    """What is known of the columns whose texts are compared."""
 
 
 WHOLE = Window(*EVER)
@@ -130,17 +139,18 @@ def _window(lower: Micros | None, upper: Micros | None, *, newest_first: bool) -
 
 def readings(pieces: Iterable[Piece], within: Window) -> list[Reading]:
     """Answer what to read of a time, the files that are asked in the same way together."""
-    alike: dict[tuple[Struct, bool], list[Piece]] = {}
+    alike: dict[tuple[Struct, bool, Spelt], list[Piece]] = {}
     for one in bounded(pieces, within):
-        alike.setdefault((one.file.shape, one.misfits), []).append(one)
+        alike.setdefault((one.file.shape, one.misfits, one.spelt), []).append(one)
     return [
         Reading(
             tuple(sorted({one.file.path for one in some})),
             shape,
             _condition(some, within),
             misfits=misfits,
+            spelt=spelt,
         )
-        for (shape, misfits), some in alike.items()
+        for (shape, misfits, spelt), some in alike.items()
     ]
 
 
@@ -204,10 +214,22 @@ def between(first: Micros, last: Micros) -> Sql:
     return all_of(*sides)
 
 
-def whole_files(files: Iterable[Listed], *, misfits: bool = True) -> list[Piece]:
+def few_spellings(pieces: Sequence[Piece]) -> Sequence[Piece]:
+    """Answer the pieces, knowing nothing of columns that are spelt in many ways from file to file.
+
+    Files of each way are asked by themselves, which takes some milliseconds.
+    """
+    if len({one.spelt for one in pieces}) <= MOST_SPELLINGS:
+        return pieces
+    return [replace(one, spelt=UNKNOWN) for one in pieces]
+
+
+def whole_files(
+    files: Iterable[Listed], *, misfits: bool = True, spelt: Spelt = UNKNOWN
+) -> list[Piece]:
     """Answer a piece for each row group of the files."""
     return [
-        Piece(one, number, group.first, group.last, group.rows, misfits)
+        Piece(one, number, group.first, group.last, group.rows, misfits, spelt)
         for one in files
         for number, group in enumerate(one.groups)
     ]

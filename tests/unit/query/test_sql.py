@@ -14,6 +14,7 @@ from penstock.query import parse
 from penstock.query.dialects import DUCKDB, TRINO
 from penstock.query.order import sort_value
 from penstock.query.pieces import ALWAYS, NEVER, Sql, all_of, any_of, negated, quoted, sql, value
+from penstock.query.spelling import Spelling
 from penstock.query.sql import compile_before, compile_parts, compile_sql
 from penstock.query.stored import columns_of
 from penstock.query.text import lower
@@ -134,6 +135,43 @@ def test_a_condition_asks_the_column_at_its_path(text: str, part: str) -> None:
 
     assert part in made
     assert "misfits" in made
+
+
+@pytest.mark.parametrize(
+    ("text", "spelling", "part", "parameter"),
+    [
+        ("s:Ua", "capital", 'data."s" = ?', "UA"),
+        ("s:Ua", "small", 'data."s" = ?', "ua"),
+        ("s:Åb", "small", 'data."s" = ?', "åb"),
+        ("s:Ua*", "capital", "data.\"s\" LIKE ? ESCAPE '\\'", "UA%"),
+        ("s:*a*b*", "capital", 'regexp_full_match(data."s", ?)', "(?s).*A.*B.*"),
+    ],
+)
+def test_a_column_that_is_spelt_in_one_way_is_compared_as_it_is(
+    text: str, spelling: Spelling, part: str, parameter: str
+) -> None:
+    """Engines then look into its dictionary and its statistics, and nothing is put in lower case.
+
+    Misfits may be spelt in any way.
+    """
+    (column,) = (one for one in columns_of(SHAPE) if one.path == "s")
+    made = compile_sql(parse(text, now=0), SHAPE, spelt=frozenset({(column, spelling)}))
+
+    assert part in made.text
+    assert made.parameters[0] == parameter
+    assert "lower" not in made.text.partition("misfits")[0]
+    assert "lower" in made.text.partition("misfits")[2]
+
+
+@pytest.mark.parametrize("text", ["s:\u212a", "s:å*", "s:*å*b*"])
+def test_capitals_of_ascii_have_no_letter_of_another_kind(text: str) -> None:
+    """A Kelvin sign is looked for as the k that is its small letter."""
+    (column,) = (one for one in columns_of(SHAPE) if one.path == "s")
+    made = compile_sql(
+        parse(text, now=0), SHAPE, misfits=False, spelt=frozenset({(column, "capital")})
+    )
+
+    assert made == (Sql('data."s" = ?', ("K",)) if text == "s:\u212a" else NEVER)
 
 
 @pytest.mark.parametrize(

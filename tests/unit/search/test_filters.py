@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from builders import FLIGHTS, NOON, event
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from indexing import Home
 from query_corpus import EVENTS, READS, SEARCHES
 from query_reference import NOW, Asked, Read, Searches, micros
@@ -22,6 +25,7 @@ from penstock.envelope import CollectionId, Event
 from penstock.query import parse
 from penstock.query.pruning import Token, digest, need_of, word_text
 from penstock.query.sql import part_query
+from penstock.query.text import lower
 from penstock.search import SearchRequest, filling, filters, looking
 from penstock.search.filters import Filters, positions
 from penstock.search.keeping import Keeping
@@ -123,7 +127,7 @@ def test_random_searches_are_answered_as_without_filters(tmp_path, engine, seed:
 
 
 @pytest.mark.parametrize(
-    "forgotten", ["_texts", "_numbers", "_misfit_texts", "_misfit_paths", "_opaque"]
+    "forgotten", ["_texts", "_numbers", "_misfit_texts", "_misfit_paths", "_opaque", "_is_small"]
 )
 def test_a_filter_that_forgets_what_is_there_is_found_out(
     tmp_path, engine, monkeypatch, forgotten: str
@@ -135,6 +139,8 @@ def test_a_filter_that_forgets_what_is_there_is_found_out(
     nothing = filling.Sql("SELECT 0 AS chunk, 'nothing' AS v")
     if forgotten == "_misfit_paths":
         nothing = filling.Sql("SELECT 0::UBIGINT AS digest")
+    if forgotten == "_is_small":
+        nothing = filling.Sql("TRUE")
     listed = forgotten in ("_texts", "_numbers")
     monkeypatch.setattr(filling, forgotten, lambda *_, **__: [nothing] if listed else nothing)
     there.keeping.keep(FLIGHTS)
@@ -191,6 +197,94 @@ def test_misfits_are_asked_for_only_where_there_are_some_at_the_path(
     assert of("_exists_:n") == ([*reversed(mixed), *reversed(plain)], [False, True])
     assert of("many") == ([mixed[0]], [True])
     assert of("NOT s:x AND n:>0") == ([mixed[1], plain[1]], [False, True])
+
+
+def test_texts_that_are_spelt_in_one_way_are_compared_as_they_are(
+    tmp_path, engine, monkeypatch
+) -> None:
+    """Putting a column in lower case takes as long as reading it."""
+    there = Filtered(tmp_path, engine)
+    first = there.send(
+        '{"small": "is so", "code": "UA", "name": "Bergen", "far": "ÅL", "tags": ["AB", "C-1"]}',
+        '{"small": "ænd so", "code": "B6 7", "name": "oslo", "tags": []}',
+        '{"code": null, "n": 1}',
+    )
+    second = there.send('{"small": "is so", "code": "ua", "tags": ["D", "e"]}')
+    there.keeping.keep(FLIGHTS)
+    asked: list[dict[str, str]] = []
+
+    def heard(*args, spelt, **more):
+        asked.append({column.path: spelling for column, spelling in spelt})
+        return part_query(*args, spelt=spelt, **more)
+
+    monkeypatch.setattr(looking, "part_query", heard)
+
+    def of(query: str) -> tuple[list[str], list[dict[str, str]]]:
+        asked.clear()
+        return there.home.find(query), asked
+
+    assert of('small:"is SO"') == ([second[0], first[0]], [{"small": "small"}])
+    assert of("small:Æ*") == ([first[1]], [{"small": "small"}])
+    assert of("code:Ua") == ([second[0], first[0]], [{"code": "capital"}, {"code": "small"}])
+    assert of('code:"b6 7"') == ([first[1]], [{"code": "capital"}])
+    assert of("code:*6?7") == ([first[1]], [{"code": "capital"}, {"code": "small"}])
+    assert of("code:æ*") == ([], [{"code": "capital"}, {"code": "small"}])
+    assert of("name:bergen") == ([first[0]], [{}])
+    assert of("far:ål") == ([first[0]], [{}])
+    assert of("tags:C-1") == ([first[0]], [{"tags": "capital"}])
+    assert of("tags:E") == ([second[0]], [{}])
+    assert of("NOT code:UA AND n:1") == ([first[2]], [{"code": "capital"}])
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.lists(st.text("kK1ß\u212a", max_size=3), min_size=1, max_size=4), max_size=3),
+    st.text("kK1ß\u212a", min_size=1, max_size=3),
+)
+def test_texts_are_found_however_they_are_spelt(
+    tmp_path_factory, engine, files: list[list[str]], text: str
+) -> None:
+    """Where a letter has several capitals, or none, too."""
+    there = Filtered(tmp_path_factory.mktemp("spelt"), engine)
+    sent: list[tuple[str, str]] = []
+    for texts in files:
+        ids = there.send(*(json.dumps({"s": one}) for one in texts))
+        sent += zip(ids, map(lower, texts), strict=True)
+    there.keeping.keep(FLIGHTS)
+
+    same = [i for i, one in sent if one == lower(text)]
+    begun = [i for i, one in sent if one.startswith(lower(text))]
+    assert there.home.find(f's:"{text}"') == same[::-1]
+    assert there.home.find(f"s:{text}*") == begun[::-1]
+
+
+def test_columns_that_are_spelt_in_many_ways_are_told_apart_in_few(
+    tmp_path, engine, monkeypatch
+) -> None:
+    """Else each file would be asked by itself."""
+    there = Filtered(tmp_path, engine)
+    ids = [
+        there.send(f'{{"a": "{a}", "b": "{b}"}}')[0]
+        for a in ("x", "X", "xY")
+        for b in ("x", "X", "xY")
+    ]
+    there.keeping.keep(FLIGHTS)
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        looking,
+        "part_query",
+        lambda *args, spelt, **more: (
+            asked.append(bool(spelt)) or part_query(*args, spelt=spelt, **more)
+        ),
+    )
+
+    assert there.home.find("a:x*") == ids[::-1]
+    assert sorted(asked) == [False, True, True]
+    asked.clear()
+    assert there.home.find("a:x AND b:x*") == ids[5::-1]
+    assert asked == [False]
 
 
 def test_with_misfits_at_very_many_paths_a_file_may_have_them_at_any(
