@@ -254,13 +254,13 @@ def measured(folder: Path, *, rows: int) -> Iterator[Facts]:
         for one in taken:
             _forget(bus)
             with searching(bus, stores, behind) as searcher:
-                one.cold.append(_timed(_ours(searcher, bus, one.question))[1])
+                one.cold.append(_timed(ours(searcher, bus, one.question))[1])
         with searching(bus, stores, behind) as searcher:
             for one in taken:
                 ask_both(one, searcher, plain, bus)
             with _coming_in(bus, behind):
                 for one in taken:
-                    one.beside.append(_timed(_ours(searcher, bus, one.question))[1])
+                    one.beside.append(_timed(ours(searcher, bus, one.question))[1])
     for kind in dict.fromkeys(one.question.kind for one in taken):
         mine = [one for one in taken if one.question.kind == kind]
         yield _told(kind, bus, mine)
@@ -302,16 +302,17 @@ def _told(kind: Kind, bus: Bus, taken: Sequence[Taken]) -> Facts:
 def ask_both(
     one: Taken, searcher: EmbeddedSearcher, plain: duckdb.DuckDBPyConnection, bus: Bus
 ) -> None:
-    ours, theirs = _ours(searcher, bus, one.question), _theirs(plain, bus, one.question)
-    found = ours(), theirs()
+    asked, theirs = ours(searcher, bus, one.question), _theirs(plain, bus, one.question)
+    found = asked(), theirs()
     if found[0] != found[1]:
         raise RuntimeError(f"the answers to {one.question} differ: {found[0]:,} and {found[1]:,}")
     for _ in range(WARM):
-        one.warm.append(_timed(ours)[1])
+        one.warm.append(_timed(asked)[1])
         one.plain.append(_timed(theirs)[1])
 
 
-def _ours(searcher: EmbeddedSearcher, bus: Bus, question: Question) -> Callable[[], int]:
+def ours(searcher: EmbeddedSearcher, bus: Bus, question: Question) -> Callable[[], int]:
+    """Answer what asks a question of a searcher, and counts what it answers."""
     back = _TIMES[question.back]
     asked = SearchRequest(
         collection=COLLECTION,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from assets.stores import Stores, opened
 from benchmarks.bus import COLLECTION, ROWS, Bus, kept_bus
 from benchmarks.measure import Facts, percentile
-from benchmarks.search import KINDS, Kind, Taken, ask_both, plainly, questions, searching
+from benchmarks.search import KINDS, Kind, Taken, ask_both, ours, plainly, questions, searching
 from penstock.clock import machine_clock
 from penstock.settings import Settings, load_settings
 
@@ -75,6 +75,9 @@ def measured(folder: Path, *, rows: int) -> Iterator[Facts]:
         for kind in kinds:
             taken = [Taken(question) for question in questions(kind)]
             with searching(bus, stores, behind, stores.index) as searcher:
+                # A server that has run for a while is meant: a JVM is slow with what it does first.
+                for one in taken:
+                    ours(searcher, bus, one.question)()
                 for one in taken:
                     ask_both(one, searcher, plain, bus)
             yield _told(kind, bus, taken)

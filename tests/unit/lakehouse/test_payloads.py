@@ -56,6 +56,21 @@ def test_rows_have_the_payloads_that_they_have_in_the_file(values: list[bytes], 
     assert read(written(values), rows) == [values[row] for row in rows]
 
 
+def test_headers_of_pages_may_be_long() -> None:
+    """Writers may put the least and the greatest value of a page into it."""
+    values = [bytes([65 + n]) * 700 for n in range(6)]
+    file = written(values, write_statistics=True, compression_level=1)
+    asked: list[int] = []
+    stored = chunk(file)
+
+    def read_some(start: int, size: int) -> bytes:
+        asked.append(size)
+        return stored[start : start + size]
+
+    assert list(payloads_in(read_some, [0, 5])) == [values[0], values[5]]
+    assert max(asked) > 1_000
+
+
 def test_each_row_group_has_its_own() -> None:
     values = [f"event {n}".encode() for n in range(100)]
     file = written(values, row_group_size=40)
