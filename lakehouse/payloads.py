@@ -79,7 +79,7 @@ def payloads_in(read: Read, rows: Sequence[int]) -> Iterator[bytes]:
     """
     try:
         yield from _payloads(read, rows)
-    except (IndexError, ValueError, pa.ArrowException) as error:
+    except (IndexError, OverflowError, ValueError, pa.ArrowException) as error:
         raise OSError("a page of payloads cannot be read") from error
 
 

@@ -122,7 +122,10 @@ class DuckSql:
                 database.execute("SET GLOBAL enable_external_file_cache = false")
             return database
 
-        most_kept = int(found[0]) // _PART_FOR_METADATA
+        most_kept = int(found[0])
+        if s3 is None:
+            # Of an object store the database keeps what was read, too, which is worth more.
+            most_kept //= _PART_FOR_METADATA
         self._own = OwnDatabase(make, self._folder, most_kept=most_kept, steady=steady)
         self._copies = None if s3 is None else _copies(self._folder / "metadata", s3)
         self._workers = Workers(self._folder, memory=int(found[0]), threads=threads)

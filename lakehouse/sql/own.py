@@ -17,8 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import structlog
 
 from lakehouse.sql.worker import S3Access, cursor_of, let_in
+from penstock.errors import PenstockError
+
+log = structlog.get_logger()
 
 LOOK_SECONDS = 10.0
 """How often it is looked at how much is kept, at most."""
@@ -47,8 +51,8 @@ class OwnDatabase:
     ) -> None:
         """`make` databases that spill into folders below `folder`.
 
-        One that counts more than `most_kept` bytes of metadata gives way to a new one, and is
-        closed when nobody reads in it any more.
+        One that counts more than `most_kept` bytes of metadata gives way to a new one, if that can
+        be made, and is closed when nobody reads in it any more.
         """
         self._make = make
         self._folder = folder
@@ -57,7 +61,8 @@ class OwnDatabase:
         self._made = 0
         self._opened = self._open()
         self._look_at = steady() + LOOK_SECONDS
-        self._guard = threading.Lock()
+        # A reader that was left lying may be ended anywhere, also by a thread that is in here.
+        self._guard = threading.RLock()
 
     @contextmanager
     def cursor(self, access: S3Access | None) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -95,7 +100,13 @@ class OwnDatabase:
         found = self._opened.database.execute(_KEPT).fetchone()
         if found is None or (found[0] or 0) <= self._most_kept:
             return
-        before, self._opened = self._opened, self._open()
+        try:
+            fresh = self._open()
+        except (duckdb.Error, PenstockError, OSError, ValueError) as error:
+            # Packages that were exchanged beneath a process, a disk that is full.
+            log.warning("the engine's database is kept as it is", error=type(error).__name__)
+            return
+        before, self._opened = self._opened, fresh
         if not before.readers:
             _close(before)
 

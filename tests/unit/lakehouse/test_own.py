@@ -74,6 +74,46 @@ def test_a_database_that_keeps_much_gives_way_to_a_new_one(
         databases.made[0].execute("SELECT 1")
 
 
+def test_where_no_new_database_can_be_made_the_old_one_goes_on(
+    databases: Databases, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packages may be exchanged beneath a process that runs."""
+    databases.read(wide)
+    with monkeypatch.context() as broken:
+        broken.setattr(duckdb, "connect", _refuse)
+        databases.now = LOOK_SECONDS
+        databases.read(wide)
+    assert len(databases.made) == 1
+
+    databases.now += LOOK_SECONDS
+    databases.read(wide)
+    assert len(databases.made) == 2
+
+
+def _refuse(*_: object, **__: object) -> duckdb.DuckDBPyConnection:
+    raise duckdb.IOException("IO Error: the extension is of another version")
+
+
+def test_a_reader_that_is_left_lying_is_ended_by_whoever_finds_it(
+    databases: Databases, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Garbage is collected in any line, also in one that holds the lock."""
+    left = databases.own.cursor(None)
+    left.__enter__()
+    databases.read(wide)
+    opened = OwnDatabase._open
+
+    def collecting(own: OwnDatabase) -> object:
+        left.__exit__(None, None, None)
+        return opened(own)
+
+    monkeypatch.setattr(OwnDatabase, "_open", collecting)
+    databases.now = LOOK_SECONDS
+    databases.read(wide)
+
+    assert databases.spills() == ["own-2"]
+
+
 def test_a_database_that_keeps_little_stays(databases: Databases) -> None:
     for databases.now in (10.0, 20.0, 30.0):
         with databases.own.cursor(None) as cursor:

@@ -122,6 +122,20 @@ def test_a_page_with_a_bit_that_fell_over_is_no_payload() -> None:
             list(payloads_in(of(stored[:end]), [39]))
 
 
+def test_a_page_that_says_it_is_as_large_as_no_file_can_be_is_none() -> None:
+    """Nobody seeks to its end."""
+    size = bytes([*[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], 0x03])
+    stored = b"\x15\x00\x15\x04\x15" + size + b"\x2c\x15\x02\x15\x00\x00\x00"
+
+    def sought(start: int, length: int) -> bytes:
+        file = BytesIO(stored)
+        file.seek(start)
+        return file.read(length)
+
+    with pytest.raises(OSError, match="cannot be read"):
+        list(payloads_in(sought, [3]))
+
+
 def test_pages_without_a_row_that_is_asked_for_stay_packed() -> None:
     """Unpacking is what takes the time: a page that cannot be is not noticed."""
     values = [random.Random(n).randbytes(20) for n in range(40)]
