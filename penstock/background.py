@@ -6,11 +6,13 @@ import ctypes
 import os
 import threading
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from typing import TypeVar
 
 _T = TypeVar("_T")
+
+_NOTICED_SECONDS = 0.5
 
 _NICENESS = 10
 """As of ``nice``: beside others who want a core it gets a tenth of one."""
@@ -42,6 +44,9 @@ def giving_way(work: Generator[_T]) -> Iterator[_T]:
             step = None
             try:
                 step = thread.submit(next, work, end)
+                # A signal that comes just before a wait begins does not end it.
+                while not wait((step,), _NOTICED_SECONDS).done:
+                    pass
                 item = step.result()
             except BaseException as error:
                 if step is None or not step.done():

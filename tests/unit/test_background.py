@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -60,8 +61,12 @@ def test_who_stops_asking_closes_it() -> None:
     assert ended == [1]
 
 
-def test_what_interrupts_the_wait_interrupts_the_work() -> None:
-    """As Ctrl-C does, which comes to the main thread; it does not wait for an hour of merging."""
+@pytest.mark.parametrize("early", [False, True], ids=["during the wait", "just before"])
+def test_what_interrupts_the_wait_interrupts_the_work(early: bool) -> None:
+    """As Ctrl-C does, which comes to the main thread; it does not wait for an hour of merging.
+
+    One that comes just before the wait begins ends no call of the system.
+    """
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> Generator[int]:
@@ -75,6 +80,10 @@ def test_what_interrupts_the_wait_interrupts_the_work() -> None:
 
     def interrupt() -> None:
         begun.wait()
+        if early:
+            time.sleep(0.2)
+            _thread.interrupt_main()
+            return
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
