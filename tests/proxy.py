@@ -24,6 +24,7 @@ class Proxy:
         self._unheard: bytes | None = None
         self._guard = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._forgotten: frozenset[socket.socket] = frozenset()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._threads = [threading.Thread(target=self._take, daemon=True)]
@@ -45,6 +46,11 @@ class Proxy:
     def stall(self) -> None:
         """Pass on nothing more, with every connection left open."""
         self._stalled = True
+
+    def forget(self) -> None:
+        """Pass on nothing more of the connections there are, as a router that lost its table."""
+        with self._guard:
+            self._forgotten = frozenset(self._sockets)
 
     def cut_answer_to(self, question: bytes) -> None:
         """Pass on the next question that holds these bytes, and cut instead of its answer."""
@@ -79,7 +85,11 @@ class Proxy:
             if not self._open:
                 near.close()
                 continue
-            far = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                near.close()
+                continue
             with self._guard:
                 self._sockets |= {near, far}
             passing = threading.Thread(target=self._pass, args=(near, far), daemon=True)
@@ -92,6 +102,8 @@ class Proxy:
             while True:
                 for one in select.select([near, far], [], [])[0]:
                     data = one.recv(_CHUNK)
+                    if near in self._forgotten and data:
+                        continue
                     if self._stalled:
                         continue
                     if one is far and lost:

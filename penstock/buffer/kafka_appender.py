@@ -1,4 +1,12 @@
-"""The writing side of a log on Kafka: one idempotent producer, shared by all callers."""
+"""The writing side of a log on Kafka: one idempotent producer, shared by all callers.
+
+When one message fails for good, the client library gives what it still has new numbers, and sends
+again as if it were new what a broker may have stored already without its answer being heard: the
+record is there twice (librdkafka says so of the end of `message.timeout.ms`). So no message has a
+time in the library. The time is ours: when a call's is over, the producer is given nothing more
+until it has nothing any more, be it delivered or taken back. The sender of that call, and those
+whose calls are taken back with it, are told to send again.
+"""
 
 from __future__ import annotations
 
@@ -27,27 +35,98 @@ from penstock.buffer.kafka_codec import headers_of
 from penstock.buffer.kafka_trouble import Trouble
 from penstock.buffer.weight import OVERHEAD, weight
 from penstock.envelope import CollectionId, Event, Position
-from penstock.errors import LogUnavailable, Overloaded, PenstockError, Rejected, TooLarge
+from penstock.errors import (
+    BadSetting,
+    LogUnavailable,
+    Overloaded,
+    PenstockError,
+    Rejected,
+    TooLarge,
+)
 from penstock.faults import fault
 
 log = structlog.get_logger()
 
 Outcome = Sequence[Position | Exception]
 
-# After so long without an answer of the cluster an event has failed, and its sender is told.
+_TIMEOUT = "message.timeout.ms"
+# After so long without an answer of the cluster a call has failed, and its sender is told.
 _TIMEOUT_SECONDS = 5.0
+_MIN_TIMEOUT_MS, _MAX_TIMEOUT_MS = 100, 3_600_000
+# Where a call is late, others have so long to be answered, and what is taken back so long to be
+# reported.
+_GRACE_SECONDS = 0.25
+_TAKEN_SECONDS = 0.5
+_ROUND_SECONDS = 0.05
+_AGAIN_SECONDS = 1.0
 # So often is looked whether topics have got more partitions.
 _LOOK_SECONDS = 10.0
 _CLOSE_SECONDS = 10.0
 
 _TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE})
+_TAKEN_BACK = frozenset({
+    KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT,  # noqa: SLF001 - public, but named so
+})  # fmt: skip
 
 
 class _Owner(Protocol):
     """Who is told what becomes of calls."""
 
-    def noticed(self, error: KafkaError, producer: Producer, topic: str) -> None: ...
+    def noticed(self, error: KafkaError, call: _Call) -> None: ...
     def done(self, call: _Call, failure: Exception | None) -> None: ...
+
+
+class _Generation:
+    """A producer, and the calls it was given and has not answered, with when, oldest first."""
+
+    __slots__ = ("calls", "failed", "producer")
+
+    def __init__(self, producer: Producer) -> None:
+        self.producer = producer
+        self.calls: dict[_Call, float] = {}
+        self.failed = False
+        """Whether the library has given it up: it sends nothing any more."""
+
+    def is_late(self, since: float) -> bool:
+        """Say whether it has a call that was given before."""
+        return next(iter(self.calls.values()), since) < since
+
+    def give(self, call: _Call) -> None:
+        """Give it a call; whatever happens, the call is answered."""
+        try:
+            call.go(self.producer)
+        except Exception as error:  # noqa: BLE001 - those behind it have to go on
+            log.error("a call was not understood", error=type(error).__name__)  # noqa: TRY400
+            call.abandon("the log failed")
+
+    def is_empty(self, seconds: float) -> bool:
+        """Hear what became of what it has, for so long at most; say whether nothing is left."""
+        until = time.monotonic() + seconds
+        while self.calls or len(self.producer):
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self.hear(min(left, _ROUND_SECONDS))
+        return True
+
+    def hear(self, seconds: float) -> None:
+        """Let its calls know what became of their events, waiting so long for the first."""
+        try:
+            self.producer.poll(seconds)
+        except Exception as error:  # noqa: BLE001 - who listens has to go on, for all the others
+            # Without its words: they may quote an event.
+            log.error("a report was not understood", error=type(error).__name__)  # noqa: TRY400
+
+    def take_back(self) -> None:
+        """Have all that it still has reported as lost.
+
+        What waits goes first, and the rest right behind it: once something was taken back and
+        nothing is on its way, the library numbers anew, and sends, what waits.
+        """
+        # Not with `blocking`: the client's binding takes it for its opposite, and holds all of
+        # Python while a broker's thread looks up a name.
+        self.producer.purge(in_flight=False)
+        self.producer.purge()
 
 
 class _Call:
@@ -60,12 +139,13 @@ class _Call:
     """
 
     __slots__ = ("_failed", "_guard", "_left", "_lost", "_offsets", "_owner", "_partitions",
-                 "_producer", "_topic", "events", "future", "since", "size")  # fmt: skip
+                 "events", "future", "generation", "since", "size", "topic")  # fmt: skip
 
     def __init__(self, events: Sequence[Event], owner: _Owner) -> None:
         self.events = events
         self.size = weight(events)
         self.since = time.monotonic()
+        self.generation: _Generation | None = None
         self.future: Future[Outcome] = Future()
         # From here on nobody can cancel it: it is on its way.
         self.future.set_running_or_notify_cancel()
@@ -77,11 +157,14 @@ class _Call:
         self._failed: dict[int, Exception] = {}
         self._lost: list[tuple[Message, KafkaError]] = []
 
-    def go(self, producer: Producer, topic: str, partitions: Sequence[int]) -> None:
-        """Give the events to the producer, each for its partition."""
-        self._producer, self._topic, self._partitions = producer, topic, partitions
-        reported = self.reported
-        for place, (event, partition) in enumerate(zip(self.events, partitions, strict=True)):
+    def aim(self, topic: str, partitions: Sequence[int]) -> None:
+        """Take it that the events go to this topic, each to its partition."""
+        self.topic, self._partitions = topic, partitions
+
+    def go(self, producer: Producer) -> None:
+        """Give the events to the producer."""
+        topic, reported = self.topic, self.reported
+        for place, (event, partition) in enumerate(zip(self.events, self._partitions, strict=True)):
             try:
                 producer.produce(
                     topic,
@@ -94,27 +177,36 @@ class _Call:
             except Exception as error:  # noqa: BLE001 - it is this event's outcome
                 self._failed[place] = _refusal(error, event)
                 if isinstance(error, KafkaException):
-                    self._owner.noticed(error.args[0], producer, topic)
+                    self._owner.noticed(error.args[0], self)
         if self._failed:
             self._heard_of(len(self._failed))
 
     def reported(self, error: KafkaError | None, message: Message) -> None:
         """Take the delivery report of one event; the thread that polls calls it."""
-        if error is None:
-            partition, offset = message.partition(), message.offset()
+        partition, offset = message.partition(), message.offset()
+        if error is None and offset is not None:
             try:
                 self._offsets[partition].append(offset)
             except KeyError:
                 self._offsets[partition] = [offset]
+        elif error is None:
+            # It is stored, and nobody knows where: the library heard it from what came behind it.
+            self._lost.append((message, KafkaError(KafkaError._NO_OFFSET)))  # noqa: SLF001
         else:
             self._lost.append((message, error))
-            self._owner.noticed(error, self._producer, self._topic)
+            self._owner.noticed(error, self)
         self._heard_of(1)
 
     def fail(self, error: Exception) -> None:
         """Let the whole call fail: none of it was given to the producer."""
         self._owner.done(self, error)
         self.future.set_exception(error)
+
+    def abandon(self, reason: str) -> None:
+        """Let its sender know, unless it is answered, that nobody can say what became of it."""
+        if not self.future.done():
+            self._owner.done(self, failure := LogUnavailable(reason))
+            self.future.set_exception(failure)
 
     def _heard_of(self, number: int) -> None:
         with self._guard:
@@ -195,15 +287,17 @@ class KafkaAppender:
         self._max_waiting = max_waiting_bytes
         self._keeper = KafkaKeeper(place, keeping)
         self._partitions_known = partitions_of
-        self._timeout = int(place.properties.get("message.timeout.ms", _TIMEOUT_SECONDS * 1_000))
+        self._timeout = _timeout_of(place)
         self._trouble = Trouble()
         self._producers = producers or self._new_producer
-        self._producer = self._producers()
-        self._left_over: list[Producer] = []
+        self._generation = _Generation(self._producers())
+        self._left_over: list[_Generation] = []
+        self._held: list[_Call] | None = None
         self._topics: dict[CollectionId, _Topic] = {}
         self._turn = count()
         self._waiting = 0
         self._closed = False
+        self._ended = False
         self._failing = False
         self._guard = threading.Lock()
         self._unknown = threading.Event()
@@ -221,7 +315,10 @@ class KafkaAppender:
             **{
                 "compression.type": "lz4",
                 "linger.ms": 1,
-                "message.timeout.ms": self._timeout,
+                # A connection that says nothing is given up before the time of a call is over.
+                "socket.timeout.ms": max(1_000, min(60_000, round(self._timeout * 700))),
+                # That a topic is gone is heard before the time of a call is over.
+                "topic.metadata.propagation.max.ms": round(self._timeout * 500),
                 "message.max.bytes": LARGEST_BYTES,
                 # Above our own bound, so that ours is the one that speaks.
                 "queue.buffering.max.messages": min(
@@ -230,7 +327,7 @@ class KafkaAppender:
                 "queue.buffering.max.kbytes": 2 * (self._max_waiting + LARGEST_BYTES) // 1024,
             },
         )
-        settings |= {"acks": "all", "enable.idempotence": True}
+        settings |= {"acks": "all", "enable.idempotence": True, _TIMEOUT: 0}
         return made(Producer, settings)
 
     def append(self, collection: CollectionId, events: Sequence[Event]) -> Future[Outcome]:
@@ -259,6 +356,8 @@ class KafkaAppender:
             else:
                 topic.parked.append(call)
                 self._unknown.set()
+        if self._ended:
+            self._give_up(topic, "the log is closed", after=0.0)
         return call.future
 
     def knows(self, collection: CollectionId, partitions: int) -> None:
@@ -279,16 +378,39 @@ class KafkaAppender:
         self._unknown.set()
         for thread in self._threads:
             thread.join()
+        with self._guard:
+            self._ended = True
         for topic in list(self._topics.values()):
             self._give_up(topic, "the log is closed", after=0.0)
-        for producer in (*self._left_over, self._producer):
-            # The time of what is left is over: its calls have to be told.
-            producer.purge()
-            producer.flush(1.0)
+        # The time of what is left is over: its calls have to be told.
+        until = time.monotonic() + 2 * _TAKEN_SECONDS
+        for generation in (*self._left_over, self._generation):
+            generation.take_back()
+            while not generation.is_empty(_ROUND_SECONDS) and time.monotonic() < until:
+                generation.take_back()
+            for call in list(generation.calls):
+                call.abandon("the log is closed")
 
     def _go(self, call: _Call, topic: _Topic, partitions: int) -> None:
         """Give a call to the producer; the caller holds the topic."""
-        call.go(self._producer, topic.name, self._partitions_of(call.events, partitions))
+        call.aim(topic.name, self._partitions_of(call.events, partitions))
+        with self._guard:
+            if self._held is not None:
+                self._held.append(call)
+                return
+            generation = None if self._ended else self._given([call])
+        if generation is None:
+            call.fail(LogUnavailable("the log is closed"))
+        else:
+            generation.give(call)
+
+    def _given(self, calls: Sequence[_Call]) -> _Generation:
+        """Note whose these calls are from now on; the caller holds the guard."""
+        generation, now = self._generation, time.monotonic()
+        for call in calls:
+            call.generation = generation
+            generation.calls[call] = now
+        return generation
 
     def _partitions_of(self, events: Sequence[Event], number: int) -> Sequence[int]:
         """Answer where each event goes: by its key, else by the id its sender gave, else in turn.
@@ -308,13 +430,14 @@ class KafkaAppender:
             for event in events
         ]
 
-    def noticed(self, error: KafkaError, producer: Producer, topic: str) -> None:
+    def noticed(self, error: KafkaError, call: _Call) -> None:
         """Look again after an error that says that something is no longer as it was."""
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - public, but named so
-            self._renew(producer)
+            if call.generation is not None:
+                call.generation.failed = True
         elif error.code() in NO_TOPIC:
             for known in list(self._topics.values()):
-                if known.name == topic:
+                if known.name == call.topic:
                     known.partitions = 0
 
     def done(self, call: _Call, failure: Exception | None) -> None:
@@ -322,6 +445,8 @@ class KafkaAppender:
         fails = isinstance(failure, LogUnavailable)
         with self._guard:
             self._waiting -= call.size
+            if call.generation is not None:
+                call.generation.calls.pop(call, None)
             failing, self._failing = self._failing, fails
         if fails and not failing:
             log.error("the log cannot make events durable", error=self._trouble.told(str(failure)))
@@ -330,32 +455,73 @@ class KafkaAppender:
         if failure is None:
             self._trouble.forget()
 
-    def _renew(self, failed: Producer) -> None:
-        """Take a new producer: after a fatal error the old one sends nothing any more."""
-        with self._guard:
-            if self._producer is not failed:
-                return
-            self._left_over.append(failed)
-            self._producer = self._producers()
-        log.warning("the producer was replaced after a fatal error")
-
     def _poll(self) -> None:
         """Let the delivery reports come in, and after `close` what is still on its way."""
         until = float("inf")
         while not self._stop.is_set() or (
-            (len(self._producer) or self._left_over) and time.monotonic() < until
+            (self._generation.calls or self._left_over) and time.monotonic() < until
         ):
             if until == float("inf") and self._stop.is_set():
                 until = time.monotonic() + _CLOSE_SECONDS
-            try:
-                self._producer.poll(0.1)
-                for old in list(self._left_over):
-                    old.poll(0)
-                    if not len(old):
-                        self._left_over.remove(old)
-            except Exception as error:  # noqa: BLE001 - without this thread nobody gets an answer
-                # Without its words: they may quote an event.
-                log.error("a report was not understood", error=type(error).__name__)  # noqa: TRY400
+            self._generation.hear(0.1)
+            for old in list(self._left_over):
+                if self._is_late(old):
+                    old.take_back()
+                old.hear(0.0)
+                if old.is_empty(0.0):
+                    self._left_over.remove(old)
+            if self._generation.failed:
+                self._renew(self._generation)
+            elif self._is_late(self._generation):
+                self._interrupt(self._generation)
+
+    def _is_late(self, generation: _Generation) -> bool:
+        with self._guard:
+            return generation.is_late(time.monotonic() - self._timeout)
+
+    def _interrupt(self, generation: _Generation) -> None:
+        """Have a late call told of it, and whoever is not answered a moment later.
+
+        Calls that come meanwhile wait, and go in their order once nothing is left that the
+        library could number anew. A broker's thread that is looking up a name, for seconds,
+        reports what it has afterwards: its calls get as much time again.
+        """
+        with self._guard:
+            self._held = []
+        try:
+            if not generation.is_empty(_GRACE_SECONDS):
+                generation.take_back()
+                generation.is_empty(_TAKEN_SECONDS)
+            with self._guard:
+                generation.calls.update(dict.fromkeys(generation.calls, time.monotonic()))
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        """Let the calls that wait go, in their order, and no call wait any more."""
+        while True:
+            with self._guard:
+                held, self._held = self._held, []
+                if not held:
+                    self._held = None
+                    return
+                generation = self._given(held)
+            for call in held:
+                generation.give(call)
+
+    def _renew(self, failed: _Generation) -> None:
+        """Take a new producer: after a fatal error the old one sends nothing any more."""
+        try:
+            new = _Generation(self._producers())
+        except Exception as error:  # noqa: BLE001 - it may be made later, and what is there is told
+            log.error("no other producer can be made", error=type(error).__name__)  # noqa: TRY400
+            failed.take_back()
+            self._stop.wait(_AGAIN_SECONDS)
+            return
+        with self._guard:
+            self._generation = new
+        self._left_over.append(failed)
+        log.warning("the producer was replaced after a fatal error")
 
     def _look(self) -> None:
         """Learn how many partitions topics have, and make the ones that are missing."""
@@ -379,7 +545,7 @@ class KafkaAppender:
                 else self._keeper.restore(collection, known)
             )
         except PenstockError as error:
-            self._give_up(topic, str(error), after=self._timeout / 1_000)
+            self._give_up(topic, str(error), after=self._timeout)
             if topic.parked:
                 self._unknown.set()
                 self._stop.wait(0.1)
@@ -396,12 +562,36 @@ class KafkaAppender:
     def _look_again(self) -> None:
         """Learn of partitions that were added; the producer's own word: it has to know them too."""
         try:
-            found = self._producer.list_topics(timeout=PATIENCE_SECONDS).topics
+            found = self._generation.producer.list_topics(timeout=PATIENCE_SECONDS).topics
         except KafkaException:
             return  # what is known goes on to hold, and appends find out
         for topic in list(self._topics.values()):
             if topic.partitions and topic.name in found:
                 topic.partitions = max(topic.partitions, len(found[topic.name].partitions))
+
+
+def _timeout_of(place: Place) -> float:
+    """Answer after how many seconds without an answer of the cluster a call has failed.
+
+    Raises `BadSetting` for what is no such number, and where events would be kept back longer.
+    """
+    told = place.properties.get(_TIMEOUT, f"{_TIMEOUT_SECONDS * 1_000:.0f}")
+    if not told.isdecimal() or not _MIN_TIMEOUT_MS <= int(told) <= _MAX_TIMEOUT_MS:
+        raise BadSetting(
+            f"{_TIMEOUT} has to be a number from {_MIN_TIMEOUT_MS:,} to {_MAX_TIMEOUT_MS:,}"
+        )
+    for name in ("linger.ms", "queue.buffering.max.ms"):
+        if _number(place.properties.get(name, "0")) >= int(told):
+            raise BadSetting(f"{name} has to be less than {_TIMEOUT}, which is {int(told):,}")
+    return int(told) / 1_000
+
+
+def _number(told: str) -> float:
+    """Answer the number that this is, 0 for what is none: the client refuses it."""
+    try:
+        return float(told)
+    except ValueError:
+        return 0.0
 
 
 def _refusal(error: Exception, event: Event) -> Exception:
@@ -418,4 +608,5 @@ def _lost(error: KafkaError, event: Event) -> PenstockError:
     if error.code() in _TOO_LARGE:
         size = len(event.payload) + sum(len(name) + len(value) for name, value in event.headers)
         return TooLarge("event with its headers", size, LARGEST_BYTES)
-    return LogUnavailable(f"the log cannot make anything durable now: {error.name()}")
+    why = "the cluster did not answer in time" if error.code() in _TAKEN_BACK else error.name()
+    return LogUnavailable(f"the log cannot make anything durable now: {why}")

@@ -47,8 +47,9 @@ _LOOK_SECONDS = 0.005
 
 # They keep the promises of the log: nobody may turn them off.
 _OURS = frozenset({
-    "acks", "auto.offset.reset", "bootstrap.servers", "enable.auto.commit", "enable.idempotence",
-    "enable.partition.eof", "group.id", "isolation.level", "request.required.acks",
+    "acks", "auto.offset.reset", "bootstrap.servers", "delivery.timeout.ms", "enable.auto.commit",
+    "enable.gapless.guarantee", "enable.idempotence", "enable.partition.eof", "group.id",
+    "isolation.level", "message.send.max.retries", "request.required.acks", "retries",
     "transactional.id",
 })  # fmt: skip
 

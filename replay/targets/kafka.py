@@ -513,6 +513,9 @@ class _Guarded:
     def close(self) -> None:
         """Take everything back, have it reported, and let go of every connection."""
         self.closed = True
+        # What waits goes first: the library would number it anew, and may send it, as soon as
+        # something that is on its way is taken back.
+        self._producer.purge(in_flight=False)
         self._producer.purge()
         self._call(self._producer.flush, _LAST_SECONDS)
 

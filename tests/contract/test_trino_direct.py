@@ -262,6 +262,7 @@ def first_of(ask: Ask, statement: str) -> list[list[object]]:
 @pytest.mark.xdist_group("one-more-trino")
 # The kit lets go of the process that it started, and finds it again by its number.
 @pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.timeout(600)  # another Trino has to start
 def test_the_rules_of_the_page_keep_teams_apart(trino: House, tmp_path: Path) -> None:
     """Who comes directly is not seen by Penstock's own check."""
     server = Guarded(default_root(), run=tmp_path / "trino", port=free_ports(1)[0])

@@ -58,7 +58,7 @@ class Engine(ABC):
     default_port: ClassVar[int]
     port_count: ClassVar[int] = 1
     """It takes so many ports in a row; clients come to the first."""
-    patience: ClassVar[float] = 120.0
+    patience: ClassVar[float] = 240.0
     """Seconds it may take until it is ready: the first start on a busy machine is slow."""
     grace: ClassVar[float] = 30.0
     """Seconds it may take to end before it is killed."""

@@ -25,6 +25,7 @@ RULES: dict[str, tuple[str, str]] = {
     "copies": ("log", "what one disk alone has is not called durable"),
     "span": ("log", "a span ends by position, and not by the last record that is seen"),
     "key": ("log", "what has one key is in one partition, in order"),
+    "once": ("log", "what is appended once is there once"),
     "table": ("commit", "the table, and no other of its name, says where to go on"),
     "append": ("commit", "marks move with an append, which is fenced"),
     "schema": ("commit", "a commit holds for the schema that it was made for"),
@@ -170,6 +171,13 @@ def _in_turn(_real: Any) -> Any:
     return lambda appender, events, number: [next(appender._turn) % number for _ in events]
 
 
+def _times_in_the_library(real: Any) -> Any:
+    def made(kind: Any, settings: Any) -> Any:
+        return real(kind, settings | {"message.timeout.ms": 4_000, "socket.timeout.ms": 60_000})
+
+    return made
+
+
 def _over_all_that_is_there(_real: Any) -> Any:
     """Put what was read in the place of all rows, as `overwrite` of PyIceberg does it."""
 
@@ -271,6 +279,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "events go to the partitions in turn, whatever key they have",
         "tests/contract/test_buffer.py::test_what_has_one_key_is_in_one_partition_in_order",
         _instead("penstock.buffer.kafka_appender.KafkaAppender._partitions_of", _in_turn),
+        engines=True,
+    ),
+    Mutant(
+        "time is the library's",
+        "once",
+        "what a call waits is left to the client library, which gives what is left new numbers",
+        FAULTS + "kafka.py::test_one_call_that_gives_up_lets_no_other_be_stored_twice",
+        _instead("penstock.buffer.kafka_appender.made", _times_in_the_library),
         engines=True,
     ),
     Mutant(

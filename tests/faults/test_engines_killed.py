@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -30,7 +31,8 @@ pytestmark = [
 ]
 
 EVENTS = 20_000
-SEEDS = range(10)
+KILLS = int(os.environ.get("FAULT_KILLS", "15"))
+SEEDS = range(max(1, KILLS // 3))
 
 THREADS = 4
 PAUSE = 0.1

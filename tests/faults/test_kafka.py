@@ -8,20 +8,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+from zlib import crc32
 
 import httpx
 import pytest
-from balance import compare
+from balance import Place, Row, Sent, compare, look
 from builders import FLIGHTS, event
 from door_builders import TOKEN, known
 from door_process import door
 from engines.fresh import fresh_name
 from engines.kafka import Kafka
 from engines.kit import default_root
+from engines.places import HOST
 from evidence.sheet import found, happened
 from ports import free_port, free_ports
+from proxy import Proxy
 
 from penstock.buffer import Buffer, open_appender, open_buffer, start_of
 from penstock.cache import open_cache
@@ -54,10 +58,8 @@ def url(broker: Kafka) -> str:
 
 
 def payloads(buffer: Buffer) -> dict[int, str]:
-    mark = start_of(buffer.log_id(FLIGHTS), 0)
-    rows = buffer.read(FLIGHTS, mark, end=1 << 60, max_bytes=1 << 30).rows
-    found = (payload.decode() for payload in rows["payload"].to_pylist())
-    return dict(zip(rows["log_offset"].to_pylist(), found, strict=True))
+    rows = _records(buffer, buffer.log_id(FLIGHTS), 0, 1 << 60)
+    return {offset: payload.decode() for offset, payload in rows}
 
 
 def test_a_broker_that_says_nothing_is_told_of_in_time(broker: Kafka, url: str) -> None:
@@ -131,6 +133,83 @@ def test_a_killed_broker_keeps_what_was_acknowledged(broker: Kafka, url: str) ->
     assert len(set(held.values())) == len([v for v in held.values() if v != "again"]) + 1
     appender.close()
     buffer.close()
+
+
+@pytest.mark.breaks("the broker of the log, which stands still while calls are on their way")
+def test_one_call_that_gives_up_lets_no_other_be_stored_twice(broker: Kafka, url: str) -> None:
+    """The client numbers anew what is left then, and sends again what the broker has already."""
+    appender, sent = open_appender(url, partitions_of=lambda _: 2), Sent()
+
+    def append(number: int, key: bytes) -> Answer:
+        sent.tries[number] += 1
+        return appender.append(FLIGHTS, [event(f"{number}", key=key)])
+
+    keys = (b"a", b"a", b"d")
+    assert len({crc32(key) % 2 for key in keys}) == 2
+    answers = [(number, append(number, key)) for number, key in enumerate(keys)]
+    _settled([answer for _, answer in answers])
+    broker.pause()
+    happened("stops")
+    try:
+        # All lie in the broker's socket: it takes them when it goes on, whoever waits then.
+        answers.append((0, early := append(0, keys[0])))
+        time.sleep(2.5)
+        answers += [(number, append(number, keys[number])) for number in (1, 2)]
+        assert isinstance(early.exception(timeout=20), LogUnavailable)
+    finally:
+        broker.resume()
+    _settled([answer for _, answer in answers])
+    _until_it_works(lambda: append(3, b"a"))
+    _until_it_works(lambda: append(4, b"d"))
+    appender.close()
+
+    for number, answer in answers:
+        if answer.exception() is None:
+            [place] = answer.result()
+            assert isinstance(place, Position)
+            sent.kept.append((number, (place.partition, place.offset)))
+    with closing(open_buffer(url)) as buffer:
+        log_id = buffer.log_id(FLIGHTS)
+        ends = {partition: extent.end for partition, extent in buffer.extents(FLIGHTS).items()}
+        rows = [
+            Row(Place(log_id, partition, offset), int(payload))
+            for partition, end in ends.items()
+            for offset, payload in _records(buffer, log_id, partition, end)
+        ]
+    assert len(sent.kept) >= len(keys)
+    found(log=look(sent, log_id, ends, rows))
+
+
+class Behind(Kafka):
+    """A broker that tells its clients to come to another port."""
+
+    front = 0
+
+    def settings(self) -> str:
+        """Answer the settings, with that port."""
+        told, here = "advertised.listeners=PLAINTEXT://", f"{HOST}:{self.port}"
+        return super().settings().replace(f"{told}{here}", f"{told}{HOST}:{self.front}")
+
+
+def test_connections_that_say_nothing_are_given_up_within_the_time_of_a_call(
+    tmp_path: Path,
+) -> None:
+    """A packet filter that forgot a connection answers nobody, and nobody hears it close."""
+    port = free_ports(2)[0]
+    broker = Behind(default_root(), run=tmp_path / "kafka", port=port)
+    with Proxy(port) as way:
+        broker.front = way.port
+        broker.start()
+        try:
+            appender = open_appender(f"kafka://{HOST}:{way.port}/{fresh_name()}")
+            appender.append(FLIGHTS, [event("before")]).result(timeout=20)
+            way.forget()
+            begun = time.monotonic()
+            _until_it_works(lambda: appender.append(FLIGHTS, [event("after")]))
+            assert time.monotonic() - begun < 20
+            appender.close()
+        finally:
+            broker.wipe()
 
 
 def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(
@@ -239,6 +318,13 @@ def test_a_log_whose_broker_is_away_opens(url: str) -> None:
     assert time.monotonic() - begun < 20
     appender.close()
     buffer.close()
+
+
+def _records(buffer: Buffer, log_id: str, partition: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Answer offset and payload of each record of a partition."""
+    mark = start_of(log_id, partition)
+    rows = buffer.read(FLIGHTS, mark, end=end, max_bytes=1 << 30).rows
+    return zip(rows["log_offset"].to_pylist(), rows["payload"].to_pylist(), strict=True)
 
 
 def _forget(data: Path, topic: str) -> None:

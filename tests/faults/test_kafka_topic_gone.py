@@ -37,7 +37,7 @@ from penstock.buffer import (
 from penstock.buffer.keeping import make_places
 from penstock.buffer.memory import MemoryLog
 from penstock.envelope import Event, Position
-from penstock.errors import LogChanged, LogReplaced
+from penstock.errors import LogChanged, LogReplaced, LogUnavailable
 from penstock.metadata.records import CollectionRecord
 from penstock.metadata.store import Store
 
@@ -121,6 +121,26 @@ def test_a_door_makes_it_anew_with_the_collections_partitions(world: World) -> N
 
     assert set(world.buffer.extents(FLIGHTS)) == {0, 1, 2}
     found(log=compare({"{}": b"{}"}, world.held()))
+
+
+@pytest.mark.breaks("the topic of the log, by deleting it while a door runs")
+def test_a_door_that_runs_makes_it_anew_within_seconds(world: World) -> None:
+    """Its client has the topic's leaders in its memory, and waits for them to answer."""
+    door = world.door()
+    door.append(FLIGHTS, [event("before")]).result(timeout=20)
+    world.delete_topic()
+
+    begun, tries = time.monotonic(), 0
+    while (refused := door.append(FLIGHTS, [event("{}")])).exception(timeout=20) is not None:
+        assert isinstance(refused.exception(), LogUnavailable)
+        assert time.monotonic() - begun < 20
+        tries += 1
+        time.sleep(0.1)
+    door.close()
+
+    assert tries > 0
+    assert set(world.buffer.extents(FLIGHTS)) == {0, 1, 2}
+    found(log=compare({"{}": b"{}"}, world.held(), most_again=tries))
 
 
 def test_one_that_came_back_too_small_is_made_as_large_as_it_was(world: World) -> None:

@@ -125,11 +125,8 @@ class _Producer:
         time.sleep(min(timeout, 0.001))
         return 0
 
-    def purge(self) -> None:
+    def purge(self, *, in_flight: bool = True) -> None:
         """Nothing is kept back."""
-
-    def flush(self, timeout: float) -> int:
-        return self.poll(timeout)
 
     def __len__(self) -> int:
         return len(self._reports)

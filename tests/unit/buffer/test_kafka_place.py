@@ -74,7 +74,9 @@ def test_what_cannot_be_meant_is_refused(url: str, reason: str) -> None:
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("line", ["acks=1", "isolation.level=read_uncommitted", "no equals"])
+@pytest.mark.parametrize(
+    "line", ["acks=1", "isolation.level=read_uncommitted", "retries=0", "no equals"]
+)
 def test_what_the_promises_stand_on_cannot_be_set(tmp_path: Path, line: str) -> None:
     """A log with acks=1 would acknowledge what is on one disk."""
     file = tmp_path / "client.properties"
