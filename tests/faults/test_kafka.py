@@ -221,7 +221,9 @@ def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(
         (broker.stop, broker.start),
     ]
     for end, (away, back) in enumerate(ways, 1):
-        mark = buffer.read(FLIGHTS, mark, end=end, max_bytes=1 << 20).mark
+        mark = _until_it_answers(
+            lambda mark=mark, end=end: buffer.read(FLIGHTS, mark, end=end, max_bytes=1 << 20)
+        ).mark
         away()
         try:
             begun = time.monotonic()
