@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 EVENTS = 20_000
-KILLS = int(os.environ.get("FAULT_KILLS", "15"))
+KILLS = int(os.environ.get("FAULT_KILLS", "30"))
 SEEDS = range(max(1, KILLS // 3))
 
 THREADS = 4
