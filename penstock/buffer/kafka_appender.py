@@ -32,6 +32,7 @@ from penstock.buffer.kafka_cluster import (
     made,
 )
 from penstock.buffer.kafka_codec import headers_of
+from penstock.buffer.kafka_silence import Silence, let_go
 from penstock.buffer.kafka_trouble import Trouble
 from penstock.buffer.weight import OVERHEAD, weight
 from penstock.envelope import CollectionId, Event, Position
@@ -79,13 +80,25 @@ class _Owner(Protocol):
 class _Generation:
     """A producer, and the calls it was given and has not answered, with when, oldest first."""
 
-    __slots__ = ("calls", "failed", "producer")
+    __slots__ = ("_silence", "calls", "failed", "lost", "producer")
 
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
         self.calls: dict[_Call, float] = {}
         self.failed = False
         """Whether the library has given it up: it sends nothing any more."""
+        self.lost = False
+        """Whether nothing was heard for so long that it may never hear anything again."""
+        self._silence = Silence()
+
+    def heard(self) -> None:
+        """Take it that the cluster answered it."""
+        self._silence.end()
+        self.lost = False
+
+    def unheard(self, since: float) -> None:
+        """Take it that it asked the cluster then, and has no answer."""
+        self.lost = self.lost or self._silence.lasts(since)
 
     def is_late(self, since: float) -> bool:
         """Say whether it has a call that was given before."""
@@ -106,10 +119,10 @@ class _Generation:
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            self.hear(min(left, _ROUND_SECONDS))
+            self.serve(min(left, _ROUND_SECONDS))
         return True
 
-    def hear(self, seconds: float) -> None:
+    def serve(self, seconds: float) -> None:
         """Let its calls know what became of their events, waiting so long for the first."""
         try:
             self.producer.poll(seconds)
@@ -447,6 +460,8 @@ class KafkaAppender:
             self._waiting -= call.size
             if call.generation is not None:
                 call.generation.calls.pop(call, None)
+                if failure is None:
+                    call.generation.heard()
             failing, self._failing = self._failing, fails
         if fails and not failing:
             log.error("the log cannot make events durable", error=self._trouble.told(str(failure)))
@@ -463,17 +478,24 @@ class KafkaAppender:
         ):
             if until == float("inf") and self._stop.is_set():
                 until = time.monotonic() + _CLOSE_SECONDS
-            self._generation.hear(0.1)
-            for old in list(self._left_over):
-                if self._is_late(old):
-                    old.take_back()
-                old.hear(0.0)
-                if old.is_empty(0.0):
-                    self._left_over.remove(old)
+            self._generation.serve(0.1)
+            over = [old for old in self._left_over if self._is_over(old)]
+            self._left_over = [old for old in self._left_over if old not in over]
+            if over:
+                let_go(over)
             if self._generation.failed:
-                self._renew(self._generation)
-            elif self._is_late(self._generation):
+                self._renew(self._generation, "a fatal error")
+            elif self._is_late(self._generation) or (
+                self._generation.lost and not self._generation.calls
+            ):
                 self._interrupt(self._generation)
+
+    def _is_over(self, old: _Generation) -> bool:
+        """Bring one that was replaced to its end; say whether it is there."""
+        if self._is_late(old):
+            old.take_back()
+        old.serve(0.0)
+        return old.is_empty(0.0)
 
     def _is_late(self, generation: _Generation) -> bool:
         with self._guard:
@@ -485,13 +507,20 @@ class KafkaAppender:
         Calls that come meanwhile wait, and go in their order once nothing is left that the
         library could number anew. A broker's thread that is looking up a name, for seconds,
         reports what it has afterwards: its calls get as much time again.
+
+        A producer that has heard nothing for long is replaced here, where it has nothing any more.
         """
         with self._guard:
             self._held = []
+            since = next(iter(generation.calls.values()), time.monotonic())
         try:
-            if not generation.is_empty(_GRACE_SECONDS):
+            empty = generation.is_empty(_GRACE_SECONDS)
+            if not empty:
+                generation.unheard(since)
                 generation.take_back()
-                generation.is_empty(_TAKEN_SECONDS)
+                empty = generation.is_empty(_TAKEN_SECONDS)
+            if empty and generation.lost:
+                self._renew(generation, "it heard nothing for long")
             with self._guard:
                 generation.calls.update(dict.fromkeys(generation.calls, time.monotonic()))
         finally:
@@ -509,8 +538,8 @@ class KafkaAppender:
             for call in held:
                 generation.give(call)
 
-    def _renew(self, failed: _Generation) -> None:
-        """Take a new producer: after a fatal error the old one sends nothing any more."""
+    def _renew(self, failed: _Generation, reason: str) -> None:
+        """Take a new producer: this one sends nothing any more."""
         try:
             new = _Generation(self._producers())
         except Exception as error:  # noqa: BLE001 - it may be made later, and what is there is told
@@ -521,7 +550,7 @@ class KafkaAppender:
         with self._guard:
             self._generation = new
         self._left_over.append(failed)
-        log.warning("the producer was replaced after a fatal error")
+        log.warning("the producer was replaced", reason=reason)
 
     def _look(self) -> None:
         """Learn how many partitions topics have, and make the ones that are missing."""
@@ -560,11 +589,17 @@ class KafkaAppender:
                 topic.parked.popleft().fail(LogUnavailable(reason))
 
     def _look_again(self) -> None:
-        """Learn of partitions that were added; the producer's own word: it has to know them too."""
+        """Learn of partitions that were added; the producer's own word: it has to know them too.
+
+        That it cannot say is how it is found lost where nobody sends.
+        """
+        generation, begun = self._generation, time.monotonic()
         try:
-            found = self._generation.producer.list_topics(timeout=PATIENCE_SECONDS).topics
+            found = generation.producer.list_topics(timeout=PATIENCE_SECONDS).topics
         except KafkaException:
+            generation.unheard(begun)
             return  # what is known goes on to hold, and appends find out
+        generation.heard()
         for topic in list(self._topics.values()):
             if topic.partitions and topic.name in found:
                 topic.partitions = max(topic.partitions, len(found[topic.name].partitions))

@@ -25,11 +25,13 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic, OffsetSpec
 
 from penstock.buffer import Keeping
+from penstock.buffer.kafka_silence import Renewed
 from penstock.buffer.kafka_trouble import Trouble
 from penstock.envelope import CollectionId, Extent, parse_collection
 from penstock.errors import BadName, BadRequest, BadSetting, LogUnavailable
 
 _T = TypeVar("_T")
+_Client = TypeVar("_Client")
 
 DEFAULT_PREFIX = "penstock"
 
@@ -181,6 +183,12 @@ def made(kind: Callable[[dict[str, Any]], _T], settings: dict[str, Any]) -> _T:
         raise BadSetting(f"the settings of the Kafka client: {told}") from None
 
 
+def is_of_broker(error: KafkaError) -> bool:
+    """Say whether a broker said so, and not the client by itself."""
+    code: int = error.code()
+    return code >= 0
+
+
 def unavailable(error: KafkaError) -> LogUnavailable:
     """Say that the cluster does not do what it was asked."""
     return LogUnavailable(f"Kafka does not answer as it should: {error.name()}")
@@ -200,17 +208,18 @@ class Cluster:
     Everything raises `LogUnavailable` when the cluster does not answer within seconds.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, admins: Callable[[], AdminClient] | None = None) -> None:
+        """Ask nothing yet. `admins` is for tests."""
         self.place = place
         self.trouble = Trouble()
+        self._admin = Renewed(admins or self._new_admin)
+        self._group = Renewed(self._new_group)
 
-    @cached_property
-    def _admin(self) -> AdminClient:
+    def _new_admin(self) -> AdminClient:
         return made(AdminClient, self.place.client(self.trouble))
 
-    @cached_property
-    def _group(self) -> Consumer:
-        """A consumer that never joins the group it asks about.
+    def _new_group(self) -> Consumer:
+        """Make a consumer that never joins the group it asks about.
 
         The admin client asks about groups, too, but once the broker that coordinates them was away
         it never answers again, or aborts the process (librdkafka 2.16).
@@ -221,7 +230,7 @@ class Cluster:
     @cached_property
     def id(self) -> str:
         """The cluster's identity."""
-        found: str = self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS)).cluster_id
+        found: str = self._metadata().cluster_id
         return found
 
     def topics(self) -> Mapping[str, int]:
@@ -250,14 +259,14 @@ class Cluster:
     def described(self, names: Collection[str]) -> dict[str, Topic]:
         """Answer those of the topics that there are."""
 
-        def ask() -> dict[str, Topic]:
-            answers = self._admin.describe_topics(
+        def ask(admin: AdminClient) -> dict[str, Topic]:
+            answers = admin.describe_topics(
                 TopicCollection(list(names)), request_timeout=_TRY_SECONDS
             )
             found = {}
             for name, answer in answers.items():
                 try:
-                    told = answer.result(_TRY_SECONDS)
+                    told = _answer_of(answer)
                 except KafkaException as error:
                     if error.args[0].code() not in NO_TOPIC:
                         raise
@@ -267,16 +276,16 @@ class Cluster:
                     found[name] = Topic(text, len(told.partitions))
             return found
 
-        return self._asked(ask) if names else {}
+        return self._asked(self._admin, ask) if names else {}
 
     def extents(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, dict[int, Extent]]:
         """Answer what partitions of topics hold for readers; left out and raised as in `ends`."""
         places = _places(partitions)
 
-        def ask() -> dict[str, dict[int, Extent]]:
+        def ask(admin: AdminClient) -> dict[str, dict[int, Extent]]:
             # Both are under way before one is waited for.
-            first = self._offsets_asked(places, OffsetSpec.earliest())
-            last = self._offsets_asked(places, OffsetSpec.latest())
+            first = _offsets_asked(admin, places, OffsetSpec.earliest())
+            last = _offsets_asked(admin, places, OffsetSpec.latest())
             starts, ends = _told(first), _told(last)
             found = {
                 topic: {number: Extent(starts[topic][number], end) for number, end in some.items()}
@@ -287,7 +296,7 @@ class Cluster:
                 raise TimeoutError
             return found
 
-        return self._asked(ask) if places else {}
+        return self._asked(self._admin, ask) if places else {}
 
     def ends(self, partitions: Mapping[str, Iterable[int]]) -> dict[str, dict[int, int]]:
         """Answer where partitions of topics end for readers.
@@ -296,36 +305,29 @@ class Cluster:
         then it is raised.
         """
         places = _places(partitions)
-        latest = OffsetSpec.latest()
-        return self._asked(lambda: _told(self._offsets_asked(places, latest))) if places else {}
 
-    def _offsets_asked(
-        self, places: Sequence[TopicPartition], spec: OffsetSpec
-    ) -> Mapping[TopicPartition, Any]:
-        asked: Mapping[TopicPartition, Any] = self._admin.list_offsets(
-            dict.fromkeys(places, spec),
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=_TRY_SECONDS,
-        )
-        return asked
+        def ask(admin: AdminClient) -> dict[str, dict[int, int]]:
+            return _told(_offsets_asked(admin, places, OffsetSpec.latest()))
+
+        return self._asked(self._admin, ask) if places else {}
 
     def epochs(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """Answer the newest leader epoch of each of these partitions, -1 where there is none."""
 
-        def ask() -> dict[tuple[str, int], int]:
-            told = self._admin.list_offsets(
+        def ask(admin: AdminClient) -> dict[tuple[str, int], int]:
+            told = admin.list_offsets(
                 {TopicPartition(*place): OffsetSpec.latest() for place in places},
                 request_timeout=_TRY_SECONDS,
             )
             found = {}
             for place, answer in told.items():
-                one = answer.result(_TRY_SECONDS)
+                one = _answer_of(answer)
                 _offset(one)
                 epoch: int | None = one.leader_epoch
                 found[place.topic, place.partition] = -1 if epoch is None else epoch
             return found
 
-        return self._asked(ask) if places else {}
+        return self._asked(self._admin, ask) if places else {}
 
     def make(self, topic: str, *, partitions: int, keeping: Keeping) -> None:
         """Make the topic; that another was faster is no error."""
@@ -340,7 +342,10 @@ class Cluster:
             config["min.insync.replicas"] = str(_IN_SYNC)
         asked = NewTopic(topic, partitions, copies, config=config)
         try:
-            self._asked(lambda: self._admin.create_topics([asked])[topic].result(_TRY_SECONDS))
+            self._asked(
+                self._admin,
+                lambda admin: _answer_of(admin.create_topics([asked])[topic]),
+            )
         except _Refused as refused:
             if refused.code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
@@ -349,7 +354,10 @@ class Cluster:
         """Give the topic more partitions."""
         asked = NewPartitions(topic, partitions)
         try:
-            self._asked(lambda: self._admin.create_partitions([asked])[topic].result(_TRY_SECONDS))
+            self._asked(
+                self._admin,
+                lambda admin: _answer_of(admin.create_partitions([asked])[topic]),
+            )
         except _Refused as refused:
             # Another process was faster; whoever asked looks again.
             if refused.code != KafkaError.INVALID_PARTITIONS:
@@ -358,8 +366,11 @@ class Cluster:
     def commit(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Tell lag tools how far landing is."""
         places = [TopicPartition(topic, number, offset) for number, offset in offsets.items()]
-        # To wait for its answer would take as long as a broker that hangs: look instead.
-        self._asked(lambda: self._group.commit(offsets=places, asynchronous=True))
+        try:
+            # To wait for its answer would take as long as a broker that hangs: look instead.
+            self._group.get().commit(offsets=places, asynchronous=True)
+        except KafkaException as error:
+            raise unavailable(error.args[0]) from error
         deadline = time.monotonic() + PATIENCE_SECONDS
         while self.committed({topic: offsets})[topic] != offsets:
             if time.monotonic() > deadline:
@@ -370,9 +381,9 @@ class Cluster:
         """Answer how far landing said it is."""
         places = _places(partitions)
 
-        def ask() -> dict[str, dict[int, int]]:
-            self._group.poll(0)  # what it logs waits for that
-            found = self._group.committed(places, timeout=_TRY_SECONDS)
+        def ask(group: Consumer) -> dict[str, dict[int, int]]:
+            group.poll(0)  # what it logs waits for that
+            found = group.committed(places, timeout=_TRY_SECONDS)
             offsets: dict[str, dict[int, int]] = {topic: {} for topic in partitions}
             for one in found:
                 if one.error:
@@ -380,51 +391,78 @@ class Cluster:
                 offsets[one.topic][one.partition] = max(0, one.offset)
             return offsets
 
-        return self._asked(ask) if places else {}
+        return self._asked(self._group, ask) if places else {}
 
     def _metadata(self) -> Any:
-        return self._asked(lambda: self._admin.list_topics(timeout=_TRY_SECONDS))
+        return self._asked(self._admin, lambda admin: admin.list_topics(timeout=_TRY_SECONDS))
 
-    def _asked(self, question: Callable[[], _T]) -> _T:
-        """Answer the question, asked again while what is wrong passes by itself."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def _asked(self, client: Renewed[_Client], question: Callable[[_Client], _T]) -> _T:
+        """Answer the client's answer, asked again while what is wrong passes by itself."""
+        begun = time.monotonic()
         while True:
             try:
-                answer = question()
+                answer = question(client.get())
             except TimeoutError:
-                self._look_around(deadline)
+                reason = None
             except KafkaException as error:
                 reason = error.args[0]
-                if reason.code() in _NOT_REACHED:
-                    self._look_around(deadline)
-                elif reason.code() in NO_TOPIC:
-                    raise _Missing(reason) from error
-                elif reason.code() not in _PASSING:
-                    raise _Refused(reason) from error
-                elif time.monotonic() > deadline:
-                    raise unavailable(reason) from error
             else:
+                client.heard()
                 self.trouble.forget()
                 return answer
+            # Not while an error is handled, whichever it is: what the client's binding raises then
+            # keeps that one, and with it every frame, and the client, for ever (tried with 2.16).
+            self._weigh(reason, client, begun)
             time.sleep(_PAUSE_SECONDS)
 
-    def _look_around(self, deadline: float) -> None:
+    def _weigh(self, reason: KafkaError | None, client: Renewed[_Client], begun: float) -> None:
+        """Raise what is wrong with a question, unless it may be asked again."""
+        if reason is None or reason.code() in _NOT_REACHED:
+            self._look_around(client, begun)
+            return
+        if is_of_broker(reason):
+            client.heard()
+        if reason.code() in NO_TOPIC:
+            raise _Missing(reason)
+        if reason.code() not in _PASSING:
+            raise _Refused(reason)
+        if time.monotonic() > begun + PATIENCE_SECONDS:
+            raise unavailable(reason)
+
+    def _look_around(self, client: Renewed[_Client], begun: float) -> None:
         """Learn anew which brokers there are; raise `LogUnavailable` where none says so in time.
 
         The client goes on to ask the controller and the leaders that it has heard of, for minutes
         also when they are gone (tried).
         """
-        left = deadline - time.monotonic()
+        left, answered = begun + PATIENCE_SECONDS - time.monotonic(), True
+        admin = self._admin.get()
         try:
-            self._admin.list_topics(timeout=max(left, _PAUSE_SECONDS))
-        except KafkaException as error:
-            raise self._not_reached() from error
-        if left < 0:
-            raise self._not_reached()
+            admin.list_topics(timeout=max(left, _PAUSE_SECONDS))
+        except KafkaException:
+            answered = False
+        if answered:
+            self._admin.heard()
+            if left > 0:
+                return
+        admin.poll(0)  # hands over what the client has to tell
+        del admin  # who catches what is raised keeps this frame
+        if not answered:
+            self._admin.unheard(begun)
+        if client is not self._admin:
+            client.unheard(begun)
+        raise LogUnavailable(self.trouble.told("Kafka does not answer"))
 
-    def _not_reached(self) -> LogUnavailable:
-        self._admin.poll(0)  # hands over what the client has to tell
-        return LogUnavailable(self.trouble.told("Kafka does not answer"))
+
+def _offsets_asked(
+    admin: AdminClient, places: Sequence[TopicPartition], spec: OffsetSpec
+) -> Mapping[TopicPartition, Any]:
+    asked: Mapping[TopicPartition, Any] = admin.list_offsets(
+        dict.fromkeys(places, spec),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        request_timeout=_TRY_SECONDS,
+    )
+    return asked
 
 
 def _places(partitions: Mapping[str, Iterable[int]]) -> list[TopicPartition]:
@@ -434,19 +472,33 @@ def _places(partitions: Mapping[str, Iterable[int]]) -> list[TopicPartition]:
 def _told(asked: Mapping[TopicPartition, Any]) -> dict[str, dict[int, int]]:
     """Answer the offsets by topic, without topics that lack one; raise if that leaves none."""
     found: dict[str, dict[int, int]] = {place.topic: {} for place in asked}
-    trouble: Exception | None = None
+    reason: KafkaError | None = None
     for place, answer in asked.items():
         try:
-            offset = _offset(answer.result(_TRY_SECONDS))
-        except (KafkaException, TimeoutError) as error:
-            trouble = error
+            offset = _offset(_answer_of(answer))
+        except TimeoutError:
+            found.pop(place.topic, None)
+        except KafkaException as error:
+            reason = error.args[0]
             found.pop(place.topic, None)
         else:
             if place.topic in found:
                 found[place.topic][place.partition] = offset
-    if trouble is not None and not found:
-        raise trouble
+    if not found:
+        raise TimeoutError if reason is None else KafkaException(reason)
     return found
+
+
+def _answer_of(asked: Any) -> Any:
+    """Answer what came of a question to the admin client.
+
+    What is raised is not what `asked` holds: that would keep every frame in which it is, and the
+    client, until the collector comes by.
+    """
+    failure = asked.exception(_TRY_SECONDS)
+    if failure is not None:
+        raise type(failure)(*failure.args)
+    return asked.result()
 
 
 def _offset(told: Any) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -56,18 +56,25 @@ def look(
     left = [span for span in spans if span.open]
     if left:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        with consumers.lent() as consumer:
+        with suppress(_Nothing), consumers.lent() as consumer:
+            came = 0
             while left:
                 # A partition that is asked for twice has its second turn after the first.
                 turn = {span.place: span for span in reversed(left)}
-                _fetch(consumer, turn, cluster, deadline)
+                came += _fetch(consumer, turn, cluster, deadline)
                 left = [span for span in left if span.open]
+            if not came:
+                raise _Nothing("Kafka sends no record")
     # After the records: an id that holds now was theirs, for none is given twice.
     topics = cluster.described(names)
     for span in spans:
         with span.answering():
             refuse_another(span.asked.collection, span.asked.mark, topics.get(span.topic), cluster)
     return [span.answer for span in spans]
+
+
+class _Nothing(LogUnavailable):
+    """No span was answered, as each of them says for itself."""
 
 
 class _Span:
@@ -149,8 +156,11 @@ class _Span:
 
 def _fetch(
     consumer: Consumer, turn: Mapping[_Place, _Span], cluster: Cluster, deadline: float
-) -> None:
-    """Read until each span is answered; what is left at the deadline has no answer."""
+) -> int:
+    """Read until each span is answered; what is left at the deadline has no answer.
+
+    Answers how many have one.
+    """
     consumer.assign([TopicPartition(*span.place, span.first) for span in turn.values()])
     answered: list[TopicPartition] = []
     while any(span.open for span in turn.values()) and time.monotonic() < deadline:
@@ -165,9 +175,10 @@ def _fetch(
             answered += done
     if answered:
         consumer.resume(answered)
-    for span in turn.values():
-        if span.open:
-            span.give_up()
+    unanswered = [span for span in turn.values() if span.open]
+    for span in unanswered:
+        span.give_up()
+    return len(turn) - len(unanswered)
 
 
 def _answered(span: _Span, message: Message, cluster: Cluster) -> bool:

@@ -30,7 +30,7 @@ from penstock.buffer.kafka_marks import (
 )
 from penstock.buffer.marks import refuse_outside
 from penstock.envelope import CollectionId, Extent, Mark
-from penstock.errors import LogChanged, LogTruncated, LogUnavailable
+from penstock.errors import LogChanged, LogTruncated, LogUnavailable, PenstockError
 
 # Records that are asked for at once, and how large one is until the first are there. With 10,000
 # they have left the processor's cache before they are taken apart, which costs a fifth.
@@ -100,18 +100,28 @@ class KafkaBuffer:
         records = Records()
         # One that finds the log changed has not reached anything.
         self._reached.pop((collection, mark.partition), None)
+        reason: KafkaError | None = None
+        failure: PenstockError | None = None
+        mark_after = mark
         try:
             with self._reading.lent() as consumer:
                 mark_after = self._read(consumer, collection, mark, end, max_bytes, records)
         except KafkaException as error:
-            if self._refuse_another(collection, mark) is None and not mark.next:
+            reason = error.args[0]
+        except (LogChanged, LogTruncated, LogUnavailable) as error:
+            failure = error
+        # Where nothing is handled any more: see `Cluster._asked`. And after the records: an id that
+        # holds now was theirs, for none is given twice.
+        try:
+            topic = self._refuse_another(collection, mark)
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # it holds this frame
+        if reason is not None:
+            if topic is None and not mark.next:
                 return Portion(records.batch(mark.log_id, mark.partition), mark)
-            raise unavailable(error.args[0]) from error
-        except (LogChanged, LogTruncated, LogUnavailable):
-            self._refuse_another(collection, mark)
-            raise
-        # After the records: an id that holds now was theirs, for none is given twice.
-        self._refuse_another(collection, mark)
+            raise unavailable(reason)
         self._reached[collection, mark.partition] = mark_after
         return Portion(records.batch(mark.log_id, mark.partition), mark_after)
 

@@ -334,17 +334,21 @@ class KafkaTarget:
                 outcomes[number] = _NOT_CARRIED
                 continue
             report = _Report(hold, number)
-            while True:
+            full = True
+            while full:
                 try:
                     # By place, because names cost the client's binding a third of the call.
                     produce(topic, payload, key, partition, report, None, time_, headers)
-                except BufferError:  # no room
-                    if producer.goes_on(batch.deadline):
-                        continue
-                    outcomes[number] = NOT_CONFIRMED
+                    full = False
                 except KafkaException as error:
                     outcomes[number] = _OUTCOMES.get(error.args[0].code(), _NOT_TAKEN)
-                break
+                    full = False
+                except BufferError:
+                    full = True
+                # What the client's binding raises while an error is handled keeps that one.
+                if full and not producer.goes_on(batch.deadline):
+                    outcomes[number] = NOT_CONFIRMED
+                    break
             if number % _SERVED == 0:
                 serve(0)
 

@@ -121,6 +121,9 @@ def _mutants(words: list[str], *, engines: bool) -> int:
         for one in MUTANTS
         if one.engines is engines and (not words or any(word in one.title for word in words))
     ]
+    if not chosen:
+        print(f"no seeded bug has {' or '.join(words)} in its title", file=sys.stderr)
+        return 2
     missed = 0
     for one in chosen:
         verdict, said = seeding.run(one, ROOT)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from penstock.errors import LogUnavailable
+
 Seed = Callable[[pytest.MonkeyPatch], None]
 
 RULES: dict[str, tuple[str, str]] = {
@@ -26,6 +28,7 @@ RULES: dict[str, tuple[str, str]] = {
     "span": ("log", "a span ends by position, and not by the last record that is seen"),
     "key": ("log", "what has one key is in one partition, in order"),
     "once": ("log", "what is appended once is there once"),
+    "back": ("log", "a broker that is back is found, without a restart"),
     "table": ("commit", "the table, and no other of its name, says where to go on"),
     "append": ("commit", "marks move with an append, which is fenced"),
     "schema": ("commit", "a commit holds for the schema that it was made for"),
@@ -288,6 +291,15 @@ MUTANTS: tuple[Mutant, ...] = (
         FAULTS + "kafka.py::test_one_call_that_gives_up_lets_no_other_be_stored_twice",
         _instead("penstock.buffer.kafka_appender.made", _times_in_the_library),
         engines=True,
+    ),
+    Mutant(
+        "silence for ever",
+        "back",
+        "a client that hears nothing is never given up for another",
+        FAULTS + "kafka.py::test_clients_that_were_told_of_no_broker_find_them_again",
+        _instead("penstock.buffer.kafka_silence.Silence.lasts", _always(value=False)),
+        engines=True,
+        raises=(LogUnavailable,),
     ),
     Mutant(
         "any table believed",

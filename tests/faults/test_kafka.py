@@ -8,15 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import httpx
 import pytest
 from balance import Place, Row, Sent, compare, look
+from brokerless import Brokerless
 from builders import FLIGHTS, event
+from confluent_kafka import KafkaException
 from door_builders import TOKEN, known
 from door_process import door
 from engines.fresh import fresh_name
@@ -27,7 +29,15 @@ from evidence.sheet import found, happened
 from ports import free_port, free_ports
 from proxy import Proxy
 
-from penstock.buffer import Buffer, open_appender, open_buffer, start_of
+from penstock.buffer import (
+    Buffer,
+    kafka_consumers,
+    kafka_silence,
+    open_appender,
+    open_buffer,
+    start_of,
+)
+from penstock.buffer.kafka import KafkaAppender
 from penstock.cache import open_cache
 from penstock.envelope import Position
 from penstock.errors import LogChanged, LogUnavailable, Overloaded
@@ -185,25 +195,115 @@ class Behind(Kafka):
         return super().settings().replace(f"{told}{here}", f"{told}{HOST}:{self.front}")
 
 
+Way = TypeVar("Way", bound=Proxy)
+
+
+@contextmanager
+def reached_by(kind: type[Way], run: Path) -> Iterator[Way]:
+    """Start a broker for the block that clients reach this way alone."""
+    port = free_ports(2)[0]
+    broker = Behind(default_root(), run=run, port=port)
+    with kind(port) as way:
+        broker.front = way.port
+        broker.start()
+        try:
+            yield way
+        finally:
+            broker.wipe()
+
+
 def test_connections_that_say_nothing_are_given_up_within_the_time_of_a_call(
     tmp_path: Path,
 ) -> None:
     """A packet filter that forgot a connection answers nobody, and nobody hears it close."""
-    port = free_ports(2)[0]
-    broker = Behind(default_root(), run=tmp_path / "kafka", port=port)
-    with Proxy(port) as way:
-        broker.front = way.port
-        broker.start()
-        try:
-            appender = open_appender(f"kafka://{HOST}:{way.port}/{fresh_name()}")
-            appender.append(FLIGHTS, [event("before")]).result(timeout=20)
-            way.forget()
-            begun = time.monotonic()
-            _until_it_works(lambda: appender.append(FLIGHTS, [event("after")]))
-            assert time.monotonic() - begun < 20
-            appender.close()
-        finally:
-            broker.wipe()
+    with (
+        reached_by(Proxy, tmp_path) as way,
+        closing(open_appender(f"kafka://{HOST}:{way.port}/{fresh_name()}")) as appender,
+    ):
+        appender.append(FLIGHTS, [event("before")]).result(timeout=20)
+        way.forget()
+        begun = time.monotonic()
+        _until_it_works(lambda: appender.append(FLIGHTS, [event("after")]))
+        assert time.monotonic() - begun < 20
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Brokerless]:
+    """Answer the way to a broker that may say that there is none."""
+    with reached_by(Brokerless, tmp_path) as way:
+        yield way
+
+
+def test_clients_that_were_told_of_no_broker_find_them_again(
+    way: Brokerless, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library forgets all that it knows then, and one time in a few never looks again."""
+    given_up: list[object] = []
+
+    def let_go(clients: list[Any], *end: Callable[[Any], object]) -> None:
+        given_up.append(None)
+        kafka_silence.let_go(clients, *end)
+
+    monkeypatch.setattr(kafka_consumers, "let_go", let_go)
+    url = f"kafka://{HOST}:{way.port}/{fresh_name()}"
+    with closing(open_appender(url)) as appender, closing(open_buffer(url)) as buffer:
+        appender.append(FLIGHTS, [event("before")]).result(timeout=20)
+        mark = start_of(buffer.log_id(FLIGHTS), 0)
+        until = time.monotonic() + 240
+        while not given_up:
+            assert time.monotonic() < until, "the library looks for brokers by itself"
+            _say_there_is_no_broker(
+                way,
+                lambda: buffer.log_id(FLIGHTS),
+                lambda: buffer.released([FLIGHTS]),
+                lambda: buffer.read(FLIGHTS, mark, end=1, max_bytes=1 << 20),
+            )
+            portion = _until_it_answers(
+                lambda: buffer.read(FLIGHTS, mark, end=1, max_bytes=1 << 20)
+            )
+            assert portion.rows["payload"].to_pylist() == [b"before"]
+            _until_it_answers(lambda portion=portion: buffer.release(FLIGHTS, [portion.mark]))
+            assert _until_it_answers(lambda: buffer.released([FLIGHTS])[FLIGHTS]) == {0: 1}
+
+
+def test_a_producer_that_was_told_of_no_broker_is_replaced(way: Brokerless) -> None:
+    """Before the first events after a quiet night: nobody sends here while it is looked for."""
+    url = f"kafka://{HOST}:{way.port}/{fresh_name()}"
+    with closing(open_appender(url)) as appender:
+        appender.append(FLIGHTS, [event("before")]).result(timeout=20)
+        assert isinstance(appender, KafkaAppender)
+        producer = appender._generation.producer
+        until = time.monotonic() + 240
+        while appender._generation.producer is producer:
+            assert time.monotonic() < until
+            try:
+                producer.list_topics(timeout=5)
+            except KafkaException:
+                continue  # it is lost, or slow
+            _say_there_is_no_broker(way, lambda: producer.list_topics("one", timeout=0.1))
+        appender.append(FLIGHTS, [event("after")]).result(timeout=20)
+
+
+def _say_there_is_no_broker(way: Brokerless, *questions: Callable[[], object]) -> None:
+    """Say so for a second to everybody, who has to connect anew meanwhile and asks a lot."""
+    until = time.monotonic() + 1
+
+    def ask(question: Callable[[], object]) -> None:
+        while time.monotonic() < until:
+            with suppress(LogUnavailable, KafkaException):
+                question()
+
+    asking = [threading.Thread(target=ask, args=[question]) for question in questions]
+    way.brokerless = True
+    for one in asking:
+        one.start()
+    while time.monotonic() < until:
+        way.refuse()
+        way.accept()
+        time.sleep(0.1)
+    way.brokerless = False
+    for one in asking:
+        one.join()
 
 
 def test_how_far_landing_is_can_be_told_and_asked_once_the_broker_is_back(

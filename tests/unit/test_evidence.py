@@ -213,12 +213,15 @@ def test_a_run_is_gone_on_with_only_by_what_asks_the_same_of_the_same_code(
     assert not first.exists()
 
 
-def test_words_may_stand_behind_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `make` puts them; mutants of which none has them are none."""
+def test_words_may_stand_behind_options_and_have_to_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `make` puts them; that nothing was asked for is no success."""
     words = ["evidence", "mutants", "--engines", "no bug", "has this"]
     monkeypatch.setattr(sys, "argv", words)
 
-    assert main() == 0
+    assert main() == 2
+    assert "no bug or has this" in capsys.readouterr().err
 
 
 def test_the_page_is_what_was_found_last() -> None:

@@ -342,7 +342,7 @@ def test_many_collections_are_looked_at_in_as_many_requests_as_two(
         log.appender.append(one, [event("a"), event("b", received_at=NOON + 1)]).result(timeout=20)
     asked, turned = [], []
     real, lent = Cluster._asked, Consumers.lent
-    monkeypatch.setattr(Cluster, "_asked", lambda self, q: [asked.append(q), real(self, q)][1])
+    monkeypatch.setattr(Cluster, "_asked", lambda self, *q: [asked.append(q), real(self, *q)][1])
     monkeypatch.setattr(Consumers, "lent", lambda self: [turned.append(self), lent(self)][1])
 
     def look(collections: list[CollectionId]) -> tuple[int, int]:

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from builders import FLIGHTS, event
+from confluent_kafka import KafkaError, KafkaException
 
-from penstock.buffer import Keeping
+from penstock.buffer import Keeping, kafka_appender, kafka_silence
 from penstock.buffer.kafka import KafkaAppender
 from penstock.buffer.kafka_cluster import Place
 from penstock.envelope import Event, Position
@@ -100,6 +102,13 @@ class StandInProducer:
         self.taken_back.append("all" if in_flight else "what waits")
         if in_flight or not self.on_its_way:
             self.report(*[StandInError(PURGED)] * len(self.given))
+
+    def list_topics(self, *, timeout: float) -> SimpleNamespace:
+        """Answer where it is prompt."""
+        if not self.prompt:
+            time.sleep(min(timeout, 0.02))
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return SimpleNamespace(topics={})
 
     def __len__(self) -> int:
         return len(self.given) + len(self.reports)
@@ -279,6 +288,56 @@ def test_calls_wait_until_what_is_before_them_is_over_and_keep_their_order(hasty
     assert all(isinstance(future.result(timeout=5)[0], Position) for future in futures)
     assert producer.payloads == [b"a", *(b"%d" % number for number in range(50))]
     assert producer.taken_back == ["what waits", "all"]
+
+
+def test_a_producer_that_hears_nothing_for_long_is_replaced(
+    hasty: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have forgotten every broker, and look for none."""
+    monkeypatch.setattr(kafka_silence, "MOST_SECONDS", 3 * SHORT_SECONDS)
+    begun = time.monotonic()
+    while len(hasty.producers) == 1:
+        assert time.monotonic() - begun < 10
+        lost = hasty.append(event("a"))
+        assert lost.exception(timeout=5) is None or isinstance(lost.exception(), LogUnavailable)
+
+    assert time.monotonic() - begun >= 3 * SHORT_SECONDS
+    assert hasty.append(event("b")).result(timeout=5) == [Position(0, 0)]
+    assert len(hasty.producers) == 2
+    assert not len(hasty.producers[0])
+
+
+def test_a_producer_that_is_answered_meanwhile_is_kept(
+    hasty: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition without a leader is no reason to connect to all the others anew."""
+    monkeypatch.setattr(kafka_silence, "MOST_SECONDS", 10 * SHORT_SECONDS)
+    [producer] = hasty.producers
+    for _ in range(8):
+        well, stuck = hasty.append(event("a")), hasty.append(event("b"))
+        until = time.monotonic() + 5
+        while len(producer.given) < 2:  # what was given before may still be taken back
+            assert time.monotonic() < until
+            time.sleep(0.001)
+        producer.report(None)
+        assert well.result(timeout=5) == [Position(0, 0)]
+        assert isinstance(stuck.exception(timeout=5), LogUnavailable)
+
+    assert hasty.producers == [producer]
+
+
+def test_a_producer_that_hears_nothing_is_replaced_before_anybody_sends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first events after a quiet night would wait, and their senders be told to come back."""
+    monkeypatch.setattr(kafka_silence, "MOST_SECONDS", 0.3)
+    monkeypatch.setattr(kafka_appender, "_LOOK_SECONDS", 0.05)
+    world = World(Place("nobody:9092"))
+    world.until_another()
+
+    assert world.append(event("a")).result(timeout=5) == [Position(0, 0)]
+    world.appender.close()
+    assert len(world.producers) == 2
 
 
 def test_what_comes_behind_close_is_told_so(world: World) -> None:

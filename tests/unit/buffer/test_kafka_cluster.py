@@ -38,9 +38,8 @@ class StaleAdmin:
 
 
 def stale() -> tuple[Cluster, StaleAdmin]:
-    cluster, admin = Cluster(read_place("kafka://one:9092")), StaleAdmin()
-    cluster.__dict__["_admin"] = admin
-    return cluster, admin
+    admin = StaleAdmin()
+    return Cluster(read_place("kafka://one:9092"), lambda: admin), admin
 
 
 def test_a_question_to_a_broker_that_is_gone_is_asked_again_elsewhere() -> None:
@@ -83,8 +82,8 @@ def test_a_topic_without_a_leader_holds_up_no_other() -> None:
                 answers[place].set_result(SimpleNamespace(offset=told))
             return answers
 
-    cluster, admin = Cluster(read_place("kafka://one:9092")), HalfAway()
-    cluster.__dict__["_admin"] = admin
+    admin = HalfAway()
+    cluster = Cluster(read_place("kafka://one:9092"), lambda: admin)
 
     assert cluster.ends({"a": [0, 1], "b": [0]}) == {"b": {0: 7}}
     assert admin.looked == 0
