@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ HASTY = Patience(seconds=20.0, wait=lambda _seconds: None)
 PLACES = ["here", pytest.param("engines", marks=pytest.mark.engines)]
 """Where a test's lake may be: in a folder, or in PostgreSQL and S3."""
 
+_CONTEXT = multiprocessing.get_context("forkserver")
 _ELSEWHERE = "lake-is-at"
 _LOG = "log-is-at"
 STORE = S3Options(
@@ -280,6 +282,12 @@ def land_in_process(folder: Path, fault: str | None, batch_bytes: int) -> None:
     (folder / f"conflicts-{os.getpid()}").write_text(str(catalog.conflicts))
 
 
+def land_together_in_process(gate: Barrier, folder: Path, batch_bytes: int) -> None:
+    """Land as in `land_in_process`, from when the others at the gate do, too."""
+    gate.wait(60)
+    land_in_process(folder, None, batch_bytes)
+
+
 def land_lane_in_process(
     folder: Path,
     log_url: str,
@@ -334,15 +342,19 @@ def begin_process(fault: str | None) -> None:
     logging.getLogger("pyiceberg").setLevel(logging.ERROR)
 
 
+def gate_for(number: int) -> Barrier:
+    """Answer a gate at which so many children wait for each other."""
+    return _CONTEXT.Barrier(number)
+
+
 def child(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Answer a process, not yet started, that has imported what the target needs."""
-    context = multiprocessing.get_context("forkserver")
     # Importing them takes seconds; the server that processes are forked from does it once. This
     # module it could not find: it does not know the folder of the tests.
-    context.set_forkserver_preload(
+    _CONTEXT.set_forkserver_preload(
         ["assets.landing", "lakehouse.upkeep", "penstock.buffer.embedded"]
     )
-    return context.Process(target=target, args=arguments)
+    return _CONTEXT.Process(target=target, args=arguments)
 
 
 def finished(process: BaseProcess, seconds: float = 60.0) -> int:

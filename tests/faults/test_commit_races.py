@@ -15,8 +15,9 @@ from lakes import (
     child,
     column,
     finished,
+    gate_for,
     lake_at,
-    land_in_process,
+    land_together_in_process,
     mark_of,
     new_lake,
     stored,
@@ -58,7 +59,9 @@ def test_landings_upkeep_and_new_fields_at_once_double_and_lose_nothing(tmp_path
 
     upkeep = child(tend_in_process, tmp_path)
     # Batches of other sizes end at other positions: same and overlapping spans.
-    landings = [child(land_in_process, tmp_path, None, size) for size in (60, 60, 110, 200)]
+    sizes = (60, 60, 110, 200)
+    gate = gate_for(len(sizes))
+    landings = [child(land_together_in_process, gate, tmp_path, size) for size in sizes]
     for process in (upkeep, *landings):
         process.start()
     codes = [finished(process) for process in landings]
