@@ -143,7 +143,7 @@ class Reading:
     def controller(self) -> int:
         """Answer the broker that its client takes for the controller from now on."""
         cluster: Any = self._buffer
-        number: int = cluster._cluster._admin.list_topics(timeout=10).controller_id
+        number: int = cluster._cluster._admin.get().list_topics(timeout=10).controller_id
         return number
 
     def reaches(self, sending: Sending) -> None:
