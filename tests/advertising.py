@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -27,16 +28,20 @@ class Cluster:
             threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
     def _talk(self, connection: socket.socket) -> None:
-        stream = connection.makefile("rwb")
-        while head := stream.read(12):
-            size, api, version, correlation = struct.unpack(">ihhi", head)
-            stream.read(size - 8)
-            body = struct.pack(">i", correlation) + (
-                self._metadata() if api == 3 else self._versions(version)
-            )
-            stream.write(struct.pack(">i", len(body)) + body)
-            stream.flush()
-        connection.close()
+        # A client that goes with an answer unread resets the connection, as it may at any time.
+        with (
+            contextlib.suppress(ConnectionError),
+            connection,
+            connection.makefile("rwb") as stream,
+        ):
+            while len(head := stream.read(12)) == 12:
+                size, api, version, correlation = struct.unpack(">ihhi", head)
+                stream.read(size - 8)
+                body = struct.pack(">i", correlation) + (
+                    self._metadata() if api == 3 else self._versions(version)
+                )
+                stream.write(struct.pack(">i", len(body)) + body)
+                stream.flush()
 
     def _versions(self, version: int) -> bytes:
         error = 0 if version == 0 else 35
