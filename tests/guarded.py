@@ -7,7 +7,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,13 +25,12 @@ class _Front(BaseHTTPRequestHandler):
             refused = {"error": {"type": "security_exception"}, "status": 401}
             self._answer(401, "application/json", json.dumps(refused).encode())
             return
-        engine = http.client.HTTPConnection(HOST, self.engine, timeout=30)
         headers = {name: self.headers[name] for name in ("Accept", "Content-Type")
                    if name in self.headers}  # fmt: skip
-        engine.request(self.command, self.path, body, headers)
-        answer = engine.getresponse()
-        self._answer(answer.status, answer.getheader("Content-Type", ""), answer.read())
-        engine.close()
+        with closing(http.client.HTTPConnection(HOST, self.engine, timeout=30)) as engine:
+            engine.request(self.command, self.path, body, headers)
+            answer = engine.getresponse()
+            self._answer(answer.status, answer.getheader("Content-Type", ""), answer.read())
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on  # noqa: N815 - the server's names
 

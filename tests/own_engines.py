@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from engines.kit import Engine, default_root
-from ports import free_ports
+from ports import free_row
 
 AnyEngine = TypeVar("AnyEngine", bound=Engine)
 
@@ -16,20 +16,10 @@ AnyEngine = TypeVar("AnyEngine", bound=Engine)
 @contextmanager
 def own_engine(kind: type[AnyEngine], folder: Path) -> Iterator[AnyEngine]:
     """Start one more of its kind for the block, on free ports; what it kept is in `folder`."""
-    engine = kind(default_root(), run=folder / kind.name, port=_free_row(kind.port_count))
+    engine = kind(default_root(), run=folder / kind.name, port=free_row(kind.port_count))
     engine.ensure_fetched()
     try:
         engine.start()
         yield engine
     finally:
         engine.wipe()
-
-
-def _free_row(count: int) -> int:
-    # By chance, not the lowest: tests beside this one look for a row, too.
-    free = free_ports(2_000)
-    among = set(free)
-    for first in free:
-        if all(first + n in among for n in range(count)):
-            return first
-    raise OSError("no free ports in a row")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from itertools import islice
@@ -15,13 +16,36 @@ _CHANCE = random.SystemRandom()
 
 
 def free_ports(count: int, *, among: range = _PORTS) -> list[int]:
-    """Answer ports of this machine that nobody holds now."""
-    return list(islice(filter(_is_free, _CHANCE.sample(among, len(among))), count))
+    """Answer ports of this machine that nobody holds now.
+
+    Of those who test beside each other each has its own part: a port is held a while after it was
+    chosen, and not at all while a test's door is started anew.
+    """
+    number, workers = _worker()
+    part = among[number * len(among) // workers : (number + 1) * len(among) // workers]
+    return list(islice(filter(_is_free, _CHANCE.sample(part, len(part))), count))
 
 
 def free_port() -> int:
     """Answer one."""
     return free_ports(1)[0]
+
+
+def free_row(count: int) -> int:
+    """Answer the first of so many in a row."""
+    # By chance, not the lowest: tests beside this one look for a row, too.
+    free = free_ports(2_000)
+    among = set(free)
+    for first in free:
+        if all(first + n in among for n in range(count)):
+            return first
+    raise OSError("no free ports in a row")
+
+
+def _worker() -> tuple[int, int]:
+    """Answer the number of this worker of pytest-xdist, and how many there are."""
+    name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    return int(name.removeprefix("gw")), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def _is_free(port: int) -> bool:

@@ -20,6 +20,7 @@ class Proxy:
         self._to = to
         self._open = True
         self._stalled = False
+        self._over = threading.Event()
         self._last_words: bytes | None = None
         self._unheard: bytes | None = None
         self._guard = threading.Lock()
@@ -72,6 +73,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
+        self._over.set()
         self._cut_all()
         for thread in self._threads:
             thread.join(10)
@@ -105,6 +107,10 @@ class Proxy:
                     if near in self._forgotten and data:
                         continue
                     if self._stalled:
+                        if not data:
+                            # Nor is its end passed on, while the other one is open.
+                            self._over.wait()
+                            return
                         continue
                     if one is far and lost:
                         # It has done what it was asked to, since it answers.

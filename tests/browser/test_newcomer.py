@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -116,11 +117,13 @@ def walk(hands: Mouse, here: Installation, *, name: str) -> None:
         hands.done.append("type into the search")
         search.fill("hello:world")
     hands.press("Enter")
+    # Until then this is the page before, which shows one event, too.
+    expect(page).to_have_url(re.compile("q=hello"))
     expect(page.get_by_text("1 event, ")).to_be_visible()
 
     hands.click("Replay these")
-    page.wait_for_selector("html[data-ready]")
     label = page.locator("label[for=address]").inner_text()
+    page.wait_for_selector("html[data-ready]")
     hands.type(label, f"http://127.0.0.1:{here.receiver.port}/hook")
     hands.click("Make the plan")
     expect(page.get_by_text("exactly 1 event")).to_be_visible(timeout=ARRIVES)

@@ -432,6 +432,7 @@ class InTrino:
 
 
 @pytest.mark.engines
+@pytest.mark.timeout(900)
 def test_duckdb_and_trino_read_the_same_of_every_shape(engine: Engine, tmp_path: Path) -> None:
     """The catalog in PostgreSQL, the files on S3: each reads all, and they agree."""
     from engine_lakes import trino_lake

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -320,8 +320,9 @@ def killing(receiver: Receiver, chance: Random) -> Iterator[list[int]]:
         while not done.wait(0.5 + chance.random()):
             for one in processes()[:1]:
                 if len(receiver.requests) > 100:
-                    killed.append(one.pid)
-                    one.kill()
+                    with suppress(psutil.NoSuchProcess):  # it came to its end
+                        one.kill()
+                        killed.append(one.pid)
 
     thread = threading.Thread(target=kill)
     thread.start()

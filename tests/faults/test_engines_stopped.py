@@ -114,11 +114,13 @@ def test_the_door_acknowledges_while_another_engine_is_away(
             happened("kills")
             door.start()
             sender.wait_for(20 * PER_BATCH)
+            meanwhile = sender.answers[:]
+        # It starts now, which may take all that this machine has.
         sender.wait_for(5 * PER_BATCH)
 
     # Nobody answered while the door was dead; whoever answered had stored.
     assert set(sender.statuses) == {202, UNANSWERED}
-    assert max(answer.seconds for answer in sender.answers) < PROMPT
+    assert max(answer.seconds for answer in meanwhile) < PROMPT
     assert_balanced(here, sender)
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -308,16 +309,15 @@ class Front:
                 if made is not None:
                     self.reply(made[0], json.dumps(made[1]).encode())
                     return
-                behind = HTTPConnection(place.hostname, place.port)
                 headers = {
                     name: self.headers[name]
                     for name in ("accept", "content-type")
                     if name in self.headers
                 }
-                behind.request(self.command, self.path, body or None, headers)
-                answer = behind.getresponse()
-                self.reply(answer.status, answer.read())
-                behind.close()
+                with closing(HTTPConnection(place.hostname, place.port)) as behind:
+                    behind.request(self.command, self.path, body or None, headers)
+                    answer = behind.getresponse()
+                    self.reply(answer.status, answer.read())
 
             def reply(self, status: int, body: bytes) -> None:
                 self.send_response(status)
@@ -348,7 +348,7 @@ def front(index: ElasticIndex, home: Home) -> Iterator[Front]:
     name = "opensearch" if index._place.endswith(ENGINES["opensearch"][-5:]) else "elasticsearch"
     front = Front(ENGINES[name])
     through = ElasticIndex(
-        index_url(name, front.address, index._prefix), seconds=5.0, wait=lambda _: None
+        index_url(name, front.address, index._prefix), seconds=30.0, wait=lambda _: None
     )
     home.index = through
     home.indexing = home.indexing_with(through)

@@ -26,7 +26,8 @@ from engines.kafka import Kafka
 from engines.kit import default_root
 from engines.places import HOST
 from evidence.sheet import found, happened
-from ports import free_port, free_ports
+from own_engines import own_engine
+from ports import free_port, free_ports, free_row
 from proxy import Proxy
 
 from penstock.buffer import (
@@ -55,11 +56,8 @@ Answer = Future[Sequence[Position | Exception]]
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """Answer a broker of our own, which may be paused and killed."""
-    kafka = Kafka(default_root(), run=tmp_path_factory.mktemp("kafka"), port=free_port())
-    kafka.ensure_fetched()
-    kafka.start()
-    yield kafka
-    kafka.wipe()
+    with own_engine(Kafka, tmp_path_factory.mktemp("kafka")) as kafka:
+        yield kafka
 
 
 @pytest.fixture
@@ -201,7 +199,7 @@ Way = TypeVar("Way", bound=Proxy)
 @contextmanager
 def reached_by(kind: type[Way], run: Path) -> Iterator[Way]:
     """Start a broker for the block that clients reach this way alone."""
-    port = free_ports(2)[0]
+    port = free_row(Behind.port_count)
     broker = Behind(default_root(), run=run, port=port)
     with kind(port) as way:
         broker.front = way.port
@@ -234,6 +232,7 @@ def way(tmp_path: Path) -> Iterator[Brokerless]:
         yield way
 
 
+@pytest.mark.timeout(900)
 def test_clients_that_were_told_of_no_broker_find_them_again(
     way: Brokerless, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +248,7 @@ def test_clients_that_were_told_of_no_broker_find_them_again(
     with closing(open_appender(url)) as appender, closing(open_buffer(url)) as buffer:
         appender.append(FLIGHTS, [event("before")]).result(timeout=20)
         mark = start_of(buffer.log_id(FLIGHTS), 0)
-        until = time.monotonic() + 240
+        until = time.monotonic() + 600
         while not given_up:
             assert time.monotonic() < until, "the library looks for brokers by itself"
             _say_there_is_no_broker(
@@ -266,6 +265,7 @@ def test_clients_that_were_told_of_no_broker_find_them_again(
             assert _until_it_answers(lambda: buffer.released([FLIGHTS])[FLIGHTS]) == {0: 1}
 
 
+@pytest.mark.timeout(900)
 def test_a_producer_that_was_told_of_no_broker_is_replaced(way: Brokerless) -> None:
     """Before the first events after a quiet night: nobody sends here while it is looked for."""
     url = f"kafka://{HOST}:{way.port}/{fresh_name()}"
@@ -273,7 +273,7 @@ def test_a_producer_that_was_told_of_no_broker_is_replaced(way: Brokerless) -> N
         appender.append(FLIGHTS, [event("before")]).result(timeout=20)
         assert isinstance(appender, KafkaAppender)
         producer = appender._generation.producer
-        until = time.monotonic() + 240
+        until = time.monotonic() + 600
         while appender._generation.producer is producer:
             assert time.monotonic() < until
             try:

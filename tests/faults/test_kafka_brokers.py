@@ -29,9 +29,15 @@ from penstock.buffer import Appender, Keeping, open_appender, open_buffer, open_
 from penstock.envelope import CollectionId, Mark, Position
 from penstock.errors import LogUnavailable, Unavailable
 
-pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("own engines")]
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("own engines"),
+]
 
 PARTITIONS = 3
+BACK_SECONDS = 120.0
+"""Brokers may start meanwhile, two at once, and a client that is told of none waits for 20 s."""
 Answer = Future[Sequence[Position | Exception]]
 
 
@@ -94,7 +100,8 @@ class Sending:
         until(
             lambda: (
                 {place.partition for place in self.acknowledged(since)} == set(range(PARTITIONS))
-            )
+            ),
+            BACK_SECONDS,
         )
 
     def end(self) -> None:
@@ -118,12 +125,13 @@ class Reading:
         self._thread.start()
 
     def _read(self) -> None:
-        log_id = self._buffer.log_id(FLIGHTS)
-        marks = {number: start_of(log_id, number) for number in range(PARTITIONS)}
+        marks: dict[int, Mark] = {}
         while not self._stop.wait(0.02):
-            for number, mark in marks.items():
+            for number in range(PARTITIONS):
                 try:
-                    marks[number] = self._read_on(mark)
+                    if number not in marks:
+                        marks[number] = start_of(self._buffer.log_id(FLIGHTS), number)
+                    marks[number] = self._read_on(marks[number])
                 except Unavailable:
                     continue
                 except Exception as error:  # noqa: BLE001 - the test says so
@@ -149,7 +157,7 @@ class Reading:
     def reaches(self, sending: Sending) -> None:
         """Return when all that is acknowledged by now has been read, or an error has ended it."""
         wanted = sending.acknowledged().items()
-        until(lambda: self.error is not None or wanted <= self.found.items())
+        until(lambda: self.error is not None or wanted <= self.found.items(), BACK_SECONDS)
 
     def end(self) -> None:
         self._stop.set()
@@ -256,4 +264,4 @@ def _acknowledged(appender: Appender, collection: CollectionId) -> None:
     def appended() -> bool:
         return appender.append(collection, [event("x")]).exception(timeout=30) is None
 
-    until(appended)
+    until(appended, BACK_SECONDS)

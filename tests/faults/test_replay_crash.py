@@ -317,7 +317,7 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
 ) -> None:
     """The moments nobody thought of a name for."""
     chance = random.Random(seed)
-    world.ask(order)
+    world.ask(order, rate=200)
     repeats = Repeats(world)
     deaths = 0
     for _ in range(3):
@@ -331,6 +331,7 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
         if world.record.state == "finished":
             break
     else:
+        world.hurry()
         assert finished(world.start()) == 0
         assert repeats.after() <= WINDOW
 
@@ -656,7 +657,7 @@ def test_senders_are_killed_again_and_again(tmp_path: Path, kind: Kind) -> None:
 SENDERS = 2
 SPREAD_KILLS = int(os.environ.get("FAULT_KILLS", "10"))
 """So often a replay that several processes send is killed, and so often one of those."""
-A_SPREAD_KILL = 150
+A_SPREAD_KILL = 300
 """Events for each kill: more than are sent until then, so that some are left for the last."""
 SLOWLY = 20
 """Events a second until then: of 8 at once half, so whoever stands still is handed more."""

@@ -28,7 +28,7 @@ from replay.request import read_request, record_of
 
 pytestmark = pytest.mark.crash
 
-EVENTS = 150
+EVENTS = 300
 RATE = 50
 # A request that was sent in time arrives late where the machine is busy, and then those behind it
 # seem to come too early. Two senders that do not share are wrong by seconds.
@@ -76,7 +76,8 @@ def test_processes_together_keep_the_rate_of_their_destination(tmp_path: Path) -
         store.add_destination(
             Destination(team="main", name="d1", url=receiver.url, rate=RATE, created_at=NOON)
         )
-        request = read_request({"collection": "flights", "destination": "d1"}, team="main")
+        asked = {"collection": "flights", "destination": "d1", "concurrency": 2}
+        request = read_request(asked, team="main")
         ids = ("r1", "r2", "r3")
         for one in ids:
             store.create_replay(record_of(request, id=one, now=NOON))

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,11 @@ def test_a_team_has_so_many_tails_and_no_more(home: Home) -> None:
             assert other.response.status_code == 404, "another team is not counted"
 
 
-def test_a_slow_reader_is_told_how_far_it_is_behind_and_costs_a_page(home: Home) -> None:
+def test_a_slow_reader_is_told_how_far_it_is_behind_and_costs_a_page(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It gets everything in the end; nothing is kept for it meanwhile."""
+    monkeypatch.setattr(tails, "Pace", lambda: replace(QUICK, stuck=60.0))
     body = json.dumps({"text": "x" * 2_000})
     with home.tail() as tail:
         tail.next("heartbeat")

@@ -29,7 +29,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 from door_builders import BOUND, TOKEN, known
-from ports import free_port
+from ports import free_ports
 from ugly import FIXED
 from wire_records import METHOD_OF, SERVICE
 
@@ -122,7 +122,7 @@ class Door:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     home = tmp_path_factory.mktemp("home")
     open_cache(load_settings(home, {}).cache).publish(known)
-    http, grpc_ = free_port(), free_port()
+    http, grpc_ = free_ports(2)
     with (home / "out").open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", DOOR, str(home), str(http), str(grpc_)],

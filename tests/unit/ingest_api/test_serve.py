@@ -26,7 +26,7 @@ from door_builders import (
     until,
 )
 from far_sides import FarSide, sent
-from ports import free_port
+from ports import free_ports
 from served import until as eventually
 from structlog.testing import capture_logs
 from tunnelling import TUNNEL, TUNNEL_TOKEN, Plumber
@@ -204,7 +204,7 @@ serve(load_settings(Path(sys.argv[1]), {}, http_port=sys.argv[2], grpc_port=sys.
 
 def test_the_process_takes_events_from_the_cache_alone_and_ends_in_order(tmp_path: Path) -> None:
     """Everything joined: cache, log, HTTP, and SIGTERM that leaves nothing half done."""
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2)
     settings = load_settings(tmp_path, {})
     open_cache(settings.cache).publish(known)
     process = subprocess.Popen(
@@ -244,7 +244,7 @@ def test_the_process_takes_events_from_the_cache_alone_and_ends_in_order(tmp_pat
 
 def test_the_process_hands_over_to_a_tunnel_and_ends_with_it_connected(tmp_path: Path) -> None:
     """A call that stays open for days must not hold up the end of the door."""
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2)
     open_cache(load_settings(tmp_path, {}).cache).publish(lambda: known(tokens=[TUNNEL_TOKEN]))
     process = subprocess.Popen(
         [sys.executable, "-c", DOOR, str(tmp_path), str(http), str(grpc)],

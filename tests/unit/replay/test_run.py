@@ -112,6 +112,11 @@ class World:
     def wish(self, replay_id: str, wish) -> None:
         self.store.wish("main", replay_id, wish, machine_clock())
 
+    def hurry(self, replay_id: str) -> None:
+        """Let it go as fast as it can from now on."""
+        options = {**self.record(replay_id).options, "rate": None}
+        self.store.change_options("main", replay_id, options)
+
     def record(self, replay_id: str) -> ReplayRecord:
         return self.store.replay("main", replay_id)
 
@@ -265,7 +270,7 @@ def test_a_dry_run_says_what_could_not_be_changed(world: World) -> None:
 def test_a_replay_is_resumed_with_its_transform(world: World) -> None:
     """A successor changes the rest likewise; its plan is for this transform."""
     world.append(*events(60))
-    replay_id = world.ask(transform=["set n = 'x'"], rate=100)
+    replay_id = world.ask(transform=["set n = 'x'"], rate=10)
 
     def stop(_: Request) -> Reply:
         world.stop.set()
@@ -276,6 +281,7 @@ def test_a_replay_is_resumed_with_its_transform(world: World) -> None:
     assert first is not None
     assert first.state == "running"
     world.stop.clear()
+    world.hurry(replay_id)
     world.receiver.answer = lambda _: Reply()
     assert world.run(replay_id).state == "finished"
     assert {request.body for request in world.receiver.requests} == {b'{"n": "x"}'}
@@ -472,7 +478,7 @@ def still_for(world: World, replay_id: str, seconds: float) -> dict | None:
 def test_a_paused_replay_gives_its_run_back_and_is_resumed_by_another(world: World) -> None:
     """A run must not sit there for days; nothing is sent twice when the next one goes on."""
     world.append(*events(200))
-    replay_id = world.ask(rate=200)
+    replay_id = world.ask(rate=50)
     working = Working(world, replay_id)
     eventually(lambda: len(world.receiver.requests) > 20)
     world.wish(replay_id, "pause")
@@ -483,6 +489,7 @@ def test_a_paused_replay_gives_its_run_back_and_is_resumed_by_another(world: Wor
     with pytest.raises(WrongState, match="paused"):
         world.run(replay_id)
     world.wish(replay_id, "resume")
+    world.hurry(replay_id)
     second = world.run(replay_id)
 
     assert second.state == "finished"
@@ -493,7 +500,7 @@ def test_a_paused_replay_gives_its_run_back_and_is_resumed_by_another(world: Wor
 def test_a_run_that_is_told_to_stop_puts_the_replay_down_for_the_next_one(world: World) -> None:
     """Shutting down is no crash: nothing is repeated, nothing is unknown."""
     world.append(*events(200))
-    replay_id = world.ask(rate=200)
+    replay_id = world.ask(rate=50)
     working = Working(world, replay_id)
     eventually(lambda: len(world.receiver.requests) > 20)
     world.stop.set()
@@ -501,6 +508,7 @@ def test_a_run_that_is_told_to_stop_puts_the_replay_down_for_the_next_one(world:
     world.stop.clear()
 
     assert (first.state, first.lease_until) == ("running", None)
+    world.hurry(replay_id)
     second = world.run(replay_id)
 
     assert second.state == "finished"
