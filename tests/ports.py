@@ -18,8 +18,8 @@ _CHANCE = random.SystemRandom()
 def free_ports(count: int, *, among: range = _PORTS) -> list[int]:
     """Answer ports of this machine that nobody holds now.
 
-    Of those who test beside each other each has its own part: a port is held a while after it was
-    chosen, and not at all while a test's door is started anew.
+    Each worker of pytest-xdist has its own part of the range: a port is bound some time after it
+    was chosen, and let go for a moment where a test starts its door anew.
     """
     number, workers = _worker()
     part = among[number * len(among) // workers : (number + 1) * len(among) // workers]
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 def free_row(count: int) -> int:
     """Answer the first of so many in a row."""
-    # By chance, not the lowest: tests beside this one look for a row, too.
+    # By chance, not the lowest: another run of tests may look for a row, too.
     free = free_ports(2_000)
     among = set(free)
     for first in free:
@@ -43,9 +43,11 @@ def free_row(count: int) -> int:
 
 
 def _worker() -> tuple[int, int]:
-    """Answer the number of this worker of pytest-xdist, and how many there are."""
+    """Answer which worker of pytest-xdist this is, and of how many."""
     name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    return int(name.removeprefix("gw")), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    # One that takes the place of a worker that died has the next number.
+    return int(name.removeprefix("gw")) % workers, workers
 
 
 def _is_free(port: int) -> bool:

@@ -108,7 +108,7 @@ class Proxy:
                         continue
                     if self._stalled:
                         if not data:
-                            # Nor is its end passed on, while the other one is open.
+                            # Nor is its end passed on: the other stays open until this ends.
                             self._over.wait()
                             return
                         continue

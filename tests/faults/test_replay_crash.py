@@ -721,7 +721,7 @@ def test_a_replay_that_several_processes_send_is_killed_again_and_again(tmp_path
             killed_with_those_that_send(world, chance, patience=60)
             assert repeats.after() <= WINDOW
         world.hurry()
-        assert finished(world.start()) == 0
+        assert finished(world.start(), 120 + 4 * SPREAD_KILLS) == 0
         assert repeats.after() <= WINDOW
         assert_promises_kept(world, "key", deaths=SPREAD_KILLS)
 
@@ -732,7 +732,7 @@ def kill_those_that_send(world: World, kills: int) -> None:
     for _ in range(kills):
         kill_one_that_sends(world, process, chance)
     world.hurry()
-    assert finished(process, 120) == 0
+    assert finished(process, 120 + 4 * kills) == 0
 
 
 @pytest.mark.breaks("processes that send one replay, one after the other at random moments")
