@@ -35,8 +35,9 @@ from assets.retype import retype
 from lakehouse import Lake
 from lakehouse.attempts import Patience
 from lakehouse.catalog import open_catalog
-from penstock.buffer import Keeping, open_appender, open_buffer
+from penstock.buffer import Keeping, open_appender, open_buffer, open_keeper
 from penstock.clock import machine_clock
+from penstock.errors import LogUnavailable
 from penstock.schema.convert import Rules
 from penstock.schema.shape import columns
 
@@ -51,10 +52,25 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """Answer a folder with a log of numbers, whole ones first, all of which have landed."""
     tell_log(tmp_path, f"kafka://{KAFKA}/{fresh_name()}")
     with lake_at("engines", tmp_path):
+        _until_there_is_a_topic(tmp_path)
         for first in range(0, WHOLE + FRACTIONS, 20):
             send(tmp_path, first, first + 20)
             land(tmp_path)
         yield tmp_path
+
+
+def _until_there_is_a_topic(home: Path) -> None:
+    """Ask again, as whoever is answered 503: a busy broker may take longer than one call waits."""
+    keeper = open_keeper(log_url(home), Keeping(partitions=PARTITIONS, hours=1))
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            keeper.ensure(FLIGHTS)
+        except LogUnavailable:
+            assert time.monotonic() < deadline, "the broker makes no topic"
+        else:
+            break
+    keeper.close()
 
 
 def patient_lake(home: Path) -> Lake:
