@@ -17,7 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from builders import event
 from engines.kit import fetch_debian
 from platform_stand_ins import grant
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from served import served
 
 from assets.stats import count_from_lake
@@ -41,8 +41,6 @@ _FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 _MINUTE = 60_000_000
-PATIENCE = 20_000
-"""Milliseconds that something may take to be on a page of a busy machine."""
 
 
 @contextmanager
@@ -201,8 +199,7 @@ def window(browser: Browser, url: str, **context: Any) -> Iterator[tuple[Page, l
 
     made.route("**/*", only_here)
     page = made.new_page()
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
+    page.set_default_timeout(8_000)
     page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
     try:

@@ -84,6 +84,7 @@ def site(full: Site) -> Iterator[Site]:
 @pytest.fixture
 def person(browser: Browser, site: Site) -> Iterator[Visitor]:
     with visiting(browser, site) as made:
+        expect.set_options(timeout=8_000)
         made.sign_in()
         yield made
 

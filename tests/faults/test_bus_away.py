@@ -192,7 +192,7 @@ def test_a_bus_that_stops_answering_is_a_retry_and_is_found_again(kind, how: str
     with far_side(kind) as far, line_to(PORTS[kind]) as line:
         far.url = far.url.replace(f":{PORTS[kind]}", f":{line.port}")
         far.guard = Guard((HERE,), (line.port,))
-        outcomes, closing = asyncio.run(main(far.open(timeout=4.0), line))
+        outcomes, closing = asyncio.run(main(far.open(timeout=1.5), line))
         took = far.took(30, patience=5)
 
     kinds = [{type(each) for each in some} for some in outcomes]

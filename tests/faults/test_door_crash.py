@@ -48,7 +48,7 @@ class Sender:
 
     def until_it_dies(self) -> None:
         """Send until a connection breaks."""
-        with httpx.Client(base_url=self.http, timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=self.http, trust_env=False) as http:
             try:
                 for way in cycle((self.one, self.lines, self.records)):
                     way(http)
@@ -80,7 +80,7 @@ class Sender:
     def again(self) -> None:
         """Send once more what was not acknowledged, as senders do."""
         missing = sorted(self.sent - self.acknowledged.keys())
-        with httpx.Client(base_url=self.http, timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=self.http, trust_env=False) as http:
             self._posted(http, "application/x-ndjson", missing)
 
     def _take(self, many: int) -> list[int]:

@@ -29,8 +29,6 @@ pytestmark = [
 
 # The longest a door may take to answer while something else is away.
 PROMPT = 5.0
-# And while that one starts again, which takes all that a small machine has.
-PATIENT = 20.0
 
 PAUSE = 0.05
 
@@ -116,13 +114,11 @@ def test_the_door_acknowledges_while_another_engine_is_away(
             happened("kills")
             door.start()
             sender.wait_for(20 * PER_BATCH)
-            meanwhile = sender.answers[:]
         sender.wait_for(5 * PER_BATCH)
 
     # Nobody answered while the door was dead; whoever answered had stored.
     assert set(sender.statuses) == {202, UNANSWERED}
-    assert max(answer.seconds for answer in meanwhile) < PROMPT
-    assert max(answer.seconds for answer in sender.answers) < PATIENT
+    assert max(answer.seconds for answer in sender.answers) < PROMPT
     assert_balanced(here, sender)
 
 

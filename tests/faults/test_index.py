@@ -348,7 +348,7 @@ def front(index: ElasticIndex, home: Home) -> Iterator[Front]:
     name = "opensearch" if index._place.endswith(ENGINES["opensearch"][-5:]) else "elasticsearch"
     front = Front(ENGINES[name])
     through = ElasticIndex(
-        index_url(name, front.address, index._prefix), seconds=30.0, wait=lambda _: None
+        index_url(name, front.address, index._prefix), seconds=5.0, wait=lambda _: None
     )
     home.index = through
     home.indexing = home.indexing_with(through)

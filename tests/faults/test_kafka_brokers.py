@@ -29,15 +29,9 @@ from penstock.buffer import Appender, Keeping, open_appender, open_buffer, open_
 from penstock.envelope import CollectionId, Mark, Position
 from penstock.errors import LogUnavailable, Unavailable
 
-pytestmark = [
-    pytest.mark.engines,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("own engines"),
-]
+pytestmark = [pytest.mark.engines, pytest.mark.xdist_group("own engines")]
 
 PARTITIONS = 3
-AWAY_SECONDS, BACK_SECONDS = 30.0, 120.0
-"""How long to wait for brokers that are left, and where some start, which takes all there is."""
 Answer = Future[Sequence[Position | Exception]]
 
 
@@ -94,14 +88,13 @@ class Sending:
         done = [answer for _, answer in self.calls[since:] if answer.done()]
         return [error for answer in done if (error := answer.exception()) is not None]
 
-    def goes_on(self, seconds: float = BACK_SECONDS) -> None:
+    def goes_on(self) -> None:
         """Return when what is sent from now on is acknowledged, on every partition."""
         since = len(self.calls)
         until(
             lambda: (
                 {place.partition for place in self.acknowledged(since)} == set(range(PARTITIONS))
-            ),
-            seconds,
+            )
         )
 
     def end(self) -> None:
@@ -154,10 +147,10 @@ class Reading:
         number: int = cluster._cluster._admin.get().list_topics(timeout=10).controller_id
         return number
 
-    def reaches(self, sending: Sending, seconds: float = BACK_SECONDS) -> None:
+    def reaches(self, sending: Sending) -> None:
         """Return when all that is acknowledged by now has been read, or an error has ended it."""
         wanted = sending.acknowledged().items()
-        until(lambda: self.error is not None or wanted <= self.found.items(), seconds)
+        until(lambda: self.error is not None or wanted <= self.found.items())
 
     def end(self) -> None:
         self._stop.set()
@@ -207,8 +200,8 @@ def test_a_broker_dies_and_nobody_has_to_know(cluster: ThreeBrokers, url: str) -
         cluster.brokers[first].stop(signal.SIGKILL)
         happened("kills")
 
-        sending.goes_on(AWAY_SECONDS)
-        reading.reaches(sending, AWAY_SECONDS)
+        sending.goes_on()
+        reading.reaches(sending)
 
         assert leaders(cluster, topic_of(url))[led] not in (first, -1)
         assert {type(failure) for failure in sending.failures()} <= {LogUnavailable}
@@ -226,7 +219,7 @@ def test_with_one_broker_of_three_nothing_is_acknowledged(cluster: ThreeBrokers,
     others = [number for number in cluster.brokers if number != last]
     with traffic(url) as (sending, reading):
         cluster.brokers[others[0]].stop(signal.SIGKILL)
-        sending.goes_on(AWAY_SECONDS)
+        sending.goes_on()
         cluster.brokers[others[1]].stop(signal.SIGKILL)
         happened("kills", 2)
         appender = open_appender(url)
@@ -264,4 +257,4 @@ def _acknowledged(appender: Appender, collection: CollectionId) -> None:
     def appended() -> bool:
         return appender.append(collection, [event("x")]).exception(timeout=30) is None
 
-    until(appended, BACK_SECONDS)
+    until(appended)

@@ -317,7 +317,7 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
 ) -> None:
     """The moments nobody thought of a name for."""
     chance = random.Random(seed)
-    world.ask(order, rate=200)
+    world.ask(order)
     repeats = Repeats(world)
     deaths = 0
     for _ in range(3):
@@ -331,7 +331,6 @@ def test_a_sender_that_is_killed_at_any_moment_is_taken_over(
         if world.record.state == "finished":
             break
     else:
-        world.hurry()
         assert finished(world.start()) == 0
         assert repeats.after() <= WINDOW
 
@@ -657,7 +656,7 @@ def test_senders_are_killed_again_and_again(tmp_path: Path, kind: Kind) -> None:
 SENDERS = 2
 SPREAD_KILLS = int(os.environ.get("FAULT_KILLS", "10"))
 """So often a replay that several processes send is killed, and so often one of those."""
-A_SPREAD_KILL = 300
+A_SPREAD_KILL = 150
 """Events for each kill: more than are sent until then, so that some are left for the last."""
 SLOWLY = 20
 """Events a second until then: of 8 at once half, so whoever stands still is handed more."""
@@ -721,7 +720,7 @@ def test_a_replay_that_several_processes_send_is_killed_again_and_again(tmp_path
             killed_with_those_that_send(world, chance, patience=60)
             assert repeats.after() <= WINDOW
         world.hurry()
-        assert finished(world.start(), 120 + 4 * SPREAD_KILLS) == 0
+        assert finished(world.start()) == 0
         assert repeats.after() <= WINDOW
         assert_promises_kept(world, "key", deaths=SPREAD_KILLS)
 
@@ -732,7 +731,7 @@ def kill_those_that_send(world: World, kills: int) -> None:
     for _ in range(kills):
         kill_one_that_sends(world, process, chance)
     world.hurry()
-    assert finished(process, 120 + 4 * kills) == 0
+    assert finished(process, 120) == 0
 
 
 @pytest.mark.breaks("processes that send one replay, one after the other at random moments")
