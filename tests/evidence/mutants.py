@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
+import structlog
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
-from penstock.errors import LogUnavailable
+from penstock.errors import LogUnavailable, NotFound
 
 Seed = Callable[[pytest.MonkeyPatch], None]
 
@@ -22,8 +25,10 @@ RULES: dict[str, tuple[str, str]] = {
     "durable": ("log", "a position means durable"),
     "failed sync": ("log", "a sync that failed is never tried again as if it were clean"),
     "folder": ("log", "a new file's name is synced too"),
+    "one writer": ("log", "one process writes, and any other is told which"),
     "tail end": ("log", "what was durable is never cut off; damage there stops the writer"),
     "identity": ("log", "a mark knows the record before it, and is checked at every read"),
+    "gone": ("log", "what is gone before it was absorbed stops whoever reads, and is not skipped"),
     "copies": ("log", "what one disk alone has is not called durable"),
     "span": ("log", "a span ends by position, and not by the last record that is seen"),
     "key": ("log", "what has one key is in one partition, in order"),
@@ -46,6 +51,8 @@ RULES: dict[str, tuple[str, str]] = {
     "index": ("search", "the index says that it has a span once searches find it there"),
     "cut": ("search", "log ends first, then one load of the table, then the log from its marks"),
     "tail": ("search", "a tail shows each event once, in order"),
+    "pages": ("search", "every page of a cursor is of the cut of the first"),
+    "waiting": ("search", "what has not landed is what landing will make of it"),
     "books": ("search", "the books add up whatever happens between the reads"),
     "plan": ("replay", "a plan waits until the table has all that it is about"),
     "rebuild": ("replay", "columns are made anew in place, beside landing"),
@@ -55,8 +62,18 @@ RULES: dict[str, tuple[str, str]] = {
     "ledger": ("replay", "what is sent was announced before, and is accounted for after a death"),
     "legs": ("replay", "a continuous replay moves on with what it found, not before"),
     "loop": ("replay", "a replay does not feed itself"),
+    "rate": ("replay", "nothing is sent faster than was asked"),
+    "inside": ("replay", "nothing is sent to an address inside"),
     "release": ("quarantine", "a released event is there once"),
     "duplicates": ("quarantine", "what is sent twice is seen once"),
+    "kept": ("schema", "what cannot become a row is kept in quarantine"),
+    "beside": ("schema", "a value that fits no column is kept beside its row"),
+    "named": ("door", "a batch is answered event by event"),
+    "bytes": ("door", "what is stored is what was sent, to the byte"),
+    "bounds": ("door", "what is held of a body and of all together has a bound"),
+    "secrets": ("door", "nothing of a payload or a token is told"),
+    "teams": ("door", "what is another team's does not exist"),
+    "checksums": ("all parts", "what a disk or a store has changed is noticed"),
     "growth": ("all", "what runs for long holds no more than at first"),
     "all": ("all parts", "tables and search hold what was acknowledged, whatever happened"),
     "store": ("all parts", "what a store did not take or give whole is not taken for whole"),
@@ -64,6 +81,20 @@ RULES: dict[str, tuple[str, str]] = {
     "formats": ("all parts", "what is on disks and wires changes in a file that is looked at"),
 }
 """What holds, by a short name: of which part it is, and the rule."""
+
+PROMISES: dict[str, tuple[str, ...]] = {
+    "Durable": ("durable", "failed sync", "folder", "copies", "store"),
+    "All or named": ("named",),
+    "Exactly once": ("append", "retries", "unknown", "marks", "release", "cut"),
+    "Byte identity": ("bytes", "checksums"),
+    "Nothing is dropped": ("kept", "books"),
+    "The schema never loses data": ("beside", "files", "rebuild"),
+    "Replay": ("window", "order", "lease", "ledger", "rate", "inside"),
+    "Bounded": ("bounds", "growth"),
+    "No secret in any output": ("secrets",),
+    "A loud stop rather than a silent skip": ("identity", "gone", "table", "rollback"),
+}
+"""The promises of the README, each with the rules without which it would not be kept."""
 
 
 class Mutant(NamedTuple):
@@ -101,7 +132,7 @@ def _instead(target: str, make: Callable[[Any], Any]) -> Seed:
 def _found(path: str) -> Any:
     """Import what a dotted path names: a module, or a class in one."""
     module, _, name = path.rpartition(".")
-    if name[:1].isupper():
+    if name.lstrip("_")[:1].isupper():
         return getattr(__import__(module, fromlist=[name]), name)
     return __import__(path, fromlist=["_"])
 
@@ -160,6 +191,16 @@ def _cuts_what_cannot_be_read(patch: pytest.MonkeyPatch) -> None:
     _instead("penstock.buffer.segments._proofs", _always(()))(patch)
 
 
+def _skips_what_is_gone(real: Any) -> Any:
+    def read(buffer: Any, collection: Any, mark: Any, **more: Any) -> Any:
+        start = buffer.extents(collection)[mark.partition].start
+        if mark.next < start:
+            mark = dataclasses.replace(mark, next=start, fingerprint="")
+        return real(buffer, collection, mark, **more)
+
+    return read
+
+
 def _ends_by_the_last_record(real: Any) -> Any:
     def read(buffer: Any, collection: Any, mark: Any, **more: Any) -> Any:
         portion = real(buffer, collection, mark, **more)
@@ -207,6 +248,85 @@ def _no_lanes(real: Any) -> Any:
     return make
 
 
+def _cut_anew(real: Any) -> Any:
+    return lambda cuts, collection, view, _ends=None: real(cuts, collection, view)
+
+
+def _by_the_rules_of_before(real: Any) -> Any:
+    def kept_behind(tails: Any, mark: Any, kept: Any, rules: Any) -> Any:
+        before = kept.parts.get(mark.partition)
+        return real(tails, mark, kept, before.rules if before else rules)
+
+    return kept_behind
+
+
+def _none_of_them(real: Any) -> Any:
+    return lambda sorting: real(sorting).slice(0, 0)
+
+
+def _leaves_out_what_failed(real: Any) -> Any:
+    def parts(framed: Any, outcomes: Any) -> Any:
+        return [part for part in real(framed, outcomes) if not isinstance(part[1], Exception)]
+
+    return parts
+
+
+def _counted_alone(real: Any) -> Any:
+    async def body(door: Any, receive: Any) -> bytes:
+        door._held_bytes = 0
+
+        async def next_part() -> Any:
+            message = await receive()
+            door._held_bytes = 0
+            return message
+
+        taken: bytes = await real(door, next_part)
+        return taken
+
+    return body
+
+
+def _tidied(real: Any) -> Any:
+    """Write JSON anew, as a parser and a writer between door and log would."""
+
+    def append(door: Any, collection: Any, events: Any) -> Any:
+        return real(door, collection, [_as_json_again(event) for event in events])
+
+    return append
+
+
+def _as_json_again(event: Any) -> Any:
+    try:
+        payload = json.dumps(json.loads(event.payload)).encode()
+    except (ValueError, RecursionError):
+        return event
+    return msgspec.structs.replace(event, payload=payload)
+
+
+def _without_checksums(real: Any) -> Any:
+    return lambda *args, **more: real(*args, **{**more, "write_page_checksum": False})
+
+
+def _told_with_its_text(_real: Any) -> Any:
+    def log_unexpected(error: Exception) -> None:
+        """Log the text of the error, which may quote what it was raised for."""
+        structlog.get_logger().error("a request failed", kind=type(error).__name__, why=str(error))
+
+    return log_unexpected
+
+
+def _whoever_asks(_real: Any) -> Any:
+    """Find a collection by its name alone, whichever team it belongs to."""
+
+    def one_of(here: Any, _team: str, name: str) -> Any:
+        for record in here.store.known().collections:
+            if record.id.name == name:
+                return record
+        raise NotFound("collection", name)
+
+    return one_of
+
+
 def _without_intents(real: Any) -> Any:
     async def write(books: Any, rows: Sequence[Any]) -> None:
         if outcomes := [row for row in rows if row.first.kind != "intent"]:
@@ -226,6 +346,8 @@ COMMIT = "tests/unit/lakehouse/test_commit.py::test_"
 SEND = "tests/unit/replay/test_send.py::test_"
 FAULTS = "tests/faults/test_"
 KAFKA = "tests/unit/buffer/test_"
+DOOR = "tests/unit/ingest_api/test_"
+CONVERT = "tests/unit/schema/test_convert.py::test_"
 
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -247,11 +369,35 @@ MUTANTS: tuple[Mutant, ...] = (
         FAULTS + "power_cut.py::test_a_seeded_bug_is_found[Writer-ForgetsTheFolder]",
     ),
     Mutant(
+        "two writers",
+        "one writer",
+        "the lock of a log is given to everybody",
+        "tests/unit/buffer/test_embedded.py::test_a_second_writer_is_told_who_holds_the_log",
+        _instead("fcntl.flock", _nothing),
+    ),
+    Mutant(
         "any mark believed",
         "identity",
         "a mark is taken for one of this log without looking at the record before it",
         "tests/unit/buffer/test_embedded.py::test_a_restored_backup_is_noticed",
         _instead("penstock.buffer.reader._checked", _believes_any_mark),
+    ),
+    Mutant(
+        "any epoch believed",
+        "identity",
+        "a mark is taken for one of this topic without looking at the epoch before it",
+        FAULTS + "kafka.py::test_a_replica_that_lost_its_end_is_noticed",
+        _instead("penstock.buffer.kafka_reader.epoch_before", _always(-1)),
+        engines=True,
+    ),
+    Mutant(
+        "gone is skipped",
+        "gone",
+        "whoever reads from a mark before the beginning goes on at the beginning",
+        "tests/contract/test_buffer.py"
+        "::TestInSmallPieces::test_a_mark_before_the_oldest_record_is_refused"
+        "[embedded_in_small_segments]",
+        _instead("penstock.buffer.reader.EmbeddedBuffer.read", _skips_what_is_gone),
     ),
     Mutant(
         "durable end cut",
@@ -463,6 +609,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/unit/search/test_live.py::test_a_tail_with_a_bug_does_not_pass",
     ),
     Mutant(
+        "cut anew",
+        "pages",
+        "a page that follows is of a cut of its own",
+        "tests/unit/search/test_cut.py::test_a_cut_can_be_taken_again_at_its_ends",
+        _instead("penstock.search.cut.Cuts.take", _cut_anew),
+    ),
+    Mutant(
+        "contract of before",
+        "waiting",
+        "what waits is shown as the contract before made it",
+        "tests/unit/search/test_tail.py::test_another_contract_converts_again_what_still_waits",
+        _instead("penstock.search.tail.Tails._from", _by_the_rules_of_before),
+    ),
+    Mutant(
         "books in another order",
         "books",
         "the books are read in another order, or counted otherwise",
@@ -545,6 +705,21 @@ MUTANTS: tuple[Mutant, ...] = (
         _instead("replay.run._is_here", _always(False)),
     ),
     Mutant(
+        "what went is forgotten",
+        "rate",
+        "a sender does not remember what it sent just now",
+        "tests/unit/replay/test_pacing.py"
+        "::test_a_bucket_never_lets_more_through_than_rate_and_burst",
+        _instead("replay.pacing.Bucket.take", _nothing),
+    ),
+    Mutant(
+        "names not looked at",
+        "inside",
+        "a name may lead wherever its name server says",
+        "tests/unit/test_guard.py::test_one_bad_answer_of_the_resolver_refuses_the_host",
+        _instead("penstock.guard.Guard.check_answers", _nothing),
+    ),
+    Mutant(
         "copies not folded",
         "release",
         "an event that is released twice is two rows",
@@ -573,6 +748,76 @@ MUTANTS: tuple[Mutant, ...] = (
         "duplicates",
         "a lane that lost a race does not look again",
         "tests/unit/assets/test_duplicates.py::test_the_race_finds_a_lane_that_looks_once",
+    ),
+    Mutant(
+        "not kept",
+        "kept",
+        "what cannot be read is left out of rows and of quarantine",
+        CONVERT + "events_are_sorted_into_rows_and_quarantine_in_the_logs_order",
+        _instead("penstock.schema.convert._Sorting.quarantined", _none_of_them),
+    ),
+    Mutant(
+        "misfits left out",
+        "beside",
+        "a value of another type than its column has is let go",
+        CONVERT + "a_leaf_that_does_not_fit_is_kept_as_it_was_sent",
+        _instead("penstock.schema.convert._Sorting._put", _nothing),
+    ),
+    Mutant(
+        "failures left out",
+        "named",
+        "only what was stored is named in the answer to a batch",
+        DOOR + "http.py::test_one_oversized_line_does_not_refuse_the_others",
+        _instead("ingest_api.answers._parts", _leaves_out_what_failed),
+    ),
+    Mutant(
+        "JSON written anew",
+        "bytes",
+        "JSON is read and written again on its way to the log",
+        DOOR + "http.py::test_an_ugly_body_is_stored_to_the_byte",
+        _instead("ingest_api.accept.Door._append", _tidied),
+    ),
+    Mutant(
+        "no page has a checksum",
+        "checksums",
+        "Parquet is written without the checksums of its pages",
+        "tests/unit/lakehouse/test_parquet.py::test_a_damaged_page_is_noticed",
+        _instead("pyarrow.parquet.ParquetWriter", _without_checksums),
+    ),
+    Mutant(
+        "bombs go off",
+        "bounds",
+        "a coded body may become as much as it likes of what it was",
+        DOOR + "encoding.py::test_a_bomb_is_stopped_at_the_ratio",
+        _instead("ingest_api.encoding._JUDGED_FROM", lambda _real: 1 << 40),
+    ),
+    Mutant(
+        "each body by itself",
+        "bounds",
+        "bodies that arrive together are not counted together",
+        DOOR + "http.py::test_bodies_that_arrive_together_are_bounded",
+        _instead("ingest_api.http.HttpDoor._body", _counted_alone),
+    ),
+    Mutant(
+        "texts of errors",
+        "secrets",
+        "the door's log has the text of an error that nobody expected",
+        DOOR + "http.py::test_an_unexpected_error_tells_nothing_and_is_logged_without_the_payload",
+        _instead("ingest_api.http.log_unexpected", _told_with_its_text),
+    ),
+    Mutant(
+        "tokens as they are",
+        "secrets",
+        "what is kept of a token is the token",
+        "tests/unit/metadata/test_tokens.py::test_a_record_holds_nothing_that_gives_the_token_away",
+        _instead("penstock.metadata.tokens.digest", lambda _real: lambda token: token),
+    ),
+    Mutant(
+        "teams not looked at",
+        "teams",
+        "a collection is found by its name, whoever asks",
+        "tests/unit/api/test_access.py::test_what_belongs_to_another_team_is_not_there",
+        _instead("penstock.api.collections.one_of", _whoever_asks),
     ),
     Mutant(
         "memory leaks",

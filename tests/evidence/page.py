@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 from balance import Findings
 
-from evidence.mutants import MUTANTS, RULES, Mutant
+from evidence.mutants import MUTANTS, PROMISES, RULES, Mutant
 from evidence.sheet import Place, Told
 
 
@@ -79,6 +79,10 @@ def page(kept: Kept) -> str:
         *_when([one.at for one in kept.mutants.values()]),
         "",
         *_mutants(kept.mutants),
+        "",
+        "Each of the [promises](../../README.md#what-it-promises) falls with rules of these:",
+        "",
+        *_promises(),
         "",
         "## By yourself",
         "",
@@ -158,7 +162,8 @@ def _number(figure: int | None) -> str:
 
 def _link(test: str) -> str:
     """Write a test's claim as a link to its file."""
-    file, _, name = test.partition("::")
+    file, _, rest = test.partition("::")
+    name = rest.rpartition("::")[2]
     return f"[{name.removeprefix('test_').replace('_', ' ')}](../../{file})"
 
 
@@ -169,6 +174,11 @@ def _mutants(caught: dict[str, Caught]) -> Iterator[str]:
         of_rule = [one for one in MUTANTS if one.rule == rule]
         for one in of_rule:
             yield f"| {area}: {text} | {one.bug} | {_link(one.test)} | {_verdict(one, caught)} |"
+
+
+def _promises() -> Iterator[str]:
+    for number, (promise, rules) in enumerate(PROMISES.items(), 1):
+        yield f"{number}. *{promise}*: {'; '.join(RULES[rule][1] for rule in rules)}."
 
 
 def _verdict(one: Mutant, caught: dict[str, Caught]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from balance import Findings, compare
 from evidence import seeding
 from evidence.__main__ import PAGE, RESULTS, ROOT, main, sheets_of
-from evidence.mutants import MUTANTS, RULES, Mutant
+from evidence.mutants import MUTANTS, PROMISES, RULES, Mutant
 from evidence.page import Caught, Kept, page, read_kept, short, write_kept
 from evidence.sheet import VARIABLE, found, happened, measured, read_sheets, sheet_of, together
 
@@ -129,6 +130,7 @@ def test_what_is_kept_is_read_as_it_was_written(sheets: Path) -> None:
 
 TESTS = """
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -234,14 +236,24 @@ def test_every_rule_has_a_bug_and_every_bug_a_rule() -> None:
     assert len({one.name for one in MUTANTS}) == len(MUTANTS)
 
 
+def test_every_promise_of_the_readme_has_a_rule_that_it_falls_with() -> None:
+    """What nothing breaks may not be kept."""
+    readme = (ROOT / "README.md").read_text()
+    promised = re.findall(r"^\d+\. \*\*(.+?)\.?\*\*", readme, re.MULTILINE)
+
+    assert list(PROMISES) == promised
+    assert all(PROMISES.values())
+    assert {rule for rules in PROMISES.values() for rule in rules} <= RULES.keys()
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[one.name for one in MUTANTS])
 def test_the_test_of_a_bug_is_there(mutant: Mutant) -> None:
     """A test that was given another name finds nothing any more."""
     file, _, name = mutant.test.partition("::")
     tree = ast.parse((ROOT / file).read_text())
 
-    assert name.partition("[")[0] in {
-        node.name for node in tree.body if isinstance(node, ast.FunctionDef)
+    assert name.partition("[")[0].rpartition("::")[2] in {
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
     }
 
 

@@ -476,7 +476,8 @@ def test_bodies_that_arrive_together_are_bounded() -> None:
 
     reply = client.post([b"x" * 6, b"x" * 6])
 
-    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+    assert reply.status == 503
+    assert reply.headers["retry-after"] == "1"
     assert not log.stored
     assert [client.post(b"x" * 10).status for _ in range(3)] == [202] * 3
 
