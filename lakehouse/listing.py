@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
@@ -44,7 +45,6 @@ MOST_SHAPES = 8
 """Files of so many shapes are read shape by shape; with more the engine puts them together."""
 
 _MOST_TABLES = 256
-_MOST_FOOTERS = 20_000
 _MOST_COLUMNS = 1_000
 
 _Remembered = TypeVar("_Remembered")
@@ -123,8 +123,8 @@ class Listing:
         self._lake = lake
         self._guard = threading.Lock()
         self._manifests: OrderedDict[str, dict[str, tuple[_Named, ...]]] = OrderedDict()
-        self._footers: OrderedDict[str, _Footer] = OrderedDict()
-        self._columns: dict[bytes, tuple[pa.Schema, Struct]] = {}
+        self._footers: OrderedDict[str, dict[str, _Footer]] = OrderedDict()
+        self._columns: dict[bytes, tuple[bytes, pa.Schema, Struct]] = {}
         self._answers: OrderedDict[str, tuple[str, tuple[Listed, ...] | None]] = OrderedDict()
 
     def files(self, view: TableView) -> tuple[Listed, ...] | None:
@@ -186,36 +186,47 @@ class Listing:
         }
         with self._guard:
             _remember(self._manifests, view.uuid, read, _MOST_TABLES)
-        columns = arrow_schema(table.schema())
-        fitting: dict[bytes, bool] = {}
-        found = []
-        for named in (one for some in read.values() for one in some):
-            footer = self._footer(table, named.path)
-            if footer.written not in fitting:
-                fitting[footer.written] = _same_columns(footer.columns, columns)
-            if not fitting[footer.written]:
-                raise _ReadOtherwise("columns of a file are not those of the table")
-            found.append(
-                Listed(
-                    path=named.path,
-                    rows=named.rows,
-                    bytes=named.bytes,
-                    first=named.first,
-                    last=named.last,
-                    shape=footer.shape,
-                    groups=footer.groups,
-                )
-            )
+        with self._guard:
+            known = self._footers.get(view.uuid, {})
+        footers: dict[str, _Footer] = {}
+        try:
+            found = list(self._listed(table, read.values(), known, footers))
+        finally:
+            # Those of files that were merged are not needed any more.
+            with self._guard:
+                _remember(self._footers, view.uuid, footers, _MOST_TABLES)
         if len({one.shape for one in found}) > MOST_SHAPES:
             raise _ReadOtherwise("they have many shapes")
         return tuple(sorted(found, key=lambda one: (one.first, one.path)))
 
+    def _listed(
+        self,
+        table: Table,
+        manifests: Iterable[Iterable[_Named]],
+        known: Mapping[str, _Footer],
+        footers: dict[str, _Footer],
+    ) -> Iterator[Listed]:
+        """Go through the files, and put the footer of each into `footers`."""
+        columns = arrow_schema(table.schema())
+        fitting: dict[bytes, bool] = {}
+        for named in chain.from_iterable(manifests):
+            footer = known.get(named.path) or self._footer(table, named.path)
+            footers[named.path] = footer
+            if footer.written not in fitting:
+                fitting[footer.written] = _same_columns(footer.columns, columns)
+            if not fitting[footer.written]:
+                raise _ReadOtherwise("columns of a file are not those of the table")
+            yield Listed(
+                path=named.path,
+                rows=named.rows,
+                bytes=named.bytes,
+                first=named.first,
+                last=named.last,
+                shape=footer.shape,
+                groups=footer.groups,
+            )
+
     def _footer(self, table: Table, path: str) -> _Footer:
-        with self._guard:
-            known = self._footers.get(path)
-            if known is not None:
-                self._footers.move_to_end(path)
-                return known
         with table.io.new_input(path).open() as stream:
             metadata = pq.read_metadata(stream)
         columns = metadata.schema.to_arrow_schema()
@@ -226,12 +237,10 @@ class Listing:
         written = columns.serialize().to_pybytes()
         with self._guard:
             # Most files have the columns of others.
-            columns, shape = self._columns.setdefault(written, (columns, shape))
-            footer = _Footer(written, columns, shape, groups)
+            written, columns, shape = self._columns.setdefault(written, (written, columns, shape))
             while len(self._columns) > _MOST_COLUMNS:
                 del self._columns[next(iter(self._columns))]
-            _remember(self._footers, path, footer, _MOST_FOOTERS)
-        return footer
+        return _Footer(written, columns, shape, groups)
 
 
 def _reading(stream: InputStream, file: Listed, chunk: Chunk) -> Read:

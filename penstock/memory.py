@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 _GIVE_BACK_SECONDS = 10.0
 
+_M_ARENA_MAX = -8
 _M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 64 << 20
 _M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES = -3, 32 << 20
 
@@ -65,6 +66,18 @@ def giving_back(every: float = _GIVE_BACK_SECONDS) -> Iterator[None]:
         over.set()
         thread.join()
         give_back()
+
+
+def share_a_heap() -> None:
+    """Have all threads that come from now on use the heap of the first one.
+
+    For who has many threads that each do much now and then. In a heap of their own, what is small
+    and stays of them lies scattered over what was freed, and holds its pages: after each plan of
+    a replay 14 to 39 MB of which 5 were used.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 1)
 
 
 def reuse_memory() -> None:

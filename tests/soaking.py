@@ -205,6 +205,7 @@ class Soak:
 
     def __post_init__(self) -> None:
         self._chance = random.Random(self.plan.seed + 1)
+        self._contracts: list[str] = []
         self.home.mkdir()
         http, grpc, platform = free_ports(3)
         (self.home / "penstock.toml").write_text(
@@ -313,7 +314,7 @@ class Soak:
         """Break something."""
         match kind:
             case "contract":
-                contract = self._chance.choice(CONTRACTS)
+                contract = self._next_contract()
                 with self.here.client() as client:
                     client.set_contract(COLLECTION, contract)
                 self._note("contracts switched", f"contract {contract}")
@@ -335,6 +336,12 @@ class Soak:
                 self._note(f"kills of {kind}", f"{kind} killed")
                 happened("kills")
                 part.start()
+
+    def _next_contract(self) -> str:
+        """Answer each once before any comes again: what it fills is full before growth counts."""
+        if not self._contracts:
+            self._contracts = self._chance.sample(CONTRACTS, len(CONTRACTS))
+        return self._contracts.pop()
 
     def _tends(self, part: Part) -> bool:
         lease = self.store.lease(UPKEEP)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,45 @@ def test_what_nobody_refers_to_goes_although_it_refers_to_itself() -> None:
     )
 
     assert ended.stdout.split() == ["True", "True"]
+
+
+HEAPS = """
+import ctypes
+import sys
+from threading import Barrier, Thread
+from penstock.memory import share_a_heap
+
+if sys.argv[1] == "shared":
+    share_a_heap()
+together = Barrier(4)
+kept = []
+
+def work():
+    together.wait()
+    kept.append([bytes(5_000) for _ in range(100)])
+    together.wait()
+
+threads = [Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+told = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+libc.malloc_info(0, told)
+libc.fclose(told)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="needs glibc")
+def test_threads_share_a_heap_where_they_are_told_to(tmp_path: Path) -> None:
+    def heaps(how: str) -> int:
+        told = tmp_path / how
+        command = [sys.executable, "-c", HEAPS, how, str(told)]
+        subprocess.run(command, env=os.environ | {"MALLOC_ARENA_MAX": "2"}, check=True)
+        return told.read_text().count("<heap nr=")
+
+    assert heaps("shared") == 1
+    assert heaps("not shared") == 2
