@@ -215,6 +215,9 @@ class Soak:
             # what has its full size already does not grow.
             f"duplicate_memory_mib = {_ID_MEMORY_MIB}\ncompact_to_bytes = {_FILE_BYTES}\n"
             f'sql_memory = "{_SQL_MEMORY}"\n'
+            # What a replay would send is counted first where more than that came: by the default
+            # nothing is before the millionth event, and each replay does more from then on.
+            f"replay_confirm_above = {2 * _SLICE}\n"
         )
         self._ports = {"door": http, "platform": platform}
         door, api = f"http://127.0.0.1:{http}", f"http://127.0.0.1:{platform}"
