@@ -186,7 +186,6 @@ class Listing:
         }
         with self._guard:
             _remember(self._manifests, view.uuid, read, _MOST_TABLES)
-        with self._guard:
             known = self._footers.get(view.uuid, {})
         footers: dict[str, _Footer] = {}
         try:

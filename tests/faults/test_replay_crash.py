@@ -662,9 +662,9 @@ SLOWLY = 20
 """Events a second until then: of 8 at once half, so whoever stands still is handed more."""
 ANSWER_SECONDS = 0.2
 CONCURRENCY = 8
-TO_ITS_END = 120.0
-"""Seconds for what is left of 75 kills, of 11,250 events at most: two of a hundred are tried again
-half a second later, and a window of 40 waits for them, which makes 160 a second at any speed."""
+TO_ITS_END = max(60.0, A_SPREAD_KILL * SPREAD_KILLS / 100)
+"""Seconds for what is left at the end. Two of a hundred events are tried again half a second later,
+and a window of 40 waits for them, which makes 160 a second at any speed."""
 
 
 @contextmanager
@@ -734,7 +734,7 @@ def kill_those_that_send(world: World, kills: int) -> None:
     for _ in range(kills):
         kill_one_that_sends(world, process, chance)
     world.hurry()
-    assert finished(process, TO_ITS_END) == 0
+    assert finished(process, 120) == 0
 
 
 @pytest.mark.breaks("processes that send one replay, one after the other at random moments")
