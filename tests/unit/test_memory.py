@@ -92,10 +92,10 @@ HEAPS = """
 import ctypes
 import sys
 from threading import Barrier, Thread
-from penstock.memory import share_a_heap
+from penstock import memory
 
-if sys.argv[1] == "shared":
-    share_a_heap()
+if sys.argv[1] != "neither":
+    getattr(memory, sys.argv[1])()
 together = Barrier(4)
 kept = []
 
@@ -119,12 +119,15 @@ libc.fclose(told)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="needs glibc")
-def test_threads_share_a_heap_where_they_are_told_to(tmp_path: Path) -> None:
-    def heaps(how: str) -> int:
+def test_threads_share_as_many_heaps_as_they_are_told_to(tmp_path: Path) -> None:
+    def heaps(how: str, **environment: str) -> int:
         told = tmp_path / how
         command = [sys.executable, "-c", HEAPS, how, str(told)]
-        subprocess.run(command, env=os.environ | {"MALLOC_ARENA_MAX": "2"}, check=True)
+        given = {name: at for name, at in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+        subprocess.run(command, env=given | environment, check=True)
         return told.read_text().count("<heap nr=")
 
-    assert heaps("shared") == 1
-    assert heaps("not shared") == 2
+    assert heaps("share_a_heap", MALLOC_ARENA_MAX="2") == 1
+    assert heaps("neither", MALLOC_ARENA_MAX="2") == 2
+    assert heaps("reuse_memory") == 2
+    assert heaps("neither") > 2
