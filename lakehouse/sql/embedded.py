@@ -114,8 +114,6 @@ class DuckSql:
 
         def make(spill: Path) -> duckdb.DuckDBPyConnection:
             database = open_database(config, spill, s3=s3 is not None)
-            # What it freed goes back after seconds, and not with the next statement.
-            database.execute("SET GLOBAL allocator_background_threads = true")
             # Global, as cursors do not inherit them.
             if keep_metadata:
                 database.execute("SET GLOBAL parquet_metadata_cache = true")

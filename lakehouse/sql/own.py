@@ -27,6 +27,8 @@ log = structlog.get_logger()
 LOOK_SECONDS = 10.0
 """How often it is looked at how much is kept, at most."""
 
+_GIVE_BACK = "SET GLOBAL allocator_background_threads = true"
+
 _KEPT = "SELECT sum(memory_usage_bytes) FROM duckdb_memory() WHERE tag = 'OBJECT_CACHE'"
 
 
@@ -51,6 +53,7 @@ class OwnDatabase:
     ) -> None:
         """`make` databases that spill into folders below `folder`.
 
+        What statements freed goes back to the system within seconds, and not with the next one.
         One that counts more than `most_kept` bytes of metadata gives way to a new one, if that can
         be made, and is closed when nobody reads in it any more.
         """
@@ -59,6 +62,7 @@ class OwnDatabase:
         self._most_kept = most_kept
         self._steady = steady
         self._made = 0
+        self._over = False
         self._opened = self._open()
         self._look_at = steady() + LOOK_SECONDS
         # A reader that was left lying may be ended anywhere, also by a thread that is in here.
@@ -81,16 +85,28 @@ class OwnDatabase:
             with self._guard:
                 opened.readers -= 1
                 if opened is not self._opened and not opened.readers:
-                    _close(opened)
+                    self._give_up(opened)
 
     def close(self) -> None:
         """Let go of memory and temporary files."""
-        _close(self._opened)
+        with self._guard:
+            self._over = True
+            _close(self._opened)
 
     def _open(self) -> _Opened:
         self._made += 1
         spill = self._folder / f"own-{self._made}"
-        return _Opened(self._make(spill), spill)
+        database = self._make(spill)
+        database.execute(_GIVE_BACK)
+        return _Opened(database, spill)
+
+    def _give_up(self, before: _Opened) -> None:
+        _close(before)
+        if not self._over:
+            # The end of any database ends the threads that give back, which the process has once.
+            # Said beside what the database is being asked, for a reader may end in the midst of it.
+            with cursor_of(self._opened.database) as cursor:
+                cursor.execute(_GIVE_BACK)
 
     def _renew(self) -> None:
         now = self._steady()
@@ -108,7 +124,7 @@ class OwnDatabase:
             return
         before, self._opened = self._opened, fresh
         if not before.readers:
-            _close(before)
+            self._give_up(before)
 
 
 def _close(opened: _Opened) -> None:

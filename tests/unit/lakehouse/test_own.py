@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import _duckdb
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +18,17 @@ from lakehouse.sql.own import LOOK_SECONDS, OwnDatabase
 from lakehouse.sql.worker import S3Access
 
 MOST_KEPT = 200_000
+
+# The allocator of DuckDB, where it is built with jemalloc.
+_mallctl = getattr(ctypes.CDLL(_duckdb.__file__), "duckdb_je_mallctl", None)
+
+
+def _gives_back() -> bool:
+    """Say whether the allocator of this process has threads that give back what is free."""
+    assert _mallctl is not None
+    said, size = ctypes.c_bool(), ctypes.c_size_t(1)
+    assert _mallctl(b"background_thread", ctypes.byref(said), ctypes.byref(size), None, 0) == 0
+    return said.value
 
 
 class Databases:
@@ -138,6 +151,26 @@ def test_whoever_reads_goes_on_where_he_is(databases: Databases, wide: Path) -> 
         assert also.execute(f"SELECT sum(c1) FROM '{wide}'").fetchone() == (45,)
         assert databases.spills() == ["own-1", "own-2"]
     assert databases.spills() == ["own-2"]
+
+
+@pytest.mark.skipif(_mallctl is None, reason="needs the jemalloc of DuckDB")
+def test_what_statements_freed_is_given_back_also_after_a_database_gave_way(
+    databases: Databases, wide: Path
+) -> None:
+    """The end of a database ends the threads that give back for all of the process."""
+    assert _gives_back()
+    databases.read(wide)
+    with databases.own.cursor(None) as early:
+        databases.now = LOOK_SECONDS
+        databases.read(wide)
+        early.execute("SELECT 1")
+    assert databases.spills() == ["own-2"]
+    assert _gives_back()
+
+    databases.now += LOOK_SECONDS
+    databases.read(wide)
+    assert databases.spills() == ["own-3"]
+    assert _gives_back()
 
 
 def test_every_database_is_given_the_key(
