@@ -13,23 +13,38 @@ from contextlib import contextmanager
 
 _GIVE_BACK_SECONDS = 10.0
 
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
-_M_TRIM_THRESHOLD, _KEPT_BYTES = -1, 64 << 20
-_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES = -3, 32 << 20
+
+_ALL_SHARE_ONE_HEAP = 1
+_SMALLEST_OUTSIDE_BYTES = 1 << 20
+
+_KEPT_BYTES = 64 << 20
+_LARGEST_REUSED_BYTES = 32 << 20
 
 
 def keep_little(environment: MutableMapping[str, str]) -> None:
-    """Have Arrow and the processes that get this environment keep little of what they freed.
+    """Have this process and those that get its environment keep little of what they freed.
 
-    Unless it says otherwise, Arrow takes its memory from the C library, all threads share two of
-    its heaps, and blocks of a megabyte or more are in none of them. Arrow looks there once, when it
-    is imported: its own allocators keep what was freed, for each thread, and cannot be told to give
-    up that of others. glibc puts blocks of up to 32 MiB into its heaps once it has freed such: what
-    is small and stays is then scattered between them, and holds its pages.
+    Unless the environment says otherwise, Arrow takes its memory from the C library, all threads
+    share one of its heaps, and blocks of a megabyte or more are in none. For before there are
+    threads, and before Arrow is imported.
+
+    Arrow's own allocators keep what was freed, for each thread, and cannot be told to give up that
+    of others. glibc has up to eight heaps for each core: what is small and stays lies scattered
+    over what was freed in each of them, and holds its pages. And it puts blocks of up to 32 MiB
+    into them once it has freed such, which scatters the small ones as well.
     """
     environment.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    environment.setdefault("MALLOC_ARENA_MAX", "2")
-    environment.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 20))
+    for name, option, value in (
+        ("MALLOC_ARENA_MAX", _M_ARENA_MAX, _ALL_SHARE_ONE_HEAP),
+        ("MALLOC_MMAP_THRESHOLD_", _M_MMAP_THRESHOLD, _SMALLEST_OUTSIDE_BYTES),
+    ):
+        if name not in environment:
+            environment[name] = str(value)
+            # glibc has read the environment when this process began.
+            _set_option(option, value)
 
 
 @contextmanager
@@ -68,18 +83,6 @@ def giving_back(every: float = _GIVE_BACK_SECONDS) -> Iterator[None]:
         give_back()
 
 
-def share_a_heap() -> None:
-    """Have all threads that come from now on use the heap of the first one.
-
-    For who has many threads that each do much now and then. In a heap of their own, what is small
-    and stays of them lies scattered over what was freed, and holds its pages: after each plan of
-    a replay 14 to 39 MB of which 5 were used.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option is not None:
-        set_option(_M_ARENA_MAX, 1)
-
-
 def reuse_memory() -> None:
     """Let freed memory be used again before it is given back.
 
@@ -89,8 +92,12 @@ def reuse_memory() -> None:
     All threads that come from now on share two heaps: but for the first one, each keeps up to as
     much as may be used again at its end for ever, and there would be eight for each core.
     """
+    _set_option(_M_ARENA_MAX, 2)
+    _set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    _set_option(_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES)
+
+
+def _set_option(option: int, value: int) -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        set_option(_M_ARENA_MAX, 2)
-        set_option(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        set_option(_M_MMAP_THRESHOLD, _LARGEST_REUSED_BYTES)
+        set_option(option, value)

@@ -25,7 +25,7 @@ from penstock.api.turnstile import Seats
 from penstock.buffer.keeping import make_places
 from penstock.clock import machine_clock
 from penstock.guard import Guard
-from penstock.memory import giving_back, share_a_heap
+from penstock.memory import giving_back
 from penstock.metadata.home import ensure_system_collections
 from penstock.search.embedded import EmbeddedSearcher
 from penstock.search.filters import Filters
@@ -52,7 +52,6 @@ def serve(settings: Settings, *, pages: Callable[[FastAPI], None]) -> None:
     Raises `BadSetting`, and the errors of the stores, if it cannot start.
     """
     dagster = Dagster(f"http://{settings.host}:{settings.dagster_port}")
-    share_a_heap()
     with giving_back(), opened(settings, dagster) as platform:
         app = create_app(
             platform, others={"dagster": dagster.ping, "stats": lambda: platform.stats().ping()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -90,12 +91,17 @@ def test_what_nobody_refers_to_goes_although_it_refers_to_itself() -> None:
 
 HEAPS = """
 import ctypes
+import os
 import sys
 from threading import Barrier, Thread
 from penstock import memory
 
-if sys.argv[1] != "neither":
-    getattr(memory, sys.argv[1])()
+for said in sys.argv[2:]:
+    match said:
+        case "keep_little":
+            memory.keep_little(os.environ)
+        case "reuse_memory":
+            memory.reuse_memory()
 together = Barrier(4)
 kept = []
 
@@ -112,7 +118,7 @@ for thread in threads:
 
 libc = ctypes.CDLL(None)
 libc.fopen.restype = ctypes.c_void_p
-told = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
+told = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
 libc.malloc_info(0, told)
 libc.fclose(told)
 """
@@ -120,14 +126,47 @@ libc.fclose(told)
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="needs glibc")
 def test_threads_share_as_many_heaps_as_they_are_told_to(tmp_path: Path) -> None:
-    def heaps(how: str, **environment: str) -> int:
-        told = tmp_path / how
-        command = [sys.executable, "-c", HEAPS, how, str(told)]
-        given = {name: at for name, at in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    def heaps(*said: str, **environment: str) -> int:
+        told = tmp_path / "told"
+        given = {name: at for name, at in os.environ.items() if not name.startswith("MALLOC_")}
+        command = [sys.executable, "-c", HEAPS, str(told), *said]
         subprocess.run(command, env=given | environment, check=True)
         return told.read_text().count("<heap nr=")
 
-    assert heaps("share_a_heap", MALLOC_ARENA_MAX="2") == 1
-    assert heaps("neither", MALLOC_ARENA_MAX="2") == 2
+    assert heaps() > 2
+    assert heaps("keep_little") == 1
+    assert heaps("keep_little", MALLOC_ARENA_MAX="3") == 3
+    assert heaps("keep_little", "reuse_memory") == 2
     assert heaps("reuse_memory") == 2
-    assert heaps("neither") > 2
+    assert heaps("reuse_memory", MALLOC_ARENA_MAX="1") == 2
+
+
+LARGE = """
+import ctypes
+import os
+import sys
+from penstock.memory import keep_little
+
+if sys.argv[2:]:
+    keep_little(os.environ)
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+libc.free(ctypes.c_void_p(libc.malloc(8 << 20)))
+kept = [libc.malloc(2 << 20) for _ in range(10)]
+told = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+libc.malloc_info(0, told)
+libc.fclose(told)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="needs glibc")
+def test_large_blocks_are_in_no_heap_although_a_larger_one_was_freed(tmp_path: Path) -> None:
+    def outside(*said: str) -> int:
+        told = tmp_path / "told"
+        given = {name: at for name, at in os.environ.items() if not name.startswith("MALLOC_")}
+        subprocess.run([sys.executable, "-c", LARGE, str(told), *said], env=given, check=True)
+        [count] = re.findall('<total type="mmap" count="([0-9]+)"', told.read_text())
+        return int(count)
+
+    assert outside() < 10
+    assert outside("keep_little") >= 10
