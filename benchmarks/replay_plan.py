@@ -149,7 +149,7 @@ def _plainly(stores: Stores, settings: Settings) -> Iterator[duckdb.DuckDBPyConn
     """Answer DuckDB with the current files of the table, and nothing of ours."""
     table = stores.lake.table((COLLECTION.team, COLLECTION.name))
     assert table is not None
-    files = [str(path_of(task.file.file_path)) for task in table.scan().plan_files()]
+    files = [path_of(task.file.file_path) for task in table.scan().plan_files()]
     with duckdb.connect(config={"memory_limit": settings.sql_memory, "threads": 2}) as plain:
         source = f"read_parquet({files!r}, union_by_name := true)"
         plain.execute(f"CREATE VIEW rows AS SELECT * FROM {source}")

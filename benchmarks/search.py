@@ -446,7 +446,7 @@ def plainly(bus: Bus) -> Iterator[duckdb.DuckDBPyConnection]:
             ("quarantined", stores.lake.table((f"{COLLECTION.team}__quarantine", COLLECTION.name))),
         ):
             assert table is not None
-            files = [str(path_of(task.file.file_path)) for task in table.scan().plan_files()]
+            files = [path_of(task.file.file_path) for task in table.scan().plan_files()]
             source = f"read_parquet({files!r}, union_by_name := true)"
             plain.execute(f"CREATE VIEW {name} AS SELECT * FROM {source}")
         yield plain

@@ -245,7 +245,7 @@ def _warehouse(url: str, s3: S3Options | None) -> dict[str, Any]:
     match urlsplit(url).scheme:
         case "file":
             return {
-                "warehouse": SCHEME + str(path_of(url)).rstrip("/"),
+                "warehouse": SCHEME + str(Path(path_of(url))).rstrip("/"),
                 "py-io-impl": "lakehouse.files.LocalFiles",
             }
         case "s3":

@@ -2,6 +2,9 @@
 
 PyIceberg's own writer leaves a file to the page cache. After a power cut the catalog, which does
 sync, would then name metadata that is empty, and the table could not be opened any more.
+
+Paths are text here: pathlib has Python remember each part of every path (`sys.intern`), and with
+the names of thousands of files that table doubles.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import io
 import os
 from abc import abstractmethod
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
@@ -23,11 +26,11 @@ SCHEME = "file://"
 _BUFFER = 1 << 20
 
 
-def path_of(location: str) -> Path:
+def path_of(location: str) -> str:
     """Answer the path of a ``file://`` location (or of a bare path)."""
     if not location.startswith("file:"):
-        return Path(location)
-    return Path(unquote(urlsplit(location).path)) if "%" in location else Path(location[7:])
+        return location
+    return unquote(urlsplit(location).path) if "%" in location else location[7:]
 
 
 class Files(FileIO):
@@ -56,7 +59,8 @@ class LocalFiles(Files):
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Delete the file; one that is gone already is no error."""
         name = location if isinstance(location, str) else location.location
-        path_of(name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(path_of(name))
 
     def list(self, location: str) -> Iterator[str]:
         """Answer the locations of all files below a ``file://`` location, in no order."""
@@ -67,22 +71,22 @@ class LocalFiles(Files):
 
 class _Input(InputFile):
     def __len__(self) -> int:
-        return path_of(self.location).stat().st_size
+        return os.stat(path_of(self.location)).st_size
 
     def exists(self) -> bool:
-        return path_of(self.location).exists()
+        return os.path.exists(path_of(self.location))
 
     def open(self, seekable: bool = True) -> InputStream:  # noqa: ARG002 - always seekable
-        stream: InputStream = pa.OSFile(str(path_of(self.location)), "rb")
+        stream: InputStream = pa.OSFile(path_of(self.location), "rb")
         return stream
 
 
 class _Output(OutputFile):
     def __len__(self) -> int:
-        return path_of(self.location).stat().st_size
+        return os.stat(path_of(self.location)).st_size
 
     def exists(self) -> bool:
-        return path_of(self.location).exists()
+        return os.path.exists(path_of(self.location))
 
     def to_input_file(self) -> InputFile:
         return _Input(self.location)
@@ -101,12 +105,13 @@ class _Output(OutputFile):
 class Durable(io.BufferedWriter):
     """A new file that is on the disk when `close` returns; with `entry` also in its folder."""
 
-    def __init__(self, path: Path, *, exclusive: bool = True, entry: bool = True) -> None:
-        fresh = _make_folders(path.parent)
+    def __init__(self, path: str, *, exclusive: bool = True, entry: bool = True) -> None:
+        folder = os.path.dirname(os.path.abspath(path))
+        fresh = _make_folders(folder)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if exclusive else os.O_TRUNC)
         descriptor = os.open(path, flags, 0o644)
         super().__init__(io.FileIO(descriptor, "wb"), _BUFFER)
-        self._folders = [path.parent, *fresh] if entry or fresh else []
+        self._folders = [folder, *fresh] if entry or fresh else []
 
     def __exit__(
         self,
@@ -129,18 +134,18 @@ class Durable(io.BufferedWriter):
             _sync_folder(folder)
 
 
-def _make_folders(folder: Path) -> list[Path]:
+def _make_folders(folder: str) -> list[str]:
     """Make the folder; answer the folders whose entries changed by it."""
-    changed: list[Path] = []
+    changed: list[str] = []
     missing = folder
-    while not missing.exists():
-        missing = missing.parent
+    while not os.path.exists(missing):
+        missing = os.path.dirname(missing)
         changed.append(missing)
-    folder.mkdir(parents=True, exist_ok=True)
+    os.makedirs(folder, exist_ok=True)
     return changed
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -344,7 +344,7 @@ def _shown(name: TableName, view: TableView) -> Shown:
 
 def _place(location: str) -> str:
     """Answer the location as the engine takes it."""
-    return location if location.startswith("s3:") else str(path_of(location))
+    return location if location.startswith("s3:") else path_of(location)
 
 
 def _copies(folder: Path, s3: S3Options) -> Copies:

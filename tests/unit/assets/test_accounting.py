@@ -589,7 +589,7 @@ def test_tables_whose_metadata_was_cleaned_away_are_asked_for_one_by_one(
     landing(log, lake).land_once(FLIGHTS)
     other = Lake(open_catalog(*urls(tmp_path)))
     monkeypatch.setattr(other.catalog, "locations", lambda names: before)
-    path_of(before["main", "flights"]).unlink()
+    Path(path_of(before["main", "flights"])).unlink()
 
     standing = stand(log, other, None, FLIGHTS, now=NOON)
 

@@ -178,7 +178,7 @@ def test_what_cannot_be_read_is_told_and_leaves_nothing(
 
 def test_metadata_that_is_gone_is_told(lake: Lake, copies: Copies) -> None:
     newest = views_of(lake)[-1]
-    path_of(newest.metadata_location).unlink()
+    Path(path_of(newest.metadata_location)).unlink()
 
     with pytest.raises(EngineUnavailable, match="cannot be read"):
         copies.metadata(newest, None)

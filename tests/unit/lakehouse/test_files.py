@@ -38,7 +38,7 @@ def test_deleting_what_is_gone_is_no_error(tmp_path: Path) -> None:
     LocalFiles().delete(location)
     LocalFiles().delete(location)
 
-    assert not path_of(location).exists()
+    assert not Path(path_of(location)).exists()
 
 
 def test_all_files_below_a_location_are_listed(tmp_path: Path) -> None:

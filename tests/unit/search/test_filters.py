@@ -404,7 +404,7 @@ def test_a_file_that_cannot_be_read_keeps_no_filter_of_another_table(tmp_path, e
     view = there.home.lake.view(first)
     assert view is not None
     [ill] = Listing(there.home.lake).files(view) or ()
-    path_of(ill.path).write_bytes(b"not Parquet")
+    Path(path_of(ill.path)).write_bytes(b"not Parquet")
     for number in range(2):
         there.send(f'{{"s": "word{number}"}}')
 
