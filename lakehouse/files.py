@@ -3,8 +3,8 @@
 PyIceberg's own writer leaves a file to the page cache. After a power cut the catalog, which does
 sync, would then name metadata that is empty, and the table could not be opened any more.
 
-Paths are text here: pathlib has Python remember each part of every path (`sys.intern`), and with
-the names of thousands of files that table doubles.
+Paths of single files are text: pathlib has Python remember each part of every path (`sys.intern`),
+and with the names of thousands of files that table doubles.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
@@ -64,7 +65,9 @@ class LocalFiles(Files):
 
     def list(self, location: str) -> Iterator[str]:
         """Answer the locations of all files below a ``file://`` location, in no order."""
-        for folder, _, names in os.walk(path_of(location)):
+        # Whoever sweeps compares the answers with what tables name: no slash may be there twice,
+        # and what goes up has to stay.
+        for folder, _, names in os.walk(Path(path_of(location))):
             for name in names:
                 yield f"{SCHEME}{folder}/{name}"
 
@@ -106,7 +109,7 @@ class Durable(io.BufferedWriter):
     """A new file that is on the disk when `close` returns; with `entry` also in its folder."""
 
     def __init__(self, path: str, *, exclusive: bool = True, entry: bool = True) -> None:
-        folder = os.path.dirname(os.path.abspath(path))
+        folder = os.path.dirname(path) or os.curdir
         fresh = _make_folders(folder)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_EXCL if exclusive else os.O_TRUNC)
         descriptor = os.open(path, flags, 0o644)
@@ -139,7 +142,7 @@ def _make_folders(folder: str) -> list[str]:
     changed: list[str] = []
     missing = folder
     while not os.path.exists(missing):
-        missing = os.path.dirname(missing)
+        missing = os.path.dirname(missing) or os.curdir
         changed.append(missing)
     os.makedirs(folder, exist_ok=True)
     return changed

@@ -48,3 +48,6 @@ def test_all_files_below_a_location_are_listed(tmp_path: Path) -> None:
         LocalFiles().new_output(name).create().close()
 
     assert set(LocalFiles().list(f"file://{tmp_path}/t")) == names
+    assert set(LocalFiles().list(f"file://{tmp_path}//t/")) == names
+    up = {name.replace("/t/", "/t/../t/") for name in names}
+    assert set(LocalFiles().list(f"file://{tmp_path}/t/../t")) == up
